@@ -1,0 +1,80 @@
+# gems-preload: make [all demo check bench setup install uninstall format lint clean]
+#   V=1         show commands            B=dir      build folder (default: build)
+#   SAN=...     sanitizers, e.g. address,undefined or thread (use with another B)
+#   PREFIX, DESTDIR                      GEMS_PYTHON=/path/to/python  a Python that has PyTorch
+B       ?= build
+PREFIX  ?= /usr/local
+VERSION := 0.1.0
+CC      ?= cc
+Q       := $(if $(V),,@)
+say      = $(if $(V),,@printf '  %-8s%s\n' '$(1)' '$(2)')
+
+WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-missing-field-initializers
+SANFLAG := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -DGEMS_SANITIZED,)
+CFLAGS  ?= -O2 -g
+CPPFLAGS += -I. -I$(B) -D_GNU_SOURCE -DGEMS_VERSION='"$(VERSION)"' -DCL_TARGET_OPENCL_VERSION=300
+# -fexceptions: exceptions of the host's originals pass through our frames.
+# -fno-builtin-... is not needed: no function of libc is interposed.
+ALLC    = -std=gnu11 $(WARN) $(CFLAGS) -fPIC -fvisibility=hidden -fexceptions -ftls-model=initial-exec $(SANFLAG) -MMD -MP
+JANSSON := $(firstword $(wildcard /usr/lib/*/libjansson.a /usr/lib/libjansson.a))
+LIBS    := $(or $(JANSSON),-ljansson) -ldl -lpthread -lm
+
+# The library: everything but the build-time generator and the command.
+SRC     := $(wildcard preload/*.c shim/*.c kernels/*.c kernels/*/*.c tune/*.c codegen/*.c)
+GENSRC  := $(wildcard codegen/gen/*.c)
+CMDSRC  := $(wildcard preload/cmd/*.c)
+EMBED   := $(sort $(wildcard kernels/*.cl kernels/*/*.cl) $(wildcard tune/*.json))
+GENOUT  := thunks.c ops.c embedded.c
+OBJ     := $(SRC:%.c=$(B)/%.o) $(GENOUT:%.c=$(B)/gen/%.o)
+
+all: $(B)/libgems_preload.so $(if $(CMDSRC),$(B)/gems)
+
+$(B)/libgems_preload.so: $(OBJ) $(B)/gen/exports.map
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAG) -shared -Wl,--version-script=$(B)/gen/exports.map -Wl,--exclude-libs,ALL -Wl,-z,defs \
+	  -o $@ $(OBJ) $(LIBS) $(if $(SAN),-Wl$(comma)-z$(comma)undefs,)
+comma := ,
+
+$(B)/gems: $(CMDSRC:%.c=$(B)/%.o)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
+
+$(B)/codegen/gen/codegen: $(GENSRC:%.c=$(B)/%.o)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
+
+# One run writes thunks.c, ops.c and exports.map.
+$(B)/gen/ops.stamp: $(B)/codegen/gen/codegen shim/ops.json
+	$(call say,GEN,$(@D))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(B)/codegen/gen/codegen ops shim/ops.json $(@D)
+	$(Q)touch $@
+$(B)/gen/thunks.c $(B)/gen/ops.c $(B)/gen/exports.map: $(B)/gen/ops.stamp ;
+$(B)/gen/embedded.c: $(B)/codegen/gen/codegen $(EMBED)
+	$(call say,EMBED,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(B)/codegen/gen/codegen embed $@ $(EMBED)
+
+$(B)/%.o: %.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(ALLC) -c -o $@ $<
+$(B)/gen/%.o: $(B)/gen/%.c
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(ALLC) -c -o $@ $<
+
+clean:
+	$(Q)rm -rf $(B)
+
+FORMATTED := $(shell git ls-files '*.c' '*.h')
+format:
+	$(Q)clang-format -i $(FORMATTED)
+lint:
+	$(Q)clang-format --dry-run -Werror $(FORMATTED)
+	$(Q)cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
+	  --suppress=missingIncludeSystem -I. $(filter %.c,$(FORMATTED))
+	$(Q)clang-tidy --quiet $(filter %.c,$(FORMATTED)) -- -std=gnu11 $(CPPFLAGS)
+
+.PHONY: all clean format lint
+.DELETE_ON_ERROR:
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,93 @@
+/* The device layer: the only code that calls OpenCL. Families see devices, kernels, jobs.
+ *
+ * A job is one operator's work: begin, launch one or more kernels, end. Errors are sticky: after the first one every
+ * further call on the job is a no-op and gems_job_end returns it. Memory of a tensor argument is made ready when it is
+ * first named in a launch (unified: the host's own memory; staged: a buffer, copied in if it is read), and results are
+ * back in host memory when gems_job_end returns GEMS_OK. Between naming a launch and running it the device layer is
+ * free to wait (fusion comes later): do not assume that a launch has run before gems_job_end.
+ *
+ * A lane is one way to run: GEMS_LANE_SMALL starts in well under a microsecond but uses little of the device (PoCL's
+ * `basic` device); GEMS_LANE_MAIN is the whole device. Where a vendor has only one, both are the same queue. */
+#ifndef GEMS_DEVICE_H
+#define GEMS_DEVICE_H
+
+#include "kernels/call.h"
+
+typedef enum gems_lane { GEMS_LANE_MAIN, GEMS_LANE_SMALL, GEMS_LANE_COUNT } gems_lane;
+
+typedef enum gems_access { GEMS_READ = 1, GEMS_WRITE = 2, GEMS_READ_WRITE = 3 } gems_access;
+
+/* What families and the code generator may ask about a device. */
+typedef struct gems_device_info {
+    const char *vendor;     /* as in tune/<vendor>.json: "pocl", "nvidia", ..., "generic" */
+    const char *platform;   /* CL_PLATFORM_NAME */
+    const char *name;       /* CL_DEVICE_NAME */
+    const char *driver;     /* CL_DRIVER_VERSION */
+    const char *prelude;    /* OpenCL C text put before every program (#defines: GEMS_CPU, GEMS_HAS_F64, ...) */
+    bool is_cpu;            /* one work-item should do a long run of neighbouring elements */
+    bool unified;           /* kernels read the host's memory: no transfer */
+    bool f64;               /* cl_khr_fp64 */
+    bool f16_arith;         /* cl_khr_fp16; else half is only loaded and stored */
+    uint32_t compute_units; /* of that lane */
+    uint32_t subgroup;      /* preferred work-group multiple */
+    size_t max_group;       /* work-items in a group */
+    size_t local_bytes;     /* local memory that may be used */
+    size_t memory_bytes;    /* global memory */
+} gems_device_info;
+
+/* Opens OpenCL on first use (once, thread-safe). False: no device (reason in gems_device_error(), already logged). */
+bool gems_device_open(void);
+const char *gems_device_error(void);
+const gems_device_info *gems_device_get(gems_lane lane);
+
+typedef struct gems_kernel gems_kernel;
+typedef struct gems_job gems_job;
+
+/* Starts the work of one call on a lane. Never NULL: errors are reported by gems_job_end. */
+gems_job *gems_job_begin(gems_call *call, gems_lane lane);
+const gems_device_info *gems_job_device(const gems_job *job);
+
+/* A kernel that was built under this key before, or NULL. `key` identifies source, options and entry. */
+gems_kernel *gems_kernel_find(gems_job *job, uint64_t key);
+/* Builds (or takes from the binary cache on disk) the program `source` with build `options`, takes its kernel `entry`,
+ * and remembers it under `key`. NULL on failure: the job has failed, the key is quarantined (an immediate failure next
+ * time), the compiler's log is in the log. The source is compiled after the device's prelude and, if `includes` is not
+ * NULL, the embedded device files named there, separated by spaces ("kernels/math.cl"). `name` is for humans. */
+gems_kernel *gems_kernel_build(gems_job *job, uint64_t key, const char *name, const char *includes, const char *source,
+                               const char *options, const char *entry);
+/* The usual case: entry `entry` of the embedded file `file` ("kernels/reduce/reduce.cl") with `options`
+ * ("-DT=float -DROWS=4"); found by a hash of the three. `options` may be printf-like. */
+gems_kernel *gems_kernel_get(gems_job *job, const char *file, const char *entry, const char *options, ...)
+    __attribute__((format(printf, 4, 5)));
+
+typedef enum gems_arg_kind { GEMS_ARG_TENSOR, GEMS_ARG_SCRATCH, GEMS_ARG_VALUE, GEMS_ARG_LOCAL } gems_arg_kind;
+typedef struct gems_arg {
+    gems_arg_kind kind;
+    gems_access access;
+    const void *p; /* gems_tensor *, scratch id, or bytes */
+    size_t n;      /* bytes of a value or of local memory */
+} gems_arg;
+
+/* Arguments in the order of the kernel's parameters. A tensor's pointer parameter points at its first element
+ * (gems_tensor.data); the whole span may be touched as `access` says. A result with gaps between its elements (not
+ * dense) must be GEMS_READ_WRITE. */
+#define GEMS_IN(tensor) ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ, (tensor), 0})
+#define GEMS_OUT_ARG(tensor) ((gems_arg){GEMS_ARG_TENSOR, GEMS_WRITE, (tensor), 0})
+#define GEMS_INOUT(tensor) ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ_WRITE, (tensor), 0})
+#define GEMS_VALUE(lvalue) ((gems_arg){GEMS_ARG_VALUE, 0, &(lvalue), sizeof(lvalue)})
+#define GEMS_BYTES(ptr, bytes) ((gems_arg){GEMS_ARG_VALUE, 0, (ptr), (bytes)})
+#define GEMS_LOCAL(bytes) ((gems_arg){GEMS_ARG_LOCAL, 0, NULL, (bytes)})
+#define GEMS_SCRATCH(id) ((gems_arg){GEMS_ARG_SCRATCH, GEMS_READ_WRITE, NULL, (size_t)(id)})
+
+/* Device memory for the job alone (partial sums); id for GEMS_SCRATCH. Freed by gems_job_end. */
+int gems_job_scratch(gems_job *job, size_t bytes);
+
+/* global and local: `dims` (1 to 3) sizes in work-items; local NULL lets the driver choose. global must be a multiple
+ * of local. Values are copied before this returns. A launch of zero work-items does nothing. */
+void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *global, const size_t *local,
+                 const gems_arg *args, int nargs);
+
+/* Waits, brings results back, frees the job. GEMS_OK only if everything worked. */
+gems_status gems_job_end(gems_job *job);
+
+#endif

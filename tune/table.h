@@ -1,0 +1,41 @@
+/* The table: which calls go to the device, and with which variant and parameters. Layers of JSON rules; first match
+ * wins within a layer, later layers are asked before earlier ones; no match means host.
+ *
+ * JSON: {"vendor": "pocl", "match": {...}, "defaults": {...}, "rules": [
+ *   {"op": "add*" | ["add.Tensor", "mul.*"], "family": "pointwise", "dtype": ["f32"],
+ *    "where": {"numel": [65536, null], "cols": [1, 1024]}, "variant": "dense", "params": {"vec": 4}},
+ *   {"op": "mm", "host": true}], "origin": {...}}
+ * A file that does not parse or names something unknown is refused whole, with file, line and reason. */
+#ifndef GEMS_TABLE_H
+#define GEMS_TABLE_H
+
+#include "kernels/call.h"
+
+typedef struct gems_table gems_table; /* compiled, immutable */
+typedef struct gems_rule gems_rule;
+
+typedef struct gems_table_error {
+    char text[256]; /* file:line:column: reason */
+} gems_table_error;
+
+/* Compiles JSON text (`name` is for messages and for the log: a path, or "GEMS_TUNE_JSON"). `below` is the layer asked
+ * when no rule of this one matches (may be NULL); it must outlive the result. NULL and *error filled on failure. */
+gems_table *gems_table_compile(const char *name, const char *json, const gems_table *below, gems_table_error *error);
+void gems_table_free(gems_table *table);
+
+/* The rule for a call whose plan() is done, or NULL if none matches. Remembers decisions by operator, dtype and sizes.
+ * Thread-safe. Cost: tens of nanoseconds. */
+const gems_rule *gems_table_lookup(const gems_table *table, const gems_op *op, gems_dtype dtype,
+                                   const gems_sizes *sizes);
+
+/* Smallest product of the element counts of a call's tensor arguments at which any rule might send `op` to the device;
+ * INT64_MAX if none ever does. The gate lets smaller calls pass without a look. */
+int64_t gems_table_min_work(const gems_table *table, const gems_op *op);
+
+bool gems_rule_is_host(const gems_rule *rule);
+const char *gems_rule_variant(const gems_rule *rule); /* "" if the rule (or NULL) names none */
+/* Parameter of the rule, or `fallback` (also for a NULL rule). */
+int64_t gems_rule_param(const gems_rule *rule, const char *name, int64_t fallback);
+const char *gems_rule_origin(const gems_rule *rule); /* "tune/pocl.json:12", for the log */
+
+#endif
