@@ -75,6 +75,22 @@ lint:
 	  --suppress=missingIncludeSystem -I. $(filter %.c,$(FORMATTED))
 	$(Q)clang-tidy --quiet $(filter %.c,$(FORMATTED)) -- -std=gnu11 $(CPPFLAGS)
 
-.PHONY: all clean format lint
+# ---- set-up, demo and checks: each check can be run alone ----
+# PYTHON is asked for when a recipe runs: before `make setup` there is none.
+PYTHON  = $(shell scripts/python)
+JOBS   := $(shell nproc)
+LIB     = $(abspath $(B))/libgems_preload.so
+# A preloaded pytest whose operators are routed wherever a kernel can do them.
+HOST    = LD_PRELOAD=$(LIB) GEMS_ROUTE=all OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -p no:cacheprovider
+
+setup:
+	$(Q)scripts/setup.sh check
+demo-setup:
+	$(Q)scripts/setup.sh demo
+demo: demo-setup
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
+	$(Q)$(PYTHON) scripts/demo/run.py $(LIB)
+
+.PHONY: all clean format lint setup demo-setup demo
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
