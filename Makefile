@@ -44,10 +44,10 @@ $(B)/codegen/gen/codegen: $(GENSRC:%.c=$(B)/%.o)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 
 # One run writes thunks.c, ops.c and exports.map.
-$(B)/gen/ops.stamp: $(B)/codegen/gen/codegen shim/ops.json
+$(B)/gen/ops.stamp: $(B)/codegen/gen/codegen shim/ops.json preload/gems.h
 	$(call say,GEN,$(@D))
 	$(Q)mkdir -p $(@D)
-	$(Q)$(B)/codegen/gen/codegen ops shim/ops.json $(@D)
+	$(Q)$(B)/codegen/gen/codegen ops shim/ops.json preload/gems.h $(@D)
 	$(Q)touch $@
 $(B)/gen/thunks.c $(B)/gen/ops.c $(B)/gen/exports.map: $(B)/gen/ops.stamp ;
 $(B)/gen/embedded.c: $(B)/codegen/gen/codegen $(EMBED)

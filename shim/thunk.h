@@ -1,21 +1,28 @@
 /* The contract between generated thunks (build/gen/thunks.c) and the shim. Every interposed symbol is a thunk:
  *
- *   void *at_ops_add_Tensor_call(void *ret, const void *self, const void *other, const void *alpha)
+ *   void *at_ops_add_Tensor_call(void *ret_, const void *self, const void *other, const void *alpha)
  *   {
- *       struct gems_slot *s = &gems_slots[N];
- *       if (unlikely(gems_work2(self, other) >= s->min_work) && slow(...)) return ret;
- *       return ((fn)s->original[GEMS_ENTRY_CALL])(ret, self, other, alpha);
+ *       if (gems_work(gems_numel(self), gems_numel(other)) >= gems_min_work(N))
+ *           return at_ops_add_Tensor_call_slow(ret_, self, other, alpha);
+ *       return ((fn)gems_original(N, GEMS_ENTRY_CALL))(ret_, self, other, alpha);
  *   }
  *
- * The slow half puts the address of each argument (of the object itself for what is passed by reference) into an array
- * in schema order and calls gems_enter. */
+ * The slow half puts the address of each argument into an array in schema order and calls gems_enter; if that declines,
+ * it too calls the original. Work is the product of the numbers of elements of the tensors read (`out` does not count,
+ * an optional tensor counts if it is there); with a list of tensors, or none, it is INT64_MAX - 1. */
 #ifndef GEMS_THUNK_H
 #define GEMS_THUNK_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "shim/abi.h"
 
-enum gems_entry { GEMS_ENTRY_CALL, GEMS_ENTRY_REDISPATCH, GEMS_ENTRY_AOTI, GEMS_ENTRY_COUNT };
+#pragma GCC visibility push(hidden) /* reached without the GOT */
+
+enum gems_entry {
+    GEMS_ENTRY_CALL,
+    GEMS_ENTRY_REDISPATCH,
+    GEMS_ENTRY_AOTI,
+    GEMS_ENTRY_COUNT
+};
 
 struct gems_slot {
     int64_t min_work; /* gate: INT64_MAX never enters, INT64_MIN always does (start-up, logging, checking) */
@@ -33,10 +40,59 @@ static inline int64_t gems_numel(const void *tensor)
     return *(const int64_t *)(*(const char *const *)tensor + gems_numel_offset);
 }
 
-/* Tries to run the call on the device. raw[i]: address of the i-th argument in the host's layout (for AOTI: in the C
- * shim's). ret: the hidden result address, or NULL where the function returns a reference, bool or nothing; for AOTI
- * the address of the first AtenTensorHandle result pointer array. ks: dispatch key set (redispatch only).
+/* Product of two numbers of elements; what does not fit is INT64_MAX - 1, below the gate that never opens. */
+static inline int64_t gems_work(int64_t a, int64_t b)
+{
+    int64_t r;
+    return __builtin_mul_overflow(a, b, &r) ? INT64_MAX - 1 : r;
+}
+/* An optional tensor that is absent (also: present but undefined, which has no elements) counts as 1. */
+static inline int64_t gems_numel_opt(const void *opt)
+{
+    int64_t n = ((const struct gems_abi_opt_tensor *)opt)->has ? gems_numel(opt) : 0;
+    return n ? n : 1;
+}
+/* The C shim's optional tensor: NULL, or the address of a handle. */
+static inline int64_t gems_numel_handle(void *const *handle)
+{
+    int64_t n = handle && *handle ? gems_numel(*handle) : 0;
+    return n ? n : 1;
+}
+
+/* Start-up stores the originals first, then min_work with release. */
+static inline int64_t gems_min_work(unsigned op)
+{
+    return __atomic_load_n(&gems_slots[op].min_work, __ATOMIC_ACQUIRE);
+}
+static inline void *gems_original(unsigned op, enum gems_entry entry)
+{
+    return __atomic_load_n(&gems_slots[op].original[entry], __ATOMIC_RELAXED);
+}
+
+/* Tries to run the call on the device.
+ *
+ * raw[i] of CALL and REDISPATCH: address of the i-th argument in the host's layout (shim/abi.h): of the object itself
+ * for what is passed by reference or by invisible reference, of the thunk's own copy for what is passed by value.
+ *
+ * raw[i] of AOTI, also in schema order (`out` is last, though the C function has it first):
+ *   Tensor             AtenTensorHandle *
+ *   int, SymInt        int64_t *
+ *   float, Scalar      double *
+ *   bool, ScalarType, Layout, MemoryFormat   int32_t *
+ *   str                const char ** (NUL-terminated)
+ *   any of these with ?   the same, or NULL if absent (for Tensor? also a pointer to a NULL handle is possible)
+ *   T[]                struct gems_aoti_list *, elements as above (Tensor: handles; bool: int32_t); with ?: or NULL
+ *   Tensor?[]          struct gems_aoti_list *, elements are `const AtenTensorHandle *`, NULL if absent
+ *   Device?            struct gems_aoti_device *, or NULL
+ *
+ * ret: the hidden result address; for a function that returns bool or int the address of a local of that type (bool,
+ * int64_t); NULL where it returns a reference or nothing. For AOTI: the address of an array of `AtenTensorHandle *`,
+ * one a result, or NULL for in-place and out operators.
+ *
+ * ks: dispatch key set (redispatch only, else 0).
  * True: done, the results are in place. False: call the original, which is resolved by now. */
 bool gems_enter(unsigned op, enum gems_entry entry, uint64_t ks, void *ret, void **raw);
+
+#pragma GCC visibility pop
 
 #endif
