@@ -13,9 +13,17 @@
 
 #include "kernels/call.h"
 
-typedef enum gems_lane { GEMS_LANE_MAIN, GEMS_LANE_SMALL, GEMS_LANE_COUNT } gems_lane;
+typedef enum gems_lane {
+    GEMS_LANE_MAIN,
+    GEMS_LANE_SMALL,
+    GEMS_LANE_COUNT
+} gems_lane;
 
-typedef enum gems_access { GEMS_READ = 1, GEMS_WRITE = 2, GEMS_READ_WRITE = 3 } gems_access;
+typedef enum gems_access {
+    GEMS_READ = 1,
+    GEMS_WRITE = 2,
+    GEMS_READ_WRITE = 3
+} gems_access;
 
 /* What families and the code generator may ask about a device. */
 typedef struct gems_device_info {
@@ -60,7 +68,12 @@ gems_kernel *gems_kernel_build(gems_job *job, uint64_t key, const char *name, co
 gems_kernel *gems_kernel_get(gems_job *job, const char *file, const char *entry, const char *options, ...)
     __attribute__((format(printf, 4, 5)));
 
-typedef enum gems_arg_kind { GEMS_ARG_TENSOR, GEMS_ARG_SCRATCH, GEMS_ARG_VALUE, GEMS_ARG_LOCAL } gems_arg_kind;
+typedef enum gems_arg_kind {
+    GEMS_ARG_TENSOR,
+    GEMS_ARG_SCRATCH,
+    GEMS_ARG_VALUE,
+    GEMS_ARG_LOCAL
+} gems_arg_kind;
 typedef struct gems_arg {
     gems_arg_kind kind;
     gems_access access;
@@ -71,13 +84,13 @@ typedef struct gems_arg {
 /* Arguments in the order of the kernel's parameters. A tensor's pointer parameter points at its first element
  * (gems_tensor.data); the whole span may be touched as `access` says. A result with gaps between its elements (not
  * dense) must be GEMS_READ_WRITE. */
-#define GEMS_IN(tensor) ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ, (tensor), 0})
-#define GEMS_OUT_ARG(tensor) ((gems_arg){GEMS_ARG_TENSOR, GEMS_WRITE, (tensor), 0})
-#define GEMS_INOUT(tensor) ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ_WRITE, (tensor), 0})
-#define GEMS_VALUE(lvalue) ((gems_arg){GEMS_ARG_VALUE, 0, &(lvalue), sizeof(lvalue)})
+#define GEMS_IN(tensor)        ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ, (tensor), 0})
+#define GEMS_OUT_ARG(tensor)   ((gems_arg){GEMS_ARG_TENSOR, GEMS_WRITE, (tensor), 0})
+#define GEMS_INOUT(tensor)     ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ_WRITE, (tensor), 0})
+#define GEMS_VALUE(lvalue)     ((gems_arg){GEMS_ARG_VALUE, 0, &(lvalue), sizeof(lvalue)})
 #define GEMS_BYTES(ptr, bytes) ((gems_arg){GEMS_ARG_VALUE, 0, (ptr), (bytes)})
-#define GEMS_LOCAL(bytes) ((gems_arg){GEMS_ARG_LOCAL, 0, NULL, (bytes)})
-#define GEMS_SCRATCH(id) ((gems_arg){GEMS_ARG_SCRATCH, GEMS_READ_WRITE, NULL, (size_t)(id)})
+#define GEMS_LOCAL(bytes)      ((gems_arg){GEMS_ARG_LOCAL, 0, NULL, (bytes)})
+#define GEMS_SCRATCH(id)       ((gems_arg){GEMS_ARG_SCRATCH, GEMS_READ_WRITE, NULL, (size_t)(id)})
 
 /* Device memory for the job alone (partial sums); id for GEMS_SCRATCH. Freed by gems_job_end. */
 int gems_job_scratch(gems_job *job, size_t bytes);

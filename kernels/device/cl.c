@@ -1,0 +1,144 @@
+/* Finding and loading OpenCL, fault injection, names of errors. See cl.h. */
+#include "kernels/device/cl.h"
+
+#include <dlfcn.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+struct gems_cl_table gems_cl;
+
+/* ---- loading ---- */
+
+static const struct {
+    const char *name;
+    size_t offset;
+} functions[] = {
+#define X(function) {#function, offsetof(struct gems_cl_table, function)},
+    GEMS_CL_FUNCTIONS(X)
+#undef X
+};
+
+bool gems_cl_load(const char **why)
+{
+    /* Symbols already in the process win: a tool that stands in front of OpenCL (Oclgrind, a tracer) wants to be asked.
+     */
+    void *lib =
+        dlsym(RTLD_DEFAULT, "clGetPlatformIDs") ? RTLD_DEFAULT : dlopen("libOpenCL.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!lib && !dlsym(RTLD_DEFAULT, "clGetPlatformIDs")) { /* RTLD_DEFAULT is NULL */
+        *why = "no OpenCL loader (libOpenCL.so.1)";
+        return false;
+    }
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        void *address = dlsym(lib, functions[i].name);
+        if (!address) {
+            *why = "the OpenCL loader lacks a function of OpenCL 1.2";
+            return false;
+        }
+        *(void **)((char *)&gems_cl + functions[i].offset) = address;
+    }
+    gems_cl.clSetKernelArgSVMPointer = dlsym(lib, "clSetKernelArgSVMPointer");
+    return true;
+}
+
+unsigned gems_cl_driver_platforms(const char *library, cl_platform_id *out, unsigned n)
+{
+    typedef cl_int (*get_platforms)(cl_uint, cl_platform_id *, cl_uint *);
+
+    void *lib = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+    if (!lib)
+        return 0;
+    void *(*find)(const char *) = (void *(*)(const char *))dlsym(lib, "clGetExtensionFunctionAddress");
+    get_platforms get = find ? (get_platforms)find("clIcdGetPlatformIDsKHR") : NULL;
+    cl_uint found = 0;
+    if (!get || get(n, out, &found) != CL_SUCCESS)
+        return 0;
+    return found < n ? found : n;
+}
+
+/* ---- fault injection ---- */
+
+int64_t gems_cl_faulty;
+static _Atomic int64_t fault_calls;
+
+bool gems_cl_fault_hit(void)
+{
+    int64_t call = atomic_fetch_add_explicit(&fault_calls, 1, memory_order_relaxed) + 1;
+    return gems_cl_faulty > 0 ? call == gems_cl_faulty : call >= -gems_cl_faulty;
+}
+
+void gems_cl_fault_set(int64_t n)
+{
+    atomic_store(&fault_calls, 0);
+    gems_cl_faulty = n;
+}
+
+int64_t gems_cl_fault_calls(void)
+{
+    return atomic_load(&fault_calls);
+}
+
+/* ---- errors ---- */
+
+static const struct {
+    cl_int code;
+    const char *name;
+} errors[] = {
+#define E(code)                                                                                                        \
+    {                                                                                                                  \
+        code, #code                                                                                                    \
+    }
+    E(CL_DEVICE_NOT_FOUND),
+    E(CL_DEVICE_NOT_AVAILABLE),
+    E(CL_COMPILER_NOT_AVAILABLE),
+    E(CL_MEM_OBJECT_ALLOCATION_FAILURE),
+    E(CL_OUT_OF_RESOURCES),
+    E(CL_OUT_OF_HOST_MEMORY),
+    E(CL_BUILD_PROGRAM_FAILURE),
+    E(CL_MISALIGNED_SUB_BUFFER_OFFSET),
+    E(CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST),
+    E(CL_INVALID_VALUE),
+    E(CL_INVALID_PLATFORM),
+    E(CL_INVALID_DEVICE),
+    E(CL_INVALID_CONTEXT),
+    E(CL_INVALID_COMMAND_QUEUE),
+    E(CL_INVALID_HOST_PTR),
+    E(CL_INVALID_MEM_OBJECT),
+    E(CL_INVALID_BINARY),
+    E(CL_INVALID_BUILD_OPTIONS),
+    E(CL_INVALID_PROGRAM),
+    E(CL_INVALID_PROGRAM_EXECUTABLE),
+    E(CL_INVALID_KERNEL_NAME),
+    E(CL_INVALID_KERNEL_DEFINITION),
+    E(CL_INVALID_KERNEL),
+    E(CL_INVALID_ARG_INDEX),
+    E(CL_INVALID_ARG_VALUE),
+    E(CL_INVALID_ARG_SIZE),
+    E(CL_INVALID_KERNEL_ARGS),
+    E(CL_INVALID_WORK_DIMENSION),
+    E(CL_INVALID_WORK_GROUP_SIZE),
+    E(CL_INVALID_WORK_ITEM_SIZE),
+    E(CL_INVALID_GLOBAL_OFFSET),
+    E(CL_INVALID_EVENT),
+    E(CL_INVALID_OPERATION),
+    E(CL_INVALID_BUFFER_SIZE),
+    E(CL_INVALID_GLOBAL_WORK_SIZE),
+#undef E
+    {-1001, "CL_PLATFORM_NOT_FOUND_KHR"},
+    {-9999, "illegal memory access (NVIDIA)"},
+};
+
+const char *gems_cl_error(cl_int code)
+{
+    static __thread char text[64];
+    const char *name = "OpenCL error";
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        if (errors[i].code == code)
+            name = errors[i].name;
+    snprintf(text, sizeof text, "%s (%d)", name, (int)code);
+    return text;
+}
+
+bool gems_cl_error_is_memory(cl_int code)
+{
+    return code == CL_MEM_OBJECT_ALLOCATION_FAILURE || code == CL_OUT_OF_RESOURCES || code == CL_OUT_OF_HOST_MEMORY;
+}

@@ -1,0 +1,195 @@
+/* What the files of the device layer share; no other folder includes this.
+ *
+ * lane     a device, its context, its kernels and its seats. Where a vendor has one device, both lanes are the same.
+ * seat     a queue with its own copy of every kernel, held by one job at a time: so launching needs no lock (a
+ *          cl_kernel's arguments belong to the object, not to the launch), and waiting waits for nobody else.
+ * program  one source with one set of options; kernels with several entries share it
+ * kernel   an entry of a program, remembered under the caller's key; also the record of what is quarantined
+ * block    device memory from the pool of a lane
+ * span     a piece of the host's memory as a job sees it
+ *
+ * Files: cl (OpenCL itself), vendor (tune/<vendor>.json), open (choice, lanes, fork, exit), program (build, kernels),
+ * cache (binaries on disk), memory (blocks and spans), job (seats, launches, waiting). */
+#ifndef GEMS_DEVICE_INTERNAL_H
+#define GEMS_DEVICE_INTERNAL_H
+
+#include "kernels/device/cl.h"
+#include "kernels/device/device.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define GEMS_MAX_SEATS   32
+#define GEMS_CACHED_ARGS 16 /* arguments of a kernel whose last value is remembered */
+
+/* ---- vendor.c ---- */
+
+/* The "vendor", "match" and "device" parts of one embedded tune/<vendor>.json. Lists end with NULL. */
+typedef struct gems_vendor_data {
+    const char *name;
+    int order;                                   /* among devices of one kind the lowest is preferred */
+    const char **match_platform, **match_vendor; /* substrings, case ignored; NULL: not looked at */
+    const char **match_device;
+    const char **libraries;                     /* drivers to try where the loader knows no such platform */
+    const char **environment;                   /* "NAME=value", set while drivers load, unless the user did */
+    const char **small_devices, **main_devices; /* prefixes of device names; NULL: one device serves both lanes */
+    bool unified;                               /* kernels may take the host's pointers: tried at start */
+    const char *options, *prelude;              /* "" if none */
+} gems_vendor_data;
+
+/* All vendors of this library, in order of preference; ends with a NULL name. Parsed once. */
+const gems_vendor_data *gems_vendor_all(void);
+bool gems_vendor_matches(const gems_vendor_data *vendor, const char *platform, const char *maker, const char *device);
+bool gems_vendor_has_prefix(const char *const *list, const char *name);
+
+/* ---- open.c ---- */
+
+typedef struct gems_seat gems_seat;
+typedef struct gems_program gems_program;
+typedef struct gems_block gems_block;
+
+typedef struct gems_kernel_map {
+    size_t mask; /* slots - 1 */
+    _Atomic(gems_kernel *) slot[];
+} gems_kernel_map;
+
+#define GEMS_POOL_CLASSES 160 /* four sizes for each power of two from 256 bytes on */
+
+typedef struct gems_lane_state {
+    gems_device_info info;
+    const char *label; /* "main", "small", for names of files and messages */
+    const gems_vendor_data *vendor;
+    const char *identity; /* platform, device and driver with their versions: part of the key of a binary */
+    cl_device_id device;
+    cl_context context;
+
+    _Atomic(gems_kernel_map *) kernels;
+    gems_program *programs; /* list */
+    size_t nkernels;
+    pthread_mutex_t build_lock; /* guards the three above while they change */
+
+    gems_seat *seat[GEMS_MAX_SEATS];
+    _Atomic unsigned nseats;
+    _Atomic int waiting; /* threads that wait for a seat */
+    pthread_mutex_t seat_lock;
+    pthread_cond_t seat_free;
+
+    gems_block *pool[GEMS_POOL_CLASSES];
+    size_t pool_bytes, pool_limit;
+    pthread_mutex_t pool_lock;
+} gems_lane_state;
+
+/* The lane, or NULL if the device is not open or must not be used any more. */
+gems_lane_state *gems_open_lane(gems_lane lane);
+/* Stops all use of OpenCL for good: `reason` must be a string constant. Later calls run on the host. */
+void gems_open_stop(const char *reason);
+/* A registered exit handler runs before those registered earlier, and drivers register theirs when first used. */
+void gems_open_guard_exit(void);
+/* Jobs between begin and end. */
+extern _Atomic int gems_open_jobs;
+
+/* ---- program.c ---- */
+
+struct gems_program {
+    gems_program *next;
+    uint64_t hash[2];
+    cl_program program;
+    char *name;
+    char *key; /* what the cache identifies it by; NULL if it came from there */
+    size_t key_size;
+    _Atomic bool unsaved;
+};
+
+typedef struct gems_clone {
+    cl_kernel kernel;
+    struct {
+        uint8_t size; /* 0: nothing remembered */
+        uint64_t value[2];
+    } arg[GEMS_CACHED_ARGS];
+} gems_clone;
+
+struct gems_kernel {
+    uint64_t key;
+    gems_lane_state *lane;
+    gems_program *program;
+    char *name, *entry;
+    _Atomic bool quarantined;
+    _Atomic int memory_failures;       /* in a row */
+    gems_clone *clone[GEMS_MAX_SEATS]; /* each used by the holder of that seat only */
+};
+
+/* The program of `text` with `options`: built before, in the cache on disk, or built now. `text` is complete but for
+ * the lane's prelude. Call with the lane's build_lock held. NULL on failure, with the reason in why[n]. */
+gems_program *gems_program_get(gems_lane_state *lane, const char *name, const char *text, const char *options,
+                               char *why, size_t n);
+gems_clone *gems_program_clone(gems_kernel *kernel, unsigned seat, cl_int *error);
+void gems_program_quarantine(gems_kernel *kernel, const char *why);
+/* A kernel could not be launched: quarantined, unless memory may have been short for a moment. */
+void gems_program_failed(gems_kernel *kernel, cl_int error, const char *why);
+/* Writes the program's binary to the cache, once. Called after a first successful run: PoCL's binary then holds the
+ * code for the work-group size in use, too. */
+void gems_program_save(gems_program *program);
+
+/* ---- cache.c ---- */
+
+/* Binary stored under this key, or NULL; *size is its size. free() it. */
+unsigned char *gems_cache_load(const char *key, size_t key_size, size_t *size);
+void gems_cache_store(const char *key, size_t key_size, const unsigned char *binary, size_t size);
+/* Folder in use, or NULL if nothing is kept. */
+const char *gems_cache_dir(void);
+uint64_t gems_hash(uint64_t seed, const void *data, size_t n);
+
+/* ---- memory.c ---- */
+
+struct gems_block {
+    gems_block *next;
+    cl_mem mem; /* staged */
+    void *host; /* unified */
+    size_t bytes;
+    unsigned size_class;
+};
+
+typedef struct gems_span {
+    const char *data;
+    size_t bytes;
+    gems_block *block; /* staged */
+    bool read, written;
+} gems_span;
+
+gems_block *gems_memory_take(gems_lane_state *lane, size_t bytes, cl_int *error);
+void gems_memory_give(gems_lane_state *lane, gems_block *block);
+
+/* ---- job.c ---- */
+
+struct gems_job {
+    gems_call *call;
+    gems_lane_state *lane;
+    gems_seat *seat;
+    gems_status status;
+    cl_event last;         /* of the last command that was queued */
+    gems_kernel *running;  /* the last one launched */
+    gems_program *unsaved; /* one that ran and is not in the cache yet */
+    gems_span *spans;
+    unsigned nspans, span_room;
+    gems_block **scratch;
+    unsigned nscratch, scratch_room;
+};
+
+struct gems_seat {
+    _Atomic bool busy;
+    unsigned index;
+    cl_command_queue queue;
+    gems_job job;
+};
+
+/* Makes a tensor's memory ready for a kernel: GEMS_OK, and its span in *span (staged) or NULL (unified: take the
+ * host's pointer). What was written is brought back by gems_memory_release. */
+gems_status gems_memory_acquire(gems_job *job, const gems_tensor *tensor, gems_access access, gems_span **span);
+/* Queues the transfers of results to the host. */
+gems_status gems_memory_release(gems_job *job);
+/* Remembers the last command queued, which the end of the job waits for. Takes the event over. */
+void gems_job_set_last(gems_job *job, cl_event event);
+/* Fails the job: "<operator>: <function>(<what>): <error>". */
+gems_status gems_job_fail(gems_job *job, const char *function, const char *what, cl_int error);
+
+#endif

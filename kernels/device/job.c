@@ -1,0 +1,379 @@
+/* Jobs: taking a seat, launching, waiting, bringing results back.
+ *
+ * After a failure the host runs the call again, so a failed job leaves what the host sees as it was: nothing of it may
+ * be running any more when it ends, and where results were already written (unified memory), a doubtful wait is asked
+ * again before it counts as a failure. */
+#include "kernels/device/internal.h"
+#include "preload/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define LOST_AFTER    16    /* failed jobs in a row: the device is given up */
+#define SETTLE_MS     10000 /* how long a job with a failed wait may take to reach an end */
+#define CPU_MAX_GROUP 64    /* work-items in a group chosen here for a CPU */
+
+static atomic_int failures_in_a_row;
+
+/* ---- seats ---- */
+
+static gems_seat *seat_new(gems_lane_state *lane, unsigned index, cl_int *error)
+{
+    gems_seat *seat = calloc(1, sizeof *seat);
+    *error = CL_OUT_OF_HOST_MEMORY;
+    if (!seat)
+        return NULL;
+    seat->index = index;
+    atomic_init(&seat->busy, true);
+    seat->queue = CL_NEW(error, clCreateCommandQueue, lane->context, lane->device, 0);
+    if (seat->queue)
+        return seat;
+    free(seat);
+    return NULL;
+}
+
+static bool try_seat(gems_seat *seat)
+{
+    return !atomic_load_explicit(&seat->busy, memory_order_relaxed) &&
+           !atomic_exchange_explicit(&seat->busy, true, memory_order_acquire);
+}
+
+static gems_seat *find_seat(gems_lane_state *lane)
+{
+    unsigned n = atomic_load_explicit(&lane->nseats, memory_order_acquire);
+    for (unsigned i = 0; i < n; i++)
+        if (try_seat(lane->seat[i]))
+            return lane->seat[i];
+    return NULL;
+}
+
+/* A free seat, a new one, or, when all are taken, the next one that is given back. */
+static gems_seat *take_seat_slowly(gems_lane_state *lane, cl_int *error)
+{
+    gems_seat *seat;
+
+    pthread_mutex_lock(&lane->seat_lock);
+    atomic_fetch_add(&lane->waiting, 1);
+    while (!(seat = find_seat(lane))) {
+        unsigned n = atomic_load(&lane->nseats);
+        if (n < GEMS_MAX_SEATS) {
+            seat = seat_new(lane, n, error);
+            if (seat) {
+                lane->seat[n] = seat;
+                atomic_store_explicit(&lane->nseats, n + 1, memory_order_release);
+            }
+            break;
+        }
+        pthread_cond_wait(&lane->seat_free, &lane->seat_lock);
+    }
+    atomic_fetch_sub(&lane->waiting, 1);
+    pthread_mutex_unlock(&lane->seat_lock);
+    return seat;
+}
+
+static gems_seat *take_seat(gems_lane_state *lane, cl_int *error)
+{
+    static __thread struct {
+        gems_lane_state *lane;
+        gems_seat *seat;
+    } last[2]; /* a thread mostly gets the seat it had: its queue and kernels are warm */
+    unsigned i = last[0].lane == lane ? 0 : 1;
+
+    if (last[i].lane == lane && try_seat(last[i].seat))
+        return last[i].seat;
+    gems_seat *seat = take_seat_slowly(lane, error);
+    if (seat) {
+        if (last[i].lane != lane && !last[0].lane)
+            i = 0;
+        last[i].lane = lane;
+        last[i].seat = seat;
+    }
+    return seat;
+}
+
+static void give_seat(gems_lane_state *lane, gems_seat *seat)
+{
+    atomic_store(&seat->busy, false);
+    if (atomic_load(&lane->waiting) > 0) {
+        pthread_mutex_lock(&lane->seat_lock);
+        pthread_cond_signal(&lane->seat_free);
+        pthread_mutex_unlock(&lane->seat_lock);
+    }
+}
+
+/* ---- failures ---- */
+
+static const char *operator_of(const gems_job *job)
+{
+    return job->call->op && job->call->op->name ? job->call->op->name : "call";
+}
+
+gems_status gems_job_fail(gems_job *job, const char *function, const char *what, cl_int error)
+{
+    return job->status = gems_fail(job->call, "%s: %s(%s): %s", operator_of(job), function, what, gems_cl_error(error));
+}
+
+void gems_job_set_last(gems_job *job, cl_event event)
+{
+    if (job->last)
+        CL_SURE(clReleaseEvent, job->last);
+    job->last = event;
+}
+
+/* ---- begin ---- */
+
+gems_job *gems_job_begin(gems_call *call, gems_lane lane_name)
+{
+    /* Stands for every job that could not begin; never written, since all functions leave a failed job alone. */
+    static gems_job none = {.status = GEMS_FAILED};
+    gems_lane_state *lane = gems_open_lane(lane_name);
+    cl_int error = CL_SUCCESS;
+
+    if (!lane) {
+        gems_fail(call, "%s", gems_device_error());
+        return &none;
+    }
+    atomic_fetch_add(&gems_open_jobs, 1);
+    gems_seat *seat = gems_device_open() ? take_seat(lane, &error) : NULL; /* again: the process may be ending by now */
+    if (!seat) {
+        atomic_fetch_sub(&gems_open_jobs, 1);
+        gems_fail(call, "clCreateCommandQueue: %s", error ? gems_cl_error(error) : gems_device_error());
+        return &none;
+    }
+    gems_job *job = &seat->job;
+    job->call = call;
+    job->lane = lane;
+    job->seat = seat;
+    job->status = GEMS_OK;
+    return job;
+}
+
+const gems_device_info *gems_job_device(const gems_job *job)
+{
+    return job->lane ? &job->lane->info : gems_device_get(GEMS_LANE_MAIN);
+}
+
+int gems_job_scratch(gems_job *job, size_t bytes)
+{
+    cl_int error = CL_SUCCESS;
+
+    if (job->status != GEMS_OK)
+        return -1;
+    if (job->nscratch == job->scratch_room) {
+        unsigned room = job->scratch_room ? 2 * job->scratch_room : 4;
+        gems_block **more = realloc(job->scratch, room * sizeof *more);
+        if (!more) {
+            job->status = gems_fail(job->call, "out of memory");
+            return -1;
+        }
+        job->scratch = more;
+        job->scratch_room = room;
+    }
+    gems_block *block = gems_memory_take(job->lane, bytes, &error);
+    if (!block) {
+        gems_job_fail(job, "clCreateBuffer", "scratch", error);
+        return -1;
+    }
+    job->scratch[job->nscratch] = block;
+    return (int)job->nscratch++;
+}
+
+/* ---- launch ---- */
+
+/* Sets an argument of up to 16 bytes unless the kernel has that very value already. Only for values and plain
+ * addresses: the handle of a buffer can return with another meaning. */
+static cl_int set_cached(gems_clone *clone, cl_uint i, const void *value, size_t n, bool address)
+{
+    uint64_t v[2] = {0, 0};
+    bool cached = i < GEMS_CACHED_ARGS && n <= sizeof v;
+
+    if (cached) {
+        memcpy(v, value, n);
+        if (clone->arg[i].size == n && clone->arg[i].value[0] == v[0] && clone->arg[i].value[1] == v[1])
+            return CL_SUCCESS;
+        clone->arg[i].size = 0;
+    }
+    cl_int error = address ? CL(clSetKernelArgSVMPointer, clone->kernel, i, *(void *const *)value)
+                           : CL(clSetKernelArg, clone->kernel, i, n, value);
+    if (cached && error == CL_SUCCESS) {
+        clone->arg[i].size = (uint8_t)n;
+        clone->arg[i].value[0] = v[0];
+        clone->arg[i].value[1] = v[1];
+    }
+    return error;
+}
+
+static cl_int set_block(gems_clone *clone, cl_uint i, const gems_block *block)
+{
+    if (block->host)
+        return set_cached(clone, i, &block->host, sizeof block->host, true);
+    return CL(clSetKernelArg, clone->kernel, i, sizeof block->mem, &block->mem);
+}
+
+static cl_int set_tensor(gems_job *job, gems_clone *clone, cl_uint i, const gems_arg *arg)
+{
+    const gems_tensor *tensor = arg->p;
+    gems_span *span;
+
+    if (gems_memory_acquire(job, tensor, arg->access, &span) != GEMS_OK)
+        return CL_SUCCESS; /* the job says why */
+    return span ? set_block(clone, i, span->block) : set_cached(clone, i, &tensor->data, sizeof tensor->data, true);
+}
+
+static cl_int set_argument(gems_job *job, gems_clone *clone, cl_uint i, const gems_arg *arg)
+{
+    switch (arg->kind) {
+    case GEMS_ARG_TENSOR:
+        return set_tensor(job, clone, i, arg);
+    case GEMS_ARG_SCRATCH:
+        return arg->n < job->nscratch ? set_block(clone, i, job->scratch[arg->n]) : CL_INVALID_ARG_VALUE;
+    case GEMS_ARG_VALUE:
+        return set_cached(clone, i, arg->p, arg->n, false);
+    case GEMS_ARG_LOCAL:
+        return CL(clSetKernelArg, clone->kernel, i, arg->n, NULL);
+    }
+    return CL_INVALID_ARG_VALUE;
+}
+
+/* CPU drivers compile a kernel anew for every work-group size, so the choice must not depend on the size of the launch
+ * in too many ways: the largest power of two that divides it. */
+static size_t cpu_group(const gems_lane_state *lane, size_t global)
+{
+    size_t n = global & -global;
+    while (n > CPU_MAX_GROUP || n > lane->info.max_group)
+        n >>= 1;
+    return n;
+}
+
+void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *global, const size_t *local,
+                 const gems_arg *args, int nargs)
+{
+    cl_int error = CL_SUCCESS;
+    size_t chosen[3] = {1, 1, 1};
+
+    if (job->status != GEMS_OK)
+        return;
+    if (!kernel || kernel->lane != job->lane) {
+        job->status = gems_fail(job->call, kernel ? "a kernel of the other lane was launched" : "no kernel to launch");
+        return;
+    }
+    for (int i = 0; i < dims; i++)
+        if (global[i] == 0)
+            return;
+    gems_clone *clone = gems_program_clone(kernel, job->seat->index, &error);
+    if (!clone) {
+        gems_job_fail(job, "clCreateKernel", kernel->entry, error);
+        return;
+    }
+    for (int i = 0; i < nargs; i++) {
+        error = set_argument(job, clone, (cl_uint)i, &args[i]);
+        if (error != CL_SUCCESS) {
+            gems_job_fail(job, "clSetKernelArg", kernel->entry, error);
+            gems_program_failed(kernel, error, job->call->why);
+        }
+        if (job->status != GEMS_OK)
+            return;
+    }
+    if (!local && job->lane->info.is_cpu) {
+        chosen[0] = cpu_group(job->lane, global[0]);
+        local = chosen;
+    }
+    cl_event event = NULL;
+    error = CL(clEnqueueNDRangeKernel, job->seat->queue, clone->kernel, (cl_uint)dims, NULL, global, local, 0, NULL,
+               &event);
+    if (error != CL_SUCCESS) {
+        gems_job_fail(job, "clEnqueueNDRangeKernel", kernel->entry, error);
+        gems_program_failed(kernel, error, job->call->why);
+        return;
+    }
+    gems_job_set_last(job, event);
+    job->running = kernel;
+    if (kernel->program->unsaved)
+        job->unsaved = kernel->program;
+}
+
+/* ---- end ---- */
+
+/* After a wait that failed: brings everything queued to an end and says whether it ended well. A wait may fail for
+ * reasons of its own while the kernel runs on. */
+static bool settle(gems_job *job)
+{
+    cl_int status = CL_QUEUED;
+
+    (void)CL_SURE(clFinish, job->seat->queue);
+    for (int ms = 0; ms < SETTLE_MS; ms++) {
+        if (CL_SURE(clGetEventInfo, job->last, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, NULL) !=
+                CL_SUCCESS ||
+            status <= CL_COMPLETE)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    return status == CL_COMPLETE;
+}
+
+static void wait_for_all(gems_job *job)
+{
+    cl_int error = CL(clWaitForEvents, 1, &job->last);
+
+    if (__builtin_expect(error == CL_SUCCESS, 1) || settle(job))
+        return;
+    gems_job_fail(job, "clWaitForEvents", job->running ? job->running->entry : "transfer", error);
+    if (job->running)
+        gems_program_failed(job->running, error, job->call->why);
+}
+
+static void free_memory(gems_job *job)
+{
+    for (unsigned i = 0; i < job->nscratch; i++)
+        gems_memory_give(job->lane, job->scratch[i]);
+    for (unsigned i = 0; i < job->nspans; i++)
+        if (job->spans[i].block)
+            gems_memory_give(job->lane, job->spans[i].block);
+    job->nscratch = job->nspans = 0;
+}
+
+static void note_outcome(const gems_job *job)
+{
+    if (job->status == GEMS_OK) {
+        if (atomic_load_explicit(&failures_in_a_row, memory_order_relaxed))
+            atomic_store(&failures_in_a_row, 0);
+    } else if (job->status == GEMS_FAILED && atomic_fetch_add(&failures_in_a_row, 1) + 1 == LOST_AFTER) {
+        gems_log("%d calls in a row failed on %s, the last one: %s; the host runs everything from now on", LOST_AFTER,
+                 job->lane->info.name, job->call->why);
+        gems_open_stop("the device failed too often");
+    }
+}
+
+gems_status gems_job_end(gems_job *job)
+{
+    gems_lane_state *lane = job->lane;
+    if (!lane)
+        return job->status;
+
+    if (job->status == GEMS_OK && job->nspans)
+        gems_memory_release(job);
+    if (job->last) {
+        if (job->status == GEMS_OK)
+            wait_for_all(job);
+        else
+            settle(job); /* nothing may touch the host's memory after this returns */
+        CL_SURE(clReleaseEvent, job->last);
+        job->last = NULL;
+    }
+    if (job->nspans || job->nscratch)
+        free_memory(job);
+    if (job->running && job->status == GEMS_OK) {
+        if (atomic_load_explicit(&job->running->memory_failures, memory_order_relaxed))
+            atomic_store(&job->running->memory_failures, 0);
+        if (job->unsaved)
+            gems_program_save(job->unsaved);
+    }
+    job->running = NULL;
+    job->unsaved = NULL;
+    note_outcome(job);
+    gems_status status = job->status;
+    give_seat(lane, job->seat);
+    atomic_fetch_sub(&gems_open_jobs, 1);
+    return status;
+}

@@ -1,0 +1,199 @@
+/* Memory of a lane: pooled blocks, and the spans of host memory that a job's kernels work on.
+ *
+ * Unified: a span is the host's own memory, nothing is done. Staged: a span has a block, filled when a kernel is to
+ * read it and brought back when the job ends. Memory that stays on the device between jobs will go in between: acquire
+ * finds the block that is there already, release leaves it where it is. */
+#include "kernels/device/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- blocks ---- */
+
+/* Sizes 256 * 2^k * (4 + j) / 4: at most a quarter is wasted, and neighbouring sizes share blocks. */
+static unsigned class_of(size_t bytes, size_t *rounded)
+{
+    if (bytes <= 256) {
+        *rounded = 256;
+        return 0;
+    }
+    unsigned k = 63 - (unsigned)__builtin_clzll(bytes - 1); /* 2^k <= bytes - 1 */
+    size_t step = (size_t)1 << (k - 2);
+    size_t quarters = (bytes + step - 1) / step; /* 5 to 8 */
+    *rounded = quarters * step;
+    return (k - 8) * 4 + (unsigned)quarters - 4;
+}
+
+static void block_free(gems_block *block)
+{
+    if (block->mem)
+        CL_SURE(clReleaseMemObject, block->mem);
+    free(block->host);
+    free(block);
+}
+
+static void pool_empty(gems_lane_state *lane)
+{
+    for (unsigned i = 0; i < GEMS_POOL_CLASSES; i++)
+        while (lane->pool[i]) {
+            gems_block *block = lane->pool[i];
+            lane->pool[i] = block->next;
+            block_free(block);
+        }
+    lane->pool_bytes = 0;
+}
+
+static gems_block *block_new(gems_lane_state *lane, unsigned size_class, size_t bytes, cl_int *error)
+{
+    gems_block *block = calloc(1, sizeof *block);
+    *error = CL_OUT_OF_HOST_MEMORY;
+    if (!block)
+        return NULL;
+    block->bytes = bytes;
+    block->size_class = size_class;
+    if (lane->info.unified)
+        block->host = aligned_alloc(128, bytes);
+    else
+        block->mem = CL_NEW(error, clCreateBuffer, lane->context, CL_MEM_READ_WRITE, bytes, NULL);
+    if (block->host || block->mem)
+        return block;
+    free(block);
+    return NULL;
+}
+
+gems_block *gems_memory_take(gems_lane_state *lane, size_t bytes, cl_int *error)
+{
+    size_t rounded;
+    unsigned i = class_of(bytes, &rounded);
+
+    if (i >= GEMS_POOL_CLASSES) {
+        *error = CL_INVALID_BUFFER_SIZE;
+        return NULL;
+    }
+    pthread_mutex_lock(&lane->pool_lock);
+    gems_block *block = lane->pool[i];
+    if (block) {
+        lane->pool[i] = block->next;
+        lane->pool_bytes -= block->bytes;
+    }
+    pthread_mutex_unlock(&lane->pool_lock);
+    if (block || (block = block_new(lane, i, rounded, error)))
+        return block;
+
+    pthread_mutex_lock(&lane->pool_lock); /* what lies unused may be what is missing */
+    pool_empty(lane);
+    pthread_mutex_unlock(&lane->pool_lock);
+    return block_new(lane, i, rounded, error);
+}
+
+void gems_memory_give(gems_lane_state *lane, gems_block *block)
+{
+    pthread_mutex_lock(&lane->pool_lock);
+    bool keep = lane->pool_bytes + block->bytes <= lane->pool_limit;
+    if (keep) {
+        block->next = lane->pool[block->size_class];
+        lane->pool[block->size_class] = block;
+        lane->pool_bytes += block->bytes;
+    }
+    pthread_mutex_unlock(&lane->pool_lock);
+    if (!keep)
+        block_free(block);
+}
+
+/* ---- spans ---- */
+
+static bool overlap(const gems_span *a, const char *data, size_t bytes)
+{
+    return a->data < data + bytes && data < a->data + a->bytes;
+}
+
+/* The span of exactly this memory, or a new one. NULL if the job has failed or must be declined. */
+static gems_span *find_span(gems_job *job, const char *data, size_t bytes, bool written)
+{
+    for (unsigned i = 0; i < job->nspans; i++) {
+        gems_span *s = &job->spans[i];
+        if (s->data == data && s->bytes == bytes) {
+            for (unsigned j = 0; written && !s->written && j < job->nspans; j++)
+                if (j != i && overlap(&job->spans[j], data, bytes))
+                    goto partly;
+            return s;
+        }
+    }
+    for (unsigned i = 0; i < job->nspans; i++)
+        if ((written || job->spans[i].written) && overlap(&job->spans[i], data, bytes))
+            goto partly;
+    if (job->nspans == job->span_room) {
+        unsigned room = job->span_room ? 2 * job->span_room : 8;
+        gems_span *more = realloc(job->spans, room * sizeof *more);
+        if (!more) {
+            job->status = gems_fail(job->call, "out of memory");
+            return NULL;
+        }
+        job->spans = more;
+        job->span_room = room;
+    }
+    job->spans[job->nspans] = (gems_span){.data = data, .bytes = bytes};
+    return &job->spans[job->nspans++];
+partly:
+    /* Two copies of the same bytes cannot stand for one memory. */
+    job->status = gems_decline(job->call, "operands overlap in part");
+    return NULL;
+}
+
+gems_status gems_memory_acquire(gems_job *job, const gems_tensor *tensor, gems_access access, gems_span **span)
+{
+    *span = NULL;
+    if (job->lane->info.unified)
+        return GEMS_OK;
+
+    size_t bytes = (size_t)gems_tensor_span(tensor) * gems_dtypes[tensor->dtype].size;
+    gems_span *s = find_span(job, tensor->data, bytes, access & GEMS_WRITE);
+    if (!s)
+        return job->status;
+    if (!s->block) {
+        cl_int error = CL_SUCCESS;
+        s->block = gems_memory_take(job->lane, bytes, &error);
+        if (!s->block)
+            return gems_job_fail(job, "clCreateBuffer", "", error);
+    }
+    if ((access & GEMS_READ) && !s->read && !s->written && bytes) {
+        cl_event event = NULL;
+        cl_int error =
+            CL(clEnqueueWriteBuffer, job->seat->queue, s->block->mem, CL_FALSE, 0, bytes, s->data, 0, NULL, &event);
+        if (error != CL_SUCCESS)
+            return gems_job_fail(job, "clEnqueueWriteBuffer", "", error);
+        gems_job_set_last(job, event);
+        job->call->bytes += bytes;
+    }
+    s->read |= (access & GEMS_READ) != 0;
+    s->written |= (access & GEMS_WRITE) != 0;
+    *span = s;
+    return GEMS_OK;
+}
+
+static gems_status bring_back(gems_job *job, gems_span *s)
+{
+    cl_event event = NULL;
+    cl_int error = CL(clEnqueueReadBuffer, job->seat->queue, s->block->mem, CL_FALSE, 0, s->bytes, (void *)s->data, 0,
+                      NULL, &event);
+    if (error != CL_SUCCESS && s->read) /* results before this one may have replaced their inputs: try harder */
+        error = CL_SURE(clEnqueueReadBuffer, job->seat->queue, s->block->mem, CL_FALSE, 0, s->bytes, (void *)s->data, 0,
+                        NULL, &event);
+    if (error != CL_SUCCESS)
+        return gems_job_fail(job, "clEnqueueReadBuffer", "", error);
+    gems_job_set_last(job, event);
+    job->call->bytes += s->bytes;
+    return GEMS_OK;
+}
+
+gems_status gems_memory_release(gems_job *job)
+{
+    /* What was also an input comes last: while any transfer can still fail, the host can still redo the call. */
+    for (int also_read = 0; also_read < 2; also_read++)
+        for (unsigned i = 0; i < job->nspans; i++) {
+            gems_span *s = &job->spans[i];
+            if (s->written && s->read == also_read && s->bytes && bring_back(job, s) != GEMS_OK)
+                return job->status;
+        }
+    return GEMS_OK;
+}

@@ -1,0 +1,388 @@
+/* Programs and kernels: building, the map of what is built in this process, quarantine. */
+#include "kernels/device/internal.h"
+#include "kernels/embedded.h"
+#include "preload/config.h"
+#include "preload/log.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MEMORY_FAILURES 3 /* in a row, before a kernel that "runs out of resources" is given up */
+
+/* ---- map ---- */
+
+/* Readers take no lock: a slot is filled once and never changes, and an old map stays when a larger one replaces it. */
+static gems_kernel *map_find(const gems_kernel_map *map, uint64_t key)
+{
+    for (size_t i = key & map->mask;; i = (i + 1) & map->mask) {
+        gems_kernel *kernel = atomic_load_explicit(&map->slot[i], memory_order_acquire);
+        if (!kernel || kernel->key == key)
+            return kernel;
+    }
+}
+
+static void map_put(gems_kernel_map *map, gems_kernel *kernel)
+{
+    size_t i = kernel->key & map->mask;
+    while (atomic_load_explicit(&map->slot[i], memory_order_relaxed))
+        i = (i + 1) & map->mask;
+    atomic_store_explicit(&map->slot[i], kernel, memory_order_release);
+}
+
+/* With build_lock held. False if memory is out. */
+static bool map_add(gems_lane_state *lane, gems_kernel *kernel)
+{
+    gems_kernel_map *map = atomic_load(&lane->kernels);
+    if (2 * (lane->nkernels + 1) > map->mask) {
+        gems_kernel_map *larger = calloc(1, sizeof *larger + 4 * (map->mask + 1) * sizeof larger->slot[0]);
+        if (!larger)
+            return false;
+        larger->mask = 4 * (map->mask + 1) - 1;
+        for (size_t i = 0; i <= map->mask; i++)
+            if (atomic_load(&map->slot[i]))
+                map_put(larger, atomic_load(&map->slot[i]));
+        atomic_store(&lane->kernels, larger); /* the old one may be in use by a reader: kept */
+        map = larger;
+    }
+    map_put(map, kernel);
+    lane->nkernels++;
+    return true;
+}
+
+/* ---- building ---- */
+
+/* GEMS_DUMP: the source as compiled, its options in a comment in front. */
+static void dump(const gems_program *program, const gems_lane_state *lane, const char *text, const char *options)
+{
+    const char *dir = gems_config_get()->dump;
+    char path[4096], name[128];
+    size_t n = 0;
+
+    if (!dir)
+        return;
+    for (const char *p = program->name; *p && n < sizeof name - 1; p++)
+        name[n++] = isalnum((unsigned char)*p) || strchr("._-", *p) ? *p : '-';
+    name[n] = 0;
+    snprintf(path, sizeof path, "%s/%s-%08x-%s.cl", dir, name, (unsigned)program->hash[0], lane->label);
+    FILE *f = fopen(path, "we");
+    if (!f) {
+        gems_log("GEMS_DUMP: cannot write to %s", dir);
+        return;
+    }
+    fprintf(f, "/* %s on %s (%s)\n * options: %s */\n%s", program->name, lane->info.name, lane->info.vendor, options,
+            text);
+    fclose(f);
+}
+
+static void build_log(gems_lane_state *lane, cl_program program, const char *name)
+{
+    size_t n = 0;
+    if (CL_SURE(clGetProgramBuildInfo, program, lane->device, CL_PROGRAM_BUILD_LOG, 0, NULL, &n) != CL_SUCCESS ||
+        n < 2 || n > 1 << 20)
+        return;
+    char *text = calloc(1, n + 1), *rest = NULL;
+    if (text &&
+        CL_SURE(clGetProgramBuildInfo, program, lane->device, CL_PROGRAM_BUILD_LOG, n, text, NULL) == CL_SUCCESS)
+        for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+            gems_log("%s: %s", name, line);
+    free(text);
+}
+
+static cl_program from_binary(gems_lane_state *lane, const unsigned char *binary, size_t size, const char *options)
+{
+    cl_int error, status = CL_SUCCESS;
+    cl_program program =
+        CL_NEW(&error, clCreateProgramWithBinary, lane->context, 1, &lane->device, &size, &binary, &status);
+    if (!program)
+        return NULL;
+    if (status == CL_SUCCESS && CL(clBuildProgram, program, 1, &lane->device, options, NULL, NULL) == CL_SUCCESS)
+        return program;
+    CL_SURE(clReleaseProgram, program);
+    return NULL;
+}
+
+static cl_program from_source(gems_lane_state *lane, const char *name, const char *text, const char *options, char *why,
+                              size_t n)
+{
+    const char *function = "clCreateProgramWithSource";
+    cl_int error;
+    cl_program program = CL_NEW(&error, clCreateProgramWithSource, lane->context, 1, &text, NULL);
+    if (program) {
+        function = "clBuildProgram";
+        error = CL(clBuildProgram, program, 1, &lane->device, options, NULL, NULL);
+        if (error == CL_SUCCESS)
+            return program;
+        build_log(lane, program, name);
+        CL_SURE(clReleaseProgram, program);
+    }
+    snprintf(why, n, "%s(%s): %s", function, name, gems_cl_error(error));
+    return NULL;
+}
+
+static gems_program *program_new(gems_lane_state *lane, const char *name, const char *text, const char *options)
+{
+    gems_program *p = calloc(1, sizeof *p);
+    if (!p)
+        return NULL;
+    int size = asprintf(&p->key, "gems-preload %s\n%s%s\n%s", GEMS_VERSION, lane->identity ? lane->identity : "",
+                        options, text);
+    if (size < 0) {
+        free(p);
+        return NULL;
+    }
+    p->key_size = (size_t)size;
+    p->hash[0] = gems_hash(5, p->key, p->key_size);
+    p->hash[1] = gems_hash(6, p->key, p->key_size);
+    p->name = strdup(name);
+    return p;
+}
+
+static void program_free(gems_program *p)
+{
+    free(p->name);
+    free(p->key);
+    free(p);
+}
+
+gems_program *gems_program_get(gems_lane_state *lane, const char *name, const char *text, const char *options,
+                               char *why, size_t n)
+{
+    char *full = NULL;
+    gems_program *p = NULL, *built;
+    size_t size = 0;
+
+    if (asprintf(&full, "%s%s", lane->info.prelude ? lane->info.prelude : "", text) < 0 ||
+        !(p = program_new(lane, name, full, options)) || !p->name) {
+        snprintf(why, n, "out of memory");
+        goto fail;
+    }
+    for (built = lane->programs; built; built = built->next)
+        if (built->hash[0] == p->hash[0] && built->hash[1] == p->hash[1]) {
+            program_free(p);
+            free(full);
+            return built;
+        }
+    dump(p, lane, full, options);
+
+    unsigned char *binary = gems_cache_load(p->key, p->key_size, &size);
+    if (binary)
+        p->program = from_binary(lane, binary, size, options);
+    free(binary);
+    if (p->program) {
+        free(p->key);
+        p->key = NULL;
+    } else {
+        p->program = from_source(lane, name, full, options, why, n);
+        p->unsaved = p->program && gems_cache_dir();
+        gems_open_guard_exit(); /* the compiler has just registered what it does at exit */
+    }
+    if (!p->program)
+        goto fail;
+    free(full);
+    p->next = lane->programs;
+    lane->programs = p;
+    return p;
+fail:
+    if (p)
+        program_free(p);
+    free(full);
+    return NULL;
+}
+
+void gems_program_save(gems_program *program)
+{
+    if (!atomic_exchange(&program->unsaved, false))
+        return;
+    size_t size = 0;
+    unsigned char *binary = NULL;
+    if (CL(clGetProgramInfo, program->program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) == CL_SUCCESS &&
+        size && (binary = malloc(size)) &&
+        CL(clGetProgramInfo, program->program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS)
+        gems_cache_store(program->key, program->key_size, binary, size);
+    free(binary);
+}
+
+/* ---- kernels ---- */
+
+/* Name and entry as people know them, for messages. */
+static gems_kernel *kernel_new(gems_lane_state *lane, uint64_t key, const char *name, const char *entry)
+{
+    gems_kernel *kernel = calloc(1, sizeof *kernel);
+    if (!kernel)
+        return NULL;
+    kernel->key = key;
+    kernel->lane = lane;
+    kernel->name = strdup(name);
+    kernel->entry = strdup(entry);
+    if (kernel->name && kernel->entry)
+        return kernel;
+    free(kernel->name);
+    free(kernel->entry);
+    free(kernel);
+    return NULL;
+}
+
+void gems_program_quarantine(gems_kernel *kernel, const char *why)
+{
+    if (!atomic_exchange(&kernel->quarantined, true))
+        gems_log("kernel %s (%s) is not used any more: %s", kernel->entry, kernel->name, why);
+}
+
+void gems_program_failed(gems_kernel *kernel, cl_int error, const char *why)
+{
+    if (!gems_cl_error_is_memory(error) || atomic_fetch_add(&kernel->memory_failures, 1) + 1 >= MEMORY_FAILURES)
+        gems_program_quarantine(kernel, why);
+}
+
+/* The copy of the kernel that belongs to a seat. */
+gems_clone *gems_program_clone(gems_kernel *kernel, unsigned seat, cl_int *error)
+{
+    gems_clone *clone = kernel->clone[seat];
+    if (clone)
+        return clone;
+    *error = CL_OUT_OF_HOST_MEMORY;
+    if (!(clone = calloc(1, sizeof *clone)))
+        return NULL;
+    clone->kernel = CL_NEW(error, clCreateKernel, kernel->program->program, kernel->entry);
+    if (!clone->kernel) {
+        free(clone);
+        return NULL;
+    }
+    return kernel->clone[seat] = clone;
+}
+
+static gems_kernel *usable(gems_job *job, gems_kernel *kernel)
+{
+    if (kernel && atomic_load_explicit(&kernel->quarantined, memory_order_relaxed)) {
+        job->status =
+            gems_fail(job->call, "kernel %s (%s) failed before and is not used any more", kernel->entry, kernel->name);
+        return NULL;
+    }
+    return kernel;
+}
+
+gems_kernel *gems_kernel_find(gems_job *job, uint64_t key)
+{
+    if (job->status != GEMS_OK)
+        return NULL;
+    return usable(job, map_find(atomic_load_explicit(&job->lane->kernels, memory_order_acquire), key));
+}
+
+/* Writes `text`, with each line `#include "file"` that names an embedded file replaced by that file (its own includes
+ * too; the files guard themselves against being read twice, as headers do). Line numbers stay those of the files. */
+static bool write_source(FILE *f, const char *name, const char *text, int depth, char *why, size_t n)
+{
+    static const char INCLUDE[] = "#include \"";
+    unsigned line = 1;
+
+    fprintf(f, "#line 1 \"%s\"\n", name);
+    for (const char *p = text; *p; line++) {
+        size_t length = strcspn(p, "\n");
+        char file[256];
+        if (strncmp(p, INCLUDE, strlen(INCLUDE)) == 0) {
+            const char *start = p + strlen(INCLUDE);
+            snprintf(file, sizeof file, "%.*s", (int)strcspn(start, "\"\n"), start);
+            const gems_embedded_file *embedded = gems_embedded_find(file);
+            if (!embedded || depth > 8) {
+                snprintf(why, n, embedded ? "includes of %s are nested too deep" : "no embedded file %s", file);
+                return false;
+            }
+            if (!write_source(f, file, embedded->text, depth + 1, why, n))
+                return false;
+            fprintf(f, "\n#line %u \"%s\"\n", line + 1, name);
+        } else {
+            fwrite(p, 1, length, f);
+            fputc('\n', f);
+        }
+        p += length + (p[length] == '\n');
+    }
+    return true;
+}
+
+/* The files named in `includes` and then the source, as one text to free(); NULL with the reason in why[n]. */
+static char *join(const char *name, const char *includes, const char *source, char *why, size_t n)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    bool whole = f != NULL;
+
+    for (const char *p = includes ? includes : ""; whole && *(p += strspn(p, " "));) {
+        char line[256];
+        size_t length = strcspn(p, " ");
+        snprintf(line, sizeof line, "#include \"%.*s\"", (int)length, p);
+        whole = write_source(f, name, line, 0, why, n);
+        p += length;
+    }
+    whole = whole && write_source(f, name, source, 0, why, n) && !ferror(f);
+    if (f && fclose(f) == 0 && whole)
+        return text;
+    free(text);
+    return NULL;
+}
+
+gems_kernel *gems_kernel_build(gems_job *job, uint64_t key, const char *name, const char *includes, const char *source,
+                               const char *options, const char *entry)
+{
+    if (job->status != GEMS_OK)
+        return NULL;
+    gems_lane_state *lane = job->lane;
+    char why[160] = "out of memory", *text = NULL, *all_options = NULL;
+    cl_int error = CL_SUCCESS;
+
+    pthread_mutex_lock(&lane->build_lock);
+    gems_kernel *kernel = map_find(atomic_load(&lane->kernels), key); /* another thread was here first */
+    if (kernel)
+        goto out;
+    kernel = kernel_new(lane, key, name, entry);
+    if (!kernel) {
+        job->status = gems_fail(job->call, "%s", why);
+        goto out;
+    }
+    text = join(name, includes, source, why, sizeof why);
+    if (text && asprintf(&all_options, "%s%s%s", lane->vendor->options, *lane->vendor->options ? " " : "",
+                         options ? options : "") >= 0)
+        kernel->program = gems_program_get(lane, name, text, all_options, why, sizeof why);
+    if (kernel->program && !gems_program_clone(kernel, job->seat->index, &error))
+        snprintf(why, sizeof why, "clCreateKernel(%s): %s", entry, gems_cl_error(error));
+    if (!kernel->program || !kernel->clone[job->seat->index]) {
+        job->status = gems_fail(job->call, "%s", why);
+        gems_program_quarantine(kernel, why);
+    }
+    if (!map_add(lane, kernel)) /* only now may others see it; without a place it is built again next time */
+        gems_log("out of memory: kernel %s is not remembered", entry);
+out:
+    pthread_mutex_unlock(&lane->build_lock);
+    free(text);
+    free(all_options);
+    return job->status == GEMS_OK ? usable(job, kernel) : NULL;
+}
+
+gems_kernel *gems_kernel_get(gems_job *job, const char *file, const char *entry, const char *options, ...)
+{
+    char text[1024];
+    va_list args;
+
+    if (job->status != GEMS_OK)
+        return NULL;
+    va_start(args, options);
+    int n = vsnprintf(text, sizeof text, options ? options : "", args);
+    va_end(args);
+    if (n < 0 || (size_t)n >= sizeof text) {
+        job->status = gems_fail(job->call, "options of kernel %s are too long", entry);
+        return NULL;
+    }
+    uint64_t key = gems_hash(gems_hash(gems_hash(7, file, strlen(file)), entry, strlen(entry)), text, (size_t)n);
+    gems_kernel *kernel = gems_kernel_find(job, key);
+    if (kernel || job->status != GEMS_OK)
+        return kernel;
+    const gems_embedded_file *embedded = gems_embedded_find(file);
+    if (!embedded) {
+        job->status = gems_fail(job->call, "no embedded file %s", file);
+        return NULL;
+    }
+    return gems_kernel_build(job, key, file, NULL, embedded->text, text, entry);
+}

@@ -1,0 +1,112 @@
+/* Vendors are data: the "vendor", "match" and "device" parts of tune/<vendor>.json, read once from the library itself.
+ * (The "rules" of the same files are tune/table.c's.) */
+#include "kernels/device/internal.h"
+#include "kernels/embedded.h"
+#include "preload/log.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_VENDORS 32
+
+static gems_vendor_data vendors[MAX_VENDORS + 1];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* A string or a list of strings as a list that ends with NULL; NULL if absent. Borrowed from the parsed file, which is
+ * kept for the life of the process. */
+static const char **strings(const json_t *value)
+{
+    size_t n = json_is_array(value) ? json_array_size(value) : json_is_string(value);
+    if (n == 0)
+        return NULL;
+    const char **list = calloc(n + 1, sizeof *list);
+    for (size_t i = 0; list && i < n; i++) {
+        list[i] = json_string_value(json_is_array(value) ? json_array_get(value, i) : value);
+        if (!list[i])
+            break;
+    }
+    return list;
+}
+
+static const char *text(const json_t *value)
+{
+    return json_is_string(value) ? json_string_value(value) : "";
+}
+
+static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json_t *device)
+{
+    const json_t *match = json_object_get(file, "match"), *lanes = json_object_get(device, "lanes");
+
+    vendor->name = json_string_value(json_object_get(file, "vendor"));
+    vendor->order = json_is_integer(json_object_get(device, "order"))
+                        ? (int)json_integer_value(json_object_get(device, "order"))
+                        : 100;
+    vendor->match_platform = strings(json_object_get(match, "platform"));
+    vendor->match_vendor = strings(json_object_get(match, "vendor"));
+    vendor->match_device = strings(json_object_get(match, "device"));
+    vendor->libraries = strings(json_object_get(device, "libraries"));
+    vendor->environment = strings(json_object_get(device, "environment"));
+    vendor->small_devices = strings(json_object_get(lanes, "small"));
+    vendor->main_devices = strings(json_object_get(lanes, "main"));
+    vendor->unified = strcmp(text(json_object_get(device, "memory")), "unified") == 0;
+    vendor->options = text(json_object_get(device, "options"));
+    vendor->prelude = text(json_object_get(device, "prelude"));
+}
+
+static int by_order(const void *a, const void *b)
+{
+    const gems_vendor_data *x = a, *y = b;
+    return x->order != y->order ? (x->order < y->order ? -1 : 1) : strcmp(x->name, y->name);
+}
+
+static void read_all(void)
+{
+    size_t n = 0;
+
+    for (const gems_embedded_file *f = gems_embedded; f->name && n < MAX_VENDORS; f++) {
+        if (strncmp(f->name, "tune/", 5) != 0)
+            continue;
+        json_error_t error;
+        json_t *file = json_loadb(f->text, f->size, 0, &error);
+        if (!file) {
+            gems_log("%s:%d:%d: %s", f->name, error.line, error.column, error.text);
+            continue;
+        }
+        const json_t *device = json_object_get(file, "device");
+        if (json_is_object(device) && json_is_string(json_object_get(file, "vendor")))
+            read_vendor(&vendors[n++], file, device); /* keeps the strings, so the file stays */
+        else
+            json_decref(file); /* rules for one device of a vendor */
+    }
+    qsort(vendors, n, sizeof *vendors, by_order);
+}
+
+const gems_vendor_data *gems_vendor_all(void)
+{
+    pthread_once(&once, read_all);
+    return vendors;
+}
+
+static bool contains_any(const char *const *list, const char *string)
+{
+    for (; *list; list++)
+        if (strcasestr(string, *list))
+            return true;
+    return false;
+}
+
+bool gems_vendor_matches(const gems_vendor_data *vendor, const char *platform, const char *maker, const char *device)
+{
+    return (!vendor->match_platform || contains_any(vendor->match_platform, platform)) &&
+           (!vendor->match_vendor || contains_any(vendor->match_vendor, maker)) &&
+           (!vendor->match_device || contains_any(vendor->match_device, device));
+}
+
+bool gems_vendor_has_prefix(const char *const *list, const char *name)
+{
+    for (; list && *list; list++)
+        if (strncasecmp(name, *list, strlen(*list)) == 0)
+            return true;
+    return false;
+}
