@@ -194,7 +194,8 @@ static size_t distance(const char *a, const char *b)
 const gems_variable *gems_config_nearest(const char *name)
 {
     const gems_variable *best = NULL;
-    size_t least = 4; /* a third of the shortest names: further away it would be a guess */
+    /* Half of what follows GEMS_, at most 3: further away it would be a guess. */
+    size_t len = strlen(name), least = len < 7 ? 2 : len < 11 ? (len - 5) / 2 + 1 : 4;
     for (const gems_variable *v = gems_variables; v->name; v++) {
         size_t d = distance(v->name, name);
         if (d < least) {

@@ -1,0 +1,447 @@
+/* JSON text to rules. Everything is checked, and the first thing that is not understood refuses the whole text: a rule
+ * with a mistyped size would otherwise route the wrong calls without a word. */
+#include "tune/rule.h"
+#include "tune/locate.h"
+#include "kernels/family.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    DEPTH_MAX = 8
+};
+
+typedef struct loader {
+    const char *name, *text;
+    const char *vendor, *device;
+    gems_layer *layer;
+    gems_table_error *error;
+    gems_json_step path[DEPTH_MAX]; /* to the value being read */
+    size_t depth;
+} loader;
+
+static void enter_key(loader *l, const char *key)
+{
+    l->path[l->depth++] = (gems_json_step){.key = key};
+}
+
+static void enter_index(loader *l, size_t index)
+{
+    l->path[l->depth++] = (gems_json_step){.index = index};
+}
+
+static void leave(loader *l)
+{
+    l->depth--;
+}
+
+/* Writes the error at the value being read; false. */
+__attribute__((format(printf, 2, 3))) static bool refuse(loader *l, const char *fmt, ...)
+{
+    gems_json_place at = gems_json_locate(l->text, l->path, l->depth);
+    size_t size = sizeof l->error->text;
+    int n = snprintf(l->error->text, size, "%.120s:%d:%d: ", l->name, at.line, at.column);
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(l->error->text + n, size - (size_t)n, fmt, args);
+    va_end(args);
+    return false;
+}
+
+/* ---- pieces of a rule ---- */
+
+/* Calls `each` on a string, or on every string of an array. */
+static bool for_strings(loader *l, json_t *value, gems_rule *rule, bool (*each)(loader *, const char *, gems_rule *))
+{
+    if (json_is_string(value))
+        return each(l, json_string_value(value), rule);
+    if (!json_is_array(value) || json_array_size(value) == 0)
+        return refuse(l, "a string or a list of strings is wanted");
+    size_t i;
+    json_t *item;
+    json_array_foreach(value, i, item)
+    {
+        enter_index(l, i);
+        if (!json_is_string(item))
+            return refuse(l, "a string is wanted");
+        if (!each(l, json_string_value(item), rule))
+            return false;
+        leave(l);
+    }
+    return true;
+}
+
+static bool add_operators(loader *l, const char *pattern, gems_rule *rule)
+{
+    return gems_opset_add(rule->ops, pattern, strlen(pattern)) > 0 || refuse(l, "no operator is named %.60s", pattern);
+}
+
+static bool add_dtype(loader *l, const char *name, gems_rule *rule)
+{
+    gems_dtype dtype = gems_dtype_find(name);
+    if (dtype == GEMS_DTYPE_NONE)
+        return refuse(l, "unknown dtype %.40s", name);
+    rule->dtypes |= (uint16_t)(1u << dtype);
+    return true;
+}
+
+/* A family is the one that the operator's row names, or its kernel. */
+static bool in_family(const gems_op *op, const char *family)
+{
+    return strcmp(op->family, family) == 0 || (op->kernel && strcmp(op->kernel->name, family) == 0);
+}
+
+/* Narrows the rule's operators to a family. */
+static bool keep_family(loader *l, const char *family, gems_rule *rule)
+{
+    bool known = false, left = false;
+    for (unsigned i = 0; i < gems_op_count; i++) {
+        if (in_family(&gems_ops[i], family))
+            known = true;
+        else
+            rule->ops->bits[i / 64] &= ~(UINT64_C(1) << (i % 64));
+        left |= gems_opset_has(rule->ops, i);
+    }
+    if (!known)
+        return refuse(l, "unknown family %.60s", family);
+    return left || refuse(l, "none of the rule's operators is of the family %.60s", family);
+}
+
+/* An end of a range: null is open. */
+static bool read_bound(loader *l, json_t *value, int64_t open, int64_t *bound)
+{
+    *bound = open;
+    if (json_is_null(value))
+        return true;
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return refuse(l, "a bound is an integer from 0, or null");
+    *bound = json_integer_value(value);
+    return true;
+}
+
+static bool read_range(loader *l, const char *name, json_t *value, gems_rule *rule)
+{
+    gems_rule_range *range = &rule->range[rule->nranges];
+    range->size = GEMS_SIZE_COUNT;
+    for (uint8_t s = 0; s < GEMS_SIZE_COUNT; s++)
+        if (strcmp(gems_size_names[s], name) == 0)
+            range->size = s;
+    if (range->size == GEMS_SIZE_COUNT)
+        return refuse(l, "unknown size %.40s", name);
+    rule->nranges++;
+    if (json_is_integer(value)) {
+        bool ok = read_bound(l, value, 0, &range->low);
+        range->high = range->low;
+        return ok;
+    }
+    if (!json_is_array(value) || json_array_size(value) != 2)
+        return refuse(l, "a range is [low, high] or one integer");
+    if (!read_bound(l, json_array_get(value, 0), 0, &range->low) ||
+        !read_bound(l, json_array_get(value, 1), INT64_MAX, &range->high))
+        return false;
+    return range->low <= range->high || refuse(l, "the range is empty: its low end is above its high end");
+}
+
+static bool read_where(loader *l, json_t *value, gems_rule *rule)
+{
+    if (!json_is_object(value))
+        return refuse(l, "\"where\" is an object of ranges");
+    const char *name;
+    json_t *range;
+    json_object_foreach(value, name, range)
+    {
+        enter_key(l, name);
+        if (!read_range(l, name, range, rule))
+            return false;
+        leave(l);
+    }
+    return true;
+}
+
+/* True if `word` is one of the words of a list separated by spaces. */
+static bool has_word(const char *list, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *p = list; (p = strstr(p, word)) != NULL; p += n)
+        if ((p == list || p[-1] == ' ') && (p[n] == ' ' || p[n] == 0))
+            return true;
+    return false;
+}
+
+typedef enum family_word {
+    FAMILY_VARIANT,
+    FAMILY_PARAM
+} family_word;
+
+/* True if a kernel of the rule's operators has a variant or parameter of this name, or one does not tell. */
+static bool kernel_knows(const gems_rule *rule, family_word kind, const char *word)
+{
+    bool any = false;
+    for (unsigned i = 0; i < gems_op_count; i++) {
+        const gems_family *kernel = gems_ops[i].kernel;
+        if (!kernel || !gems_opset_has(rule->ops, i))
+            continue;
+        any = true;
+        const char *list = kind == FAMILY_VARIANT ? kernel->variants : kernel->params;
+        if (!list || has_word(list, word))
+            return true;
+    }
+    return !any; /* no kernel yet: nothing to hold the rule against */
+}
+
+static bool read_params(loader *l, json_t *value, gems_rule *rule, bool defaults)
+{
+    if (!json_is_object(value))
+        return refuse(l, "parameters are an object of integers");
+    const char *name;
+    json_t *number;
+    json_object_foreach(value, name, number)
+    {
+        enter_key(l, name);
+        if (!json_is_integer(number))
+            return refuse(l, "the parameter %.40s is not an integer", name);
+        bool known = kernel_knows(rule, FAMILY_PARAM, name), given = false;
+        if (!known && !defaults)
+            return refuse(l, "no kernel of these operators has a parameter %.40s", name);
+        for (int i = 0; i < rule->nparams; i++)
+            given |= strcmp(rule->param[i].name, name) == 0;
+        if (known && !given) {
+            if (rule->nparams == GEMS_RULE_PARAMS)
+                return refuse(l, "more than %d parameters", GEMS_RULE_PARAMS);
+            rule->param[rule->nparams++] = (gems_rule_param_value){name, json_integer_value(number)};
+        }
+        leave(l);
+    }
+    return true;
+}
+
+static bool read_string(loader *l, json_t *value, const char **text)
+{
+    *text = json_string_value(value);
+    return *text || refuse(l, "a string is wanted");
+}
+
+/* ---- a rule ---- */
+
+typedef struct rule_parts {
+    json_t *op, *family, *dtype, *where, *variant, *params, *host, *device, *note, *gain;
+} rule_parts;
+
+/* Sorts the members of a rule; unknown ones are refused. */
+static bool split_rule(loader *l, json_t *value, rule_parts *parts)
+{
+    const struct {
+        const char *key;
+        json_t **part;
+    } known[] = {
+        {"op", &parts->op},           {"family", &parts->family}, {"dtype", &parts->dtype}, {"where", &parts->where},
+        {"variant", &parts->variant}, {"params", &parts->params}, {"host", &parts->host},   {"device", &parts->device},
+        {"note", &parts->note},       {"gain", &parts->gain},
+    };
+    if (!json_is_object(value))
+        return refuse(l, "a rule is an object");
+    const char *key;
+    json_t *member;
+    json_object_foreach(value, key, member)
+    {
+        json_t **part = NULL;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            if (strcmp(known[i].key, key) == 0)
+                part = known[i].part;
+        enter_key(l, key);
+        if (!part)
+            return refuse(l, "unknown key \"%.40s\" in a rule", key);
+        leave(l);
+        *part = member;
+    }
+    return true;
+}
+
+/* Runs `read` with the path at member `key`, if it is there. */
+#define MEMBER(l, key, value, read)                                                                                    \
+    do {                                                                                                               \
+        if (value) {                                                                                                   \
+            enter_key(l, key);                                                                                         \
+            if (!(read))                                                                                               \
+                return false;                                                                                          \
+            leave(l);                                                                                                  \
+        }                                                                                                              \
+    } while (0)
+
+static bool read_operators(loader *l, const rule_parts *parts, gems_rule *rule)
+{
+    if (!parts->op && !parts->family)
+        return refuse(l, "a rule needs \"op\" or \"family\"");
+    MEMBER(l, "op", parts->op, for_strings(l, parts->op, rule, add_operators));
+    if (!parts->op)
+        gems_opset_add(rule->ops, "*", 1);
+    const char *family = NULL;
+    MEMBER(l, "family", parts->family, read_string(l, parts->family, &family) && keep_family(l, family, rule));
+    return true;
+}
+
+/* What the rule decides: host, or a variant with parameters. */
+static bool read_choice(loader *l, const rule_parts *parts, json_t *defaults, gems_rule *rule)
+{
+    MEMBER(l, "host", parts->host, json_is_boolean(parts->host) || refuse(l, "\"host\" is true or false"));
+    rule->host = json_is_true(parts->host);
+    rule->variant = "";
+    if (rule->host && (parts->variant || parts->params))
+        return refuse(l, "a rule for the host takes no variant and no parameters");
+    MEMBER(l, "variant", parts->variant,
+           read_string(l, parts->variant, &rule->variant) &&
+               (kernel_knows(rule, FAMILY_VARIANT, rule->variant) ||
+                refuse(l, "no kernel of these operators has a variant %.40s", rule->variant)));
+    MEMBER(l, "params", parts->params, read_params(l, parts->params, rule, false));
+    if (defaults && !rule->host) {
+        gems_json_step here[DEPTH_MAX];
+        size_t depth = l->depth;
+        memcpy(here, l->path, sizeof here);
+        l->depth = 0;
+        MEMBER(l, "defaults", defaults, read_params(l, defaults, rule, true));
+        memcpy(l->path, here, sizeof here);
+        l->depth = depth;
+    }
+    return true;
+}
+
+/* *applies: false if the rule is for another device. */
+static bool read_rule(loader *l, json_t *value, json_t *defaults, gems_rule *rule, bool *applies)
+{
+    rule_parts parts = {0};
+    if (!split_rule(l, value, &parts))
+        return false;
+    gems_json_place at = gems_json_locate(l->text, l->path, l->depth);
+    snprintf(rule->origin, sizeof rule->origin, "%.80s:%d", l->name, at.line);
+    const char *device = NULL, *note = NULL;
+    if (!read_operators(l, &parts, rule))
+        return false;
+    MEMBER(l, "dtype", parts.dtype, for_strings(l, parts.dtype, rule, add_dtype));
+    if (!parts.dtype)
+        rule->dtypes = UINT16_MAX;
+    MEMBER(l, "where", parts.where, read_where(l, parts.where, rule));
+    if (!read_choice(l, &parts, defaults, rule))
+        return false;
+    MEMBER(l, "device", parts.device, read_string(l, parts.device, &device));
+    MEMBER(l, "note", parts.note, read_string(l, parts.note, &note));
+    MEMBER(l, "gain", parts.gain, json_is_number(parts.gain) || refuse(l, "\"gain\" is a number"));
+    *applies = !device || (l->device && strstr(l->device, device));
+    return true;
+}
+
+/* ---- the file ---- */
+
+/* Members of a table. "match", "devices" and "options" belong to the device layer, which checks what is in them. */
+static const char *const file_keys[] = {"vendor", "match",    "device", "devices", "options",
+                                        "lanes",  "defaults", "rules",  "origin",  "note"};
+
+static bool check_keys(loader *l, json_t *root)
+{
+    const char *key;
+    json_t *member;
+    json_object_foreach(root, key, member)
+    {
+        bool known = false;
+        for (size_t i = 0; i < sizeof file_keys / sizeof *file_keys; i++)
+            known |= strcmp(file_keys[i], key) == 0;
+        enter_key(l, key);
+        if (!known)
+            return refuse(l, "unknown key \"%.40s\" in a table", key);
+        leave(l);
+    }
+    return true;
+}
+
+static bool check_vendor(loader *l, json_t *value)
+{
+    const char *vendor = NULL;
+    MEMBER(l, "vendor", value,
+           read_string(l, value, &vendor) &&
+               (!l->vendor || strcmp(l->vendor, vendor) == 0 ||
+                refuse(l, "this table is for %.40s, the vendor in use is %.40s", vendor, l->vendor)));
+    return true;
+}
+
+/* Defaults must make sense for some kernel; which ones a rule takes is decided rule by rule. */
+static bool check_defaults(loader *l, json_t *defaults)
+{
+    gems_rule any = {.ops = gems_opset_new()};
+    if (!any.ops)
+        return refuse(l, "out of memory");
+    gems_opset_add(any.ops, "*", 1);
+    bool ok = read_params(l, defaults, &any, false);
+    free(any.ops);
+    return ok;
+}
+
+static bool read_rules(loader *l, json_t *rules, json_t *defaults)
+{
+    if (!json_is_array(rules))
+        return refuse(l, "\"rules\" is a list");
+    l->layer->rules = calloc(json_array_size(rules) + 1, sizeof(gems_rule));
+    if (!l->layer->rules)
+        return refuse(l, "out of memory");
+    size_t i;
+    json_t *value;
+    json_array_foreach(rules, i, value)
+    {
+        enter_index(l, i);
+        gems_rule *rule = &l->layer->rules[l->layer->count];
+        rule->ops = gems_opset_new();
+        l->layer->count++;
+        bool applies = true;
+        if (!rule->ops)
+            return refuse(l, "out of memory");
+        if (!read_rule(l, value, defaults, rule, &applies))
+            return false;
+        if (!applies) {
+            free(rule->ops);
+            memset(rule, 0, sizeof *rule);
+            l->layer->count--;
+        }
+        leave(l);
+    }
+    return true;
+}
+
+static bool read_file(loader *l)
+{
+    json_error_t error;
+    l->layer->root = json_loads(l->text, JSON_REJECT_DUPLICATES, &error);
+    if (!l->layer->root) {
+        snprintf(l->error->text, sizeof l->error->text, "%.120s:%d:%d: %.120s", l->name, error.line, error.column,
+                 error.text);
+        return false;
+    }
+    json_t *root = l->layer->root;
+    if (!json_is_object(root))
+        return refuse(l, "a table is an object");
+    json_t *rules = json_object_get(root, "rules"), *defaults = json_object_get(root, "defaults");
+    if (!check_keys(l, root) || !check_vendor(l, json_object_get(root, "vendor")))
+        return false;
+    MEMBER(l, "defaults", defaults, check_defaults(l, defaults));
+    MEMBER(l, "rules", rules, read_rules(l, rules, defaults));
+    return true;
+}
+
+bool gems_layer_load(gems_layer *layer, const char *name, const char *json, const char *vendor, const char *device,
+                     gems_table_error *error)
+{
+    *layer = (gems_layer){0};
+    loader l = {.name = name, .text = json, .vendor = vendor, .device = device, .layer = layer, .error = error};
+    if (read_file(&l))
+        return true;
+    gems_layer_free(layer);
+    return false;
+}
+
+void gems_layer_free(gems_layer *layer)
+{
+    for (size_t i = 0; i < layer->count; i++)
+        free(layer->rules[i].ops);
+    free(layer->rules);
+    json_decref(layer->root);
+    *layer = (gems_layer){0};
+}

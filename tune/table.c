@@ -1,0 +1,286 @@
+/* The compiled table. For each operator the rules that may apply stand in one list, highest layer first, so a lookup is
+ * a walk over a few ranges. Where that list is long, decisions are remembered by operator, dtype and sizes. */
+#include "tune/rule.h"
+#include "kernels/family.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MEMO_SLOTS = 2048,   /* a power of two; 96 bytes each */
+    MEMO_FROM_RULES = 8, /* below this, walking is as fast as remembering */
+    KEY_WORDS = 1 + GEMS_SIZE_COUNT
+};
+
+/* One remembered decision, guarded by a sequence number: odd while it is written. Readers never wait. */
+typedef struct memo {
+    _Atomic uint64_t sequence;
+    _Atomic uint64_t key[KEY_WORDS];
+    _Atomic uintptr_t rule;
+} memo;
+
+typedef struct rule_list {
+    const gems_rule **rules;
+    unsigned count;
+    int64_t min_work;
+} rule_list;
+
+struct gems_table {
+    gems_layer layer;
+    rule_list *ops;          /* one an operator */
+    const gems_rule **rules; /* what those lists point into */
+    memo *memos;
+};
+
+/* ---- how small a call may be ---- */
+
+static int64_t saturating_product(int64_t a, int64_t b)
+{
+    int64_t product;
+    return __builtin_mul_overflow(a, b, &product) ? INT64_MAX : product;
+}
+
+/* Product of the rule's lower bounds on these sizes, 1 for those without. */
+static int64_t low_product(const gems_rule *rule, uint32_t sizes)
+{
+    int64_t product = 1;
+    for (int i = 0; i < rule->nranges; i++)
+        if (sizes >> rule->range[i].size & 1)
+            product = saturating_product(product, rule->range[i].low);
+    return product;
+}
+
+/* The work of a call is the product of the element counts of its tensor arguments. If the named sizes of an operator
+ * are bounded by it (no list of tensors, at least one tensor for certain, a family that does not grow), a rule's lower
+ * bounds give one on the work: numel and inner are the count of one operand or of a broadcast of several; rows * cols
+ * is the count of one operand, or of indices times one operand's; m * n * k * batch divides the product of both
+ * factors; the bytes are those of at most 8 for each operand and result, each of them no larger than the work. */
+static bool work_bounds_sizes(const gems_op *op)
+{
+    bool tensor = false;
+    for (int i = 0; i < op->nparams; i++) {
+        if (op->params[i].type == GEMS_T_TENSORS || op->params[i].type == GEMS_T_ITENSORS ||
+            op->params[i].type == GEMS_T_OPT_TENSORS)
+            return false;
+        tensor |= op->params[i].type == GEMS_T_TENSOR && !op->params[i].written;
+        tensor |= op->params[i].type == GEMS_T_TENSOR && op->form == GEMS_INPLACE;
+    }
+    return tensor && !op->kernel->grows;
+}
+
+static int64_t rule_min_work(const gems_op *op, const gems_rule *rule)
+{
+    if (!work_bounds_sizes(op))
+        return INT64_MIN + 1;
+    const uint32_t single[] = {1u << GEMS_SIZE_NUMEL, 1u << GEMS_SIZE_INNER,
+                               1u << GEMS_SIZE_ROWS | 1u << GEMS_SIZE_COLS,
+                               1u << GEMS_SIZE_M | 1u << GEMS_SIZE_N | 1u << GEMS_SIZE_K | 1u << GEMS_SIZE_BATCH};
+    int64_t least = low_product(rule, 1u << GEMS_SIZE_BYTES) / (8 * (op->nparams + op->nresults));
+    for (size_t i = 0; i < sizeof single / sizeof *single; i++) {
+        /* A bound of 0 takes in empty tensors, whose work is 0; without any bound they are taken in as well. */
+        int64_t low = low_product(rule, single[i]);
+        if (low > 1 && low > least)
+            least = low;
+    }
+    return least;
+}
+
+static int64_t list_min_work(const gems_op *op, const rule_list *list)
+{
+    int64_t least = INT64_MAX;
+    if (!op->kernel)
+        return least;
+    for (unsigned i = 0; i < list->count; i++) {
+        const gems_rule *rule = list->rules[i];
+        if (rule->host && rule->dtypes == UINT16_MAX && rule->nranges == 0)
+            break; /* nothing below it is ever asked */
+        int64_t work = rule->host ? INT64_MAX : rule_min_work(op, rule);
+        if (work < least)
+            least = work;
+    }
+    return least;
+}
+
+/* ---- compiling ---- */
+
+static bool build_lists(gems_table *table, const gems_table *below)
+{
+    size_t total = 0;
+    for (unsigned op = 0; op < gems_op_count; op++) {
+        total += below ? below->ops[op].count : 0;
+        for (size_t i = 0; i < table->layer.count; i++)
+            total += gems_opset_has(table->layer.rules[i].ops, op);
+    }
+    table->ops = calloc(gems_op_count + 1, sizeof *table->ops);
+    table->rules = calloc(total + 1, sizeof *table->rules);
+    table->memos = calloc(MEMO_SLOTS, sizeof *table->memos);
+    if (!table->ops || !table->rules || !table->memos)
+        return false;
+
+    const gems_rule **next = table->rules;
+    for (unsigned op = 0; op < gems_op_count; op++) {
+        rule_list *list = &table->ops[op];
+        list->rules = next;
+        for (size_t i = 0; i < table->layer.count; i++)
+            if (gems_opset_has(table->layer.rules[i].ops, op))
+                *next++ = &table->layer.rules[i];
+        for (unsigned i = 0; below && i < below->ops[op].count; i++)
+            *next++ = below->ops[op].rules[i];
+        list->count = (unsigned)(next - list->rules);
+        list->min_work = list_min_work(&gems_ops[op], list);
+    }
+    return true;
+}
+
+gems_table *gems_table_compile_for(const char *name, const char *json, const char *vendor, const char *device,
+                                   const gems_table *below, gems_table_error *error)
+{
+    gems_table *table = calloc(1, sizeof *table);
+    gems_table_error ignored;
+    error = error ? error : &ignored;
+    if (table && !gems_layer_load(&table->layer, name, json, vendor, device, error)) {
+        free(table);
+        return NULL;
+    }
+    if (!table || !build_lists(table, below)) {
+        strcpy(error->text, "out of memory");
+        gems_table_free(table);
+        return NULL;
+    }
+    return table;
+}
+
+gems_table *gems_table_compile(const char *name, const char *json, const gems_table *below, gems_table_error *error)
+{
+    return gems_table_compile_for(name, json, NULL, NULL, below, error);
+}
+
+void gems_table_free(gems_table *table)
+{
+    if (!table)
+        return;
+    gems_layer_free(&table->layer);
+    free(table->ops);
+    free(table->rules);
+    free(table->memos);
+    free(table);
+}
+
+/* ---- lookup ---- */
+
+static bool matches(const gems_rule *rule, gems_dtype dtype, const gems_sizes *sizes)
+{
+    if (!(rule->dtypes >> dtype & 1))
+        return false;
+    for (int i = 0; i < rule->nranges; i++) {
+        int64_t size = sizes->v[rule->range[i].size];
+        if (size < rule->range[i].low || size > rule->range[i].high) /* low >= 0: an unfilled size never matches */
+            return false;
+    }
+    return true;
+}
+
+static const gems_rule *walk(const rule_list *list, gems_dtype dtype, const gems_sizes *sizes)
+{
+    for (unsigned i = 0; i < list->count; i++)
+        if (matches(list->rules[i], dtype, sizes))
+            return list->rules[i];
+    return NULL;
+}
+
+static void make_key(uint64_t key[KEY_WORDS], const gems_op *op, gems_dtype dtype, const gems_sizes *sizes)
+{
+    key[0] = (uint64_t)op->index << 8 | (uint64_t)dtype | UINT64_C(1) << 63; /* never 0, the empty slot's */
+    memcpy(key + 1, sizes->v, sizeof sizes->v);
+}
+
+static memo *find_slot(const gems_table *table, const uint64_t key[KEY_WORDS])
+{
+    uint64_t h = 0;
+    for (int i = 0; i < KEY_WORDS; i++)
+        h = (h ^ key[i]) * 0x9e3779b97f4a7c15u;
+    return &table->memos[(h >> 32) & (MEMO_SLOTS - 1)];
+}
+
+static bool recall(memo *m, const uint64_t key[KEY_WORDS], const gems_rule **rule)
+{
+    uint64_t before = atomic_load_explicit(&m->sequence, memory_order_acquire);
+    if (before & 1)
+        return false;
+    for (int i = 0; i < KEY_WORDS; i++)
+        if (atomic_load_explicit(&m->key[i], memory_order_relaxed) != key[i])
+            return false;
+    *rule = (const gems_rule *)atomic_load_explicit(&m->rule, memory_order_relaxed);
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&m->sequence, memory_order_relaxed) == before;
+}
+
+static void remember(memo *m, const uint64_t key[KEY_WORDS], const gems_rule *rule)
+{
+    uint64_t before = atomic_load_explicit(&m->sequence, memory_order_relaxed);
+    if (before & 1 || !atomic_compare_exchange_strong(&m->sequence, &before, before + 1))
+        return; /* another thread is writing this slot: it is only a memory */
+    atomic_thread_fence(memory_order_release);
+    for (int i = 0; i < KEY_WORDS; i++)
+        atomic_store_explicit(&m->key[i], key[i], memory_order_relaxed);
+    atomic_store_explicit(&m->rule, (uintptr_t)rule, memory_order_relaxed);
+    atomic_store_explicit(&m->sequence, before + 2, memory_order_release);
+}
+
+const gems_rule *gems_table_lookup(const gems_table *table, const gems_op *op, gems_dtype dtype,
+                                   const gems_sizes *sizes)
+{
+    if (!table || dtype >= GEMS_DTYPE_COUNT)
+        return NULL;
+    const rule_list *list = &table->ops[op->index];
+    if (list->count < MEMO_FROM_RULES)
+        return walk(list, dtype, sizes);
+    uint64_t key[KEY_WORDS];
+    make_key(key, op, dtype, sizes);
+    memo *m = find_slot(table, key);
+    const gems_rule *rule;
+    if (!recall(m, key, &rule)) {
+        rule = walk(list, dtype, sizes);
+        remember(m, key, rule);
+    }
+    return rule;
+}
+
+int64_t gems_table_min_work(const gems_table *table, const gems_op *op)
+{
+    return table ? table->ops[op->index].min_work : INT64_MAX;
+}
+
+unsigned gems_table_rules(const gems_table *table, const gems_op *op, const gems_rule *const **rules)
+{
+    if (!table)
+        return 0;
+    *rules = (const gems_rule *const *)table->ops[op->index].rules;
+    return table->ops[op->index].count;
+}
+
+/* ---- rules ---- */
+
+bool gems_rule_is_host(const gems_rule *rule)
+{
+    return rule && rule->host;
+}
+
+const char *gems_rule_variant(const gems_rule *rule)
+{
+    return rule ? rule->variant : "";
+}
+
+int64_t gems_rule_param(const gems_rule *rule, const char *name, int64_t fallback)
+{
+    for (int i = 0; rule && i < rule->nparams; i++)
+        if (strcmp(rule->param[i].name, name) == 0)
+            return rule->param[i].value;
+    return fallback;
+}
+
+const char *gems_rule_origin(const gems_rule *rule)
+{
+    return rule ? rule->origin : "";
+}
