@@ -217,13 +217,13 @@ static bool write_log(const char *line, size_t n)
 
 /* ---- messages ---- */
 
-/* True if a message may be written: not a repeat, and below the cap (the last line says so). */
-static bool admit(const char *line)
+/* Which message of this process it is, from 0; MESSAGES_MAX and above if it is not to be written: too late, or a
+ * repeat. */
+static int admit(const char *line)
 {
     static atomic_int count;
-    if (remember(&messages, line) != SEEN_NEW)
-        return false;
-    return atomic_fetch_add(&count, 1) < MESSAGES_MAX;
+    seen before = remember(&messages, line);
+    return before == SEEN_NEW ? atomic_fetch_add(&count, 1) : MESSAGES_MAX;
 }
 
 static void say(bool always_stderr, const char *fmt, va_list args)
@@ -242,7 +242,10 @@ static void say(bool always_stderr, const char *fmt, va_list args)
     for (char *c = line; *c; c++)
         if (*c == '\n' || *c == '\r')
             *c = ' ';
-    if (admit(line)) {
+    int number = admit(line);
+    if (number < MESSAGES_MAX) {
+        if (number == MESSAGES_MAX - 1) /* the last one */
+            n = (size_t)snprintf(line, sizeof line, PREFIX "%d messages, further messages are left out", MESSAGES_MAX);
         line[n++] = '\n';
         if (!write_log(line, n) || always_stderr)
             write_stderr(line, n);
