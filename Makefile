@@ -16,8 +16,8 @@ CPPFLAGS += -I. -I$(B) -D_GNU_SOURCE -DGEMS_VERSION='"$(VERSION)"' -DCL_TARGET_O
 # -fexceptions: exceptions of the host's originals pass through our frames.
 # -fno-builtin-... is not needed: no function of libc is interposed.
 ALLC    = -std=gnu11 $(WARN) $(CFLAGS) -fPIC -fvisibility=hidden -fexceptions -ftls-model=initial-exec $(SANFLAG) -MMD -MP
-JANSSON := $(firstword $(wildcard /usr/lib/*/libjansson.a /usr/lib/libjansson.a))
-LIBS    := $(or $(JANSSON),-ljansson) -ldl -lpthread -lm
+# Debian's libjansson.a is not position-independent: the shared one.
+LIBS    := -ljansson -ldl -lpthread -lm
 
 # The library: everything but the build-time generator and the command.
 SRC     := $(wildcard preload/*.c shim/*.c kernels/*.c kernels/*/*.c tune/*.c codegen/*.c)
@@ -63,6 +63,38 @@ $(B)/gen/%.o: $(B)/gen/%.c
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) $(ALLC) -c -o $@ $<
 
+# Unit tests: every file its own executable, linked with the library's objects. A failure does not hide the next one.
+UNIT := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c))
+$(UNIT): %: %.o $(OBJ)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS) -lcriterion
+unit: $(UNIT)
+	$(Q)failed=; for t in $(UNIT); do printf '  %-8s%s\n' TEST $$t; $$t || failed="$$failed $$t"; done; \
+	  if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
+
+BINDIR := $(DESTDIR)$(PREFIX)/bin
+LIBDIR := $(DESTDIR)$(PREFIX)/lib
+INCDIR := $(DESTDIR)$(PREFIX)/include
+SHARE  := $(DESTDIR)$(PREFIX)/share
+PCFILE := $(LIBDIR)/pkgconfig/gems-preload.pc
+# The tables are inside the library; these are for reading, and as a start for one's own.
+TABLES := $(wildcard tune/*.json)
+$(B)/gems.1: preload/gems.1 $(B)/gems
+	$(Q)$(B)/gems help --man > $@.variables
+	$(Q)sed -e '/^@VARIABLES@$$/{r $@.variables' -e 'd}' $< > $@
+install: all $(B)/gems.1
+	$(call say,INSTALL,$(DESTDIR)$(PREFIX))
+	$(Q)install -d $(BINDIR) $(LIBDIR)/pkgconfig $(INCDIR) $(SHARE)/gems-preload $(SHARE)/man/man1
+	$(Q)install -m 755 $(B)/gems $(BINDIR)
+	$(Q)install -m 755 $(B)/libgems_preload.so $(LIBDIR)
+	$(Q)install -m 644 preload/gems.h $(INCDIR)
+	$(Q)$(if $(TABLES),install -m 644 $(TABLES) $(SHARE)/gems-preload)
+	$(Q)install -m 644 $(B)/gems.1 $(SHARE)/man/man1
+	$(Q)sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' preload/gems-preload.pc.in > $(PCFILE)
+uninstall:
+	$(Q)rm -f $(BINDIR)/gems $(LIBDIR)/libgems_preload.so $(INCDIR)/gems.h $(PCFILE) $(SHARE)/man/man1/gems.1
+	$(Q)rm -rf $(SHARE)/gems-preload
+
 clean:
 	$(Q)rm -rf $(B)
 
@@ -91,6 +123,6 @@ demo: demo-setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)$(PYTHON) scripts/demo/run.py $(LIB)
 
-.PHONY: all clean format lint setup demo-setup demo
+.PHONY: all unit install uninstall clean format lint setup demo-setup demo
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
