@@ -30,7 +30,7 @@ static bool close_written(FILE *f, const char *name)
 
 static bool ops(const char *path, const char *header, const char *folder)
 {
-    gems_rows rows;
+    static gems_rows rows; /* lives as long as the program */
     if (!gems_rows_read(path, &rows))
         return false;
     FILE *f = create(folder, "thunks.c");

@@ -176,7 +176,7 @@ static bool finish(const reader *r, const gems_rows *rows, gems_row *row)
     return true;
 }
 
-static bool read_lines(reader *r, FILE *file, gems_rows *rows, char ***lines)
+static bool read_lines(reader *r, FILE *file, gems_rows *rows)
 {
     char *line = NULL;
     size_t room = 0;
@@ -186,12 +186,11 @@ static bool read_lines(reader *r, FILE *file, gems_rows *rows, char ***lines)
         if (*p != '{')
             continue;
         rows->v = realloc(rows->v, (rows->n + 1) * sizeof *rows->v);
-        *lines = realloc(*lines, (rows->n + 1) * sizeof **lines);
-        if (!rows->v || !*lines)
+        if (!rows->v)
             abort();
-        gems_row *row = &rows->v[rows->n];
+        gems_row *row = &rows->v[rows->n++];
         memset(row, 0, sizeof *row);
-        r->line = (*lines)[rows->n++] = strdup(line);
+        r->line = row->source = strdup(line);
         if (!read_row(r, row)) {
             free(line);
             return false;
@@ -214,7 +213,6 @@ bool gems_rows_read(const char *path, gems_rows *rows)
 {
     reader r = {.path = path};
     json_error_t error;
-    char **lines = NULL;
     memset(rows, 0, sizeof *rows);
     json_t *whole = json_load_file(path, 0, &error);
     if (!whole) {
@@ -222,7 +220,7 @@ bool gems_rows_read(const char *path, gems_rows *rows)
         return complain(&r, error.column > 0 ? (size_t)error.column : 1, "%s", error.text);
     }
     FILE *file = fopen(path, "r");
-    bool ok = file && read_lines(&r, file, rows, &lines);
+    bool ok = file && read_lines(&r, file, rows);
     if (file)
         fclose(file);
     if (ok && json_array_size(whole) != rows->n) {
@@ -231,10 +229,10 @@ bool gems_rows_read(const char *path, gems_rows *rows)
                       json_array_size(whole));
     }
     for (unsigned i = 0; ok && i < rows->n; i++) {
-        r.line = lines[i];
+        r.line = rows->v[i].source;
         r.number = rows->v[i].line;
         ok = finish(&r, rows, &rows->v[i]);
     }
     json_decref(whole);
-    return ok; /* the rows, and the lines that they point into, live as long as the program */
+    return ok;
 }

@@ -16,6 +16,7 @@ typedef struct gems_row {
     const char *aoti;        /* symbol of the C shim, or NULL */
     bool composite;
     json_t *fields; /* the row's own fields, and those inherited by "as" */
+    char *source;   /* the line, and its number */
     unsigned line;
 } gems_row;
 
