@@ -69,6 +69,12 @@ static inline void *gems_original(unsigned op, enum gems_entry entry)
     return __atomic_load_n(&gems_slots[op].original[entry], __ATOMIC_RELAXED);
 }
 
+enum gems_entered {
+    GEMS_ENTERED_HOST, /* call the original, which is resolved by now */
+    GEMS_ENTERED_DONE, /* the results are in place */
+    GEMS_ENTERED_BOTH  /* GEMS_CHECK: call the original, then gems_leave, which compares its results with ours */
+};
+
 /* Tries to run the call on the device.
  *
  * raw[i] of CALL and REDISPATCH: address of the i-th argument in the host's layout (shim/abi.h): of the object itself
@@ -89,9 +95,11 @@ static inline void *gems_original(unsigned op, enum gems_entry entry)
  * int64_t); NULL where it returns a reference or nothing. For AOTI: the address of an array of `AtenTensorHandle *`,
  * one a result, or NULL for in-place and out operators.
  *
- * ks: dispatch key set (redispatch only, else 0).
- * True: done, the results are in place. False: call the original, which is resolved by now. */
-bool gems_enter(unsigned op, enum gems_entry entry, uint64_t ks, void *ret, void **raw);
+ * ks: dispatch key set (redispatch only, else 0). */
+enum gems_entered gems_enter(unsigned op, enum gems_entry entry, uint64_t ks, void *ret, void **raw);
+/* After GEMS_ENTERED_BOTH, when the original has returned without an error: the same arguments, and the results as the
+ * host left them. */
+void gems_leave(unsigned op, enum gems_entry entry, void *ret, void **raw);
 
 #pragma GCC visibility pop
 

@@ -71,11 +71,6 @@ static bool returns_number(const gems_schema *s)
     return s->nresults == 1 && (s->results[0].type->type == GEMS_T_BOOL || s->results[0].type->type == GEMS_T_INT);
 }
 
-static const char *number_type(const gems_schema *s)
-{
-    return s->results[0].type->type == GEMS_T_BOOL ? "bool" : "int64_t";
-}
-
 static void sign(thunk *t)
 {
     const gems_schema *s = &t->row->schema;
@@ -203,40 +198,51 @@ static void raw_of(FILE *f, const thunk *t, const gems_schema_item *p)
 
 static void emit_original(FILE *f, const thunk *t)
 {
-    const gems_schema *s = &t->row->schema;
-    const char *keyword = strcmp(t->returns, "void ") == 0 ? "" : "return ";
-    fprintf(f, "    %s((%s_%s_fn *)gems_original(%u, %s))(%s);\n}\n", keyword, s->strukt, t->suffix, t->index, t->entry,
+    fprintf(f, "((%s_%s_fn *)gems_original(%u, %s))(%s);\n", t->row->schema.strukt, t->suffix, t->index, t->entry,
             t->args);
+}
+
+/* What gems_enter and gems_leave get as `ret`. */
+static const char *ret_of(const thunk *t)
+{
+    const gems_schema *s = &t->row->schema;
+    if (t->aoti)
+        return s->form == GEMS_FUNCTIONAL && s->nresults ? "ret_" : "NULL";
+    return t->hidden ? "ret_" : returns_number(s) ? "&ret_" : "NULL";
 }
 
 static void emit_slow(FILE *f, const thunk *t)
 {
     const gems_schema *s = &t->row->schema;
-    bool number = !t->aoti && returns_number(s);
+    bool number = !t->aoti && returns_number(s), nothing = strcmp(t->returns, "void ") == 0;
     fprintf(f, "static GEMS_SLOW %sat_ops_%s_%s_slow(%s)\n{\n", t->returns, s->strukt, t->suffix, t->params);
     if (t->aoti)
         aoti_locals(f, s);
     if (number)
-        fprintf(f, "    %s ret_ = 0;\n", number_type(s));
+        fprintf(f, "    %sret_ = 0;\n", t->returns);
     fprintf(f, "    void *raw_[%u] = {", s->nparams ? s->nparams : 1);
     for (unsigned i = 0; i < s->nparams; i++) {
         fputs(i ? ", " : "", f);
         raw_of(f, t, &s->params[i]);
     }
-    bool array = t->aoti && s->form == GEMS_FUNCTIONAL && s->nresults;
-    fprintf(f, "};\n    if (gems_enter(%u, %s, %s, %s, raw_))\n        return", t->index, t->entry,
-            t->keyset ? "ks_" : "0",
-            number               ? "&ret_"
-            : t->hidden || array ? "ret_"
-                                 : "NULL");
+    fprintf(f, "};\n    enum gems_entered entered_ = gems_enter(%u, %s, %s, %s, raw_);\n", t->index, t->entry,
+            t->keyset ? "ks_" : "0", ret_of(t));
+    fputs("    if (entered_ == GEMS_ENTERED_DONE)\n        return", f);
     if (t->aoti)
         fputs(" 0", f);
     else if (t->hidden || number)
         fputs(" ret_", f);
-    else if (s->nresults)
+    else if (!nothing)
         fprintf(f, " %s", s->params[gems_schema_returned(s)].name);
-    fputs(";\n", f);
+    fputs(";\n    ", f);
+    if (!nothing && !number)
+        fprintf(f, "%s", t->returns);
+    if (!nothing)
+        fputs(number ? "ret_ = " : "host_ = ", f);
     emit_original(f, t);
+    fprintf(f, "    if (entered_ == GEMS_ENTERED_BOTH%s)\n        gems_leave(%u, %s, %s, raw_);\n",
+            t->aoti ? " && host_ == 0" : "", t->index, t->entry, ret_of(t));
+    fputs(nothing ? "}\n" : number ? "    return ret_;\n}\n" : "    return host_;\n}\n", f);
 }
 
 static void emit_thunk(FILE *f, thunk t)
@@ -249,12 +255,14 @@ static void emit_thunk(FILE *f, thunk t)
     fprintf(f, "GEMS_EXPORT %s_%s_fn at_ops_%s_%s __asm__(\"%s\");\n", strukt, t.suffix, strukt, t.suffix, t.symbol);
     fprintf(f, "%sat_ops_%s_%s(%s)\n{\n", t.returns, strukt, t.suffix, t.params);
     bool nothing = strcmp(t.returns, "void ") == 0;
+    const char *keyword = nothing ? "" : "return ";
     fprintf(f, "    if (__builtin_expect(%s >= gems_min_work(%u), 0))%s\n        %sat_ops_%s_%s_slow(%s);\n", work,
-            t.index, nothing ? " {" : "", nothing ? "" : "return ", strukt, t.suffix, t.args);
+            t.index, nothing ? " {" : "", keyword, strukt, t.suffix, t.args);
     if (nothing)
         fputs("        return;\n    }\n", f);
+    fprintf(f, "    %s", keyword);
     emit_original(f, &t);
-    fputc('\n', f);
+    fputs("}\n\n", f);
     free(work);
     free(t.params);
     free(t.args);
