@@ -63,9 +63,10 @@ $(B)/gen/%.o: $(B)/gen/%.c
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) $(ALLC) -c -o $@ $<
 
-# Unit tests: every file its own executable, linked with the library's objects. A failure does not hide the next one.
+# Unit tests: every file its own executable, linked with the library's and the generator's objects. A failure does not
+# hide the next one.
 UNIT := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c))
-$(UNIT): %: %.o $(OBJ)
+$(UNIT): %: %.o $(OBJ) $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(GENSRC)))
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS) -lcriterion
 unit: $(UNIT)
