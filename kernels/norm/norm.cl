@@ -1,0 +1,151 @@
+/* Layer norm and RMS norm over dense or strided rows: out = (x - mean) * rstd * weight + bias, with
+ * rstd = 1 / sqrt(mean((x - mean)^2) + eps); RMS norm leaves mean out. Output is contiguous.
+ *
+ * The launcher defines IN (dtype of input and output), T (type computed in), W (dtype of weight and bias), S (dtype of
+ * the saved mean and rstd), and what there is: CENTER, WEIGHT, BIAS, MEAN, RSTD. Mean first, then the squares of the
+ * differences, so nothing cancels. Sums run over blocks of 1024 terms, then over blocks: fixed order.
+ *
+ * run     one work-item a row, several rows in turn (CPU)
+ * group   one work-group a row (GPU) */
+#ifndef IN
+#define IN f32
+#define T float
+#define W f32
+#define S f32
+#define CENTER
+#endif
+#ifndef GROUP
+#define GROUP 256
+#endif
+
+#define T16 GEMS_CAT(T, 16)
+#define MEM_IN GEMS_CAT(mem_, IN)
+ROW_GET(IN, get_in, T)
+ROW_PUT(IN, put_out)
+
+#ifdef WEIGHT
+#define WEIGHT_ARG , const __global GEMS_CAT(mem_, W) * weight
+#define TIMES_WEIGHT(v, i) (v) * (T)GEMS_CAT(load_, W)(weight, i)
+#define TIMES_WEIGHT16(v, i) (v) * get_w(weight, i, n, 1, 0)
+#else
+#define WEIGHT_ARG
+#define TIMES_WEIGHT(v, i) (v)
+#define TIMES_WEIGHT16(v, i) (v)
+#endif
+#ifdef BIAS
+#define BIAS_ARG , const __global GEMS_CAT(mem_, W) * bias
+#define PLUS_BIAS(v, i) (v) + (T)GEMS_CAT(load_, W)(bias, i)
+#define PLUS_BIAS16(v, i) (v) + get_w(bias, i, n, 1, 0)
+#else
+#define BIAS_ARG
+#define PLUS_BIAS(v, i) (v)
+#define PLUS_BIAS16(v, i) (v)
+#endif
+#if defined(WEIGHT) || defined(BIAS)
+ROW_GET(W, get_w, T)
+#endif
+#ifdef MEAN
+#define MEAN_ARG , __global GEMS_CAT(mem_, S) * means
+#define SAVE_MEAN(k, v) GEMS_CAT(store_, S)(means, k, v)
+#else
+#define MEAN_ARG
+#define SAVE_MEAN(k, v)
+#endif
+#ifdef RSTD
+#define RSTD_ARG , __global GEMS_CAT(mem_, S) * rstds
+#define SAVE_RSTD(k, v) GEMS_CAT(store_, S)(rstds, k, v)
+#else
+#define RSTD_ARG
+#define SAVE_RSTD(k, v)
+#endif
+
+#define ARGS                                                                                                           \
+    const __global MEM_IN *in, __global MEM_IN *out, const gems_fold kept, long rows, long n, long stride,             \
+        T eps WEIGHT_ARG BIAS_ARG MEAN_ARG RSTD_ARG
+
+#ifdef RUN
+__kernel void run(ARGS)
+{
+    long per = (rows + get_global_size(0) - 1) / get_global_size(0);
+    long k_end = min(((long)get_global_id(0) + 1) * per, rows);
+    for (long k = get_global_id(0) * per; k < k_end; k++) {
+        const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
+        __global MEM_IN *q = out + k * n;
+        T mean = 0, squares = 0;
+#ifdef CENTER
+        for (long b = 0; b < n; b += 1024) {
+            T16 sum = (T16)((T)0);
+            for (long i = b; i < min(b + 1024, n); i += 16)
+                sum += get_in(p, i, n, stride, 0);
+            mean += ROW_SUM16(sum);
+        }
+        mean /= n;
+#endif
+        for (long b = 0; b < n; b += 1024) {
+            T16 sum = (T16)((T)0);
+            for (long i = b; i < min(b + 1024, n); i += 16) {
+                T16 d = get_in(p, i, n, stride, mean) - mean;
+                sum += d * d;
+            }
+            squares += ROW_SUM16(sum);
+        }
+        T rstd = 1 / sqrt(squares / n + eps);
+        SAVE_MEAN(k, mean);
+        SAVE_RSTD(k, rstd);
+        for (long i = 0; i < n; i += 16) {
+            T16 y = (get_in(p, i, n, stride, 0) - mean) * rstd;
+            y = TIMES_WEIGHT16(y, i);
+            y = PLUS_BIAS16(y, i);
+            put_out(q, i, n, 1, y);
+        }
+    }
+}
+#endif
+
+#ifdef GROUP_
+/* Sum over the group, given to all of it. */
+static T sum_all(__local T *part, T v)
+{
+    int me = get_local_id(0);
+    part[me] = v;
+    for (int w = GROUP / 2; w > 0; w /= 2) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (me < w)
+            part[me] += part[me + w];
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    v = part[0];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return v;
+}
+
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
+{
+    __local T part[GROUP];
+    int me = get_local_id(0);
+    long k = get_group_id(0);
+    const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
+    __global MEM_IN *q = out + k * n;
+    T mean = 0, squares = 0;
+#ifdef CENTER
+    for (long i = me; i < n; i += GROUP)
+        mean += GEMS_CAT(load_, IN)(p, i * stride);
+    mean = sum_all(part, mean) / n;
+#endif
+    for (long i = me; i < n; i += GROUP) {
+        T d = GEMS_CAT(load_, IN)(p, i * stride) - mean;
+        squares += d * d;
+    }
+    T rstd = 1 / sqrt(sum_all(part, squares) / n + eps);
+    if (me == 0) {
+        SAVE_MEAN(k, mean);
+        SAVE_RSTD(k, rstd);
+    }
+    for (long i = me; i < n; i += GROUP) {
+        T y = (GEMS_CAT(load_, IN)(p, i * stride) - mean) * rstd;
+        y = TIMES_WEIGHT(y, i);
+        y = PLUS_BIAS(y, i);
+        GEMS_CAT(store_, IN)(q, i, y);
+    }
+}
+#endif

@@ -1,0 +1,301 @@
+/* Reductions of a strided tensor to a contiguous result: out[k] = FINISH(COMBINE over r of MAP(in[k, r])).
+ *
+ * The launcher defines: IN (dtype read), C (type that MAP works in), A (type accumulated in), OUT (dtype written; for a
+ * first pass PART, type A), MAP_(x, zero, one), COMBINE(a, b), IDENTITY (of type A), FINISH_(a, n), and
+ * COMPENSATED where COMBINE is a floating sum.
+ *
+ * Accuracy: blocks of 16 terms a lane are added plainly, and blocks to each other with their rounding errors kept
+ * (two-sum), so the error does not grow with the number of terms. The order is fixed: same bits on each call.
+ * Every input is read once. A `unit` is one result, or one of `splits` parts of it.
+ *
+ * run     one work-item walks the terms of a unit and does several units (CPU; any strides)
+ * column  one work-item walks neighbouring results together (CPU; results dense in the input)
+ * group   one work-group a unit, neighbouring items take neighbouring terms (GPU)
+ * across  neighbouring items take neighbouring results (GPU; results dense in the input) */
+#ifndef IN
+#define IN f32
+#define C float
+#define A float
+#define OUT f32
+#define MAP_(x, zero, one) x
+#define COMBINE(a, b) a + b
+#define IDENTITY 0
+#define FINISH_(a, n) a
+#define COMPENSATED
+#endif
+#ifndef GROUP
+#define GROUP 256
+#endif
+#ifndef BAND
+#define BAND 16 /* vectors of 16 columns that a work-item of `column` holds */
+#endif
+
+#define C16 GEMS_CAT(C, 16)
+#define A16 GEMS_CAT(A, 16)
+#define TO_C GEMS_CAT(convert_, C)
+#define TO_A GEMS_CAT(convert_, A)
+#define TO_C16 GEMS_CAT(convert_, C16)
+#define TO_A16 GEMS_CAT(convert_, A16)
+#define MEM_IN GEMS_CAT(mem_, IN)
+
+#ifdef PART
+typedef A out_t;
+#define STORE(p, i, a) (p)[i] = (a)
+#else
+typedef GEMS_CAT(mem_, OUT) out_t;
+#define STORE(p, i, a) GEMS_CAT(store_, OUT)(p, i, finish(a, total))
+static inline GEMS_CAT(num_, OUT) finish(A a, long total)
+{
+    A n = TO_A(total);
+    (void)n;
+    return (GEMS_CAT(num_, OUT))(FINISH_((a), n));
+}
+#endif
+
+static inline C map(C x) { return MAP_((x), ((C)0), ((C)1)); }
+static inline C16 map16(C16 x) { return MAP_((x), ((C16)((C)0)), ((C16)((C)1))); }
+static inline A combine(A a, A b) { return COMBINE((a), (b)); }
+static inline A16 combine16(A16 a, A16 b) { return COMBINE((a), (b)); }
+#define TERM(p, i) TO_A(map(TO_C(GEMS_CAT(load_, IN)(p, i))))
+#define TERM16(p, i) TO_A16(map16(TO_C16(GEMS_CAT(load16_, IN)(p, i))))
+#define G(k) GEMS_CAT(load_, IN)(p, i + k * s)
+static inline A16 gather16(const __global MEM_IN *p, long i, long s)
+{
+    return TO_A16(map16(TO_C16((GEMS_CAT(num16_, IN))(G(0), G(1), G(2), G(3), G(4), G(5), G(6), G(7), G(8), G(9),
+                                                    G(10), G(11), G(12), G(13), G(14), G(15)))));
+}
+
+/* What blocks are added into. For a sum, `low` collects what rounding took from `high`. */
+#ifdef COMPENSATED
+typedef struct { A high, low; } state;
+typedef struct { A16 high, low; } state16;
+#define START(s) ((s).high = IDENTITY, (s).low = IDENTITY)
+#define JOIN(T, s, b)                                                                                                  \
+    do {                                                                                                               \
+        T x_ = (b), t_ = (s).high + x_, y_ = t_ - (s).high;                                                            \
+        (s).low += ((s).high - (t_ - y_)) + (x_ - y_);                                                                 \
+        (s).high = t_;                                                                                                 \
+    } while (0)
+/* An infinite or NaN sum has a meaningless `low`. */
+#define RESULT(s) (isfinite((s).high) ? (s).high + (s).low : (s).high)
+#else
+typedef struct { A high; } state;
+typedef struct { A16 high; } state16;
+#define START(s) ((s).high = IDENTITY)
+#define JOIN(T, s, b)                                                                                                  \
+    do {                                                                                                               \
+        T x_ = (b);                                                                                                    \
+        (s).high = COMBINE(((s).high), x_);                                                                            \
+    } while (0)
+#define RESULT(s) ((s).high)
+#endif
+
+static inline A across16(A16 v)
+{
+    GEMS_CAT(A, 8) a = COMBINE(v.lo, v.hi);
+    GEMS_CAT(A, 4) b = COMBINE(a.lo, a.hi);
+    GEMS_CAT(A, 2) c = COMBINE(b.lo, b.hi);
+    return combine(c.x, c.y);
+}
+
+/* ---- CPU: run */
+
+#define WALK(LOAD)                                                                                                     \
+    for (; i + 1024 <= n; i += 1024) {                                                                                 \
+        A16 a0 = IDENTITY, a1 = IDENTITY, a2 = IDENTITY, a3 = IDENTITY;                                                \
+        for (int k = 0; k < 1024; k += 64) {                                                                           \
+            a0 = combine16(a0, LOAD(i + k));                                                                           \
+            a1 = combine16(a1, LOAD(i + k + 16));                                                                      \
+            a2 = combine16(a2, LOAD(i + k + 32));                                                                      \
+            a3 = combine16(a3, LOAD(i + k + 48));                                                                      \
+        }                                                                                                              \
+        JOIN(A, *s, across16(combine16(combine16(a0, a1), combine16(a2, a3))));                                        \
+    }                                                                                                                  \
+    if (i + 16 <= n) {                                                                                                 \
+        A16 a0 = LOAD(i), a1 = IDENTITY;                                                                               \
+        for (i += 16; i + 32 <= n; i += 32) {                                                                          \
+            a0 = combine16(a0, LOAD(i));                                                                               \
+            a1 = combine16(a1, LOAD(i + 16));                                                                          \
+        }                                                                                                              \
+        if (i + 16 <= n) {                                                                                             \
+            a1 = combine16(a1, LOAD(i));                                                                               \
+            i += 16;                                                                                                   \
+        }                                                                                                              \
+        JOIN(A, *s, across16(combine16(a0, a1)));                                                                      \
+    }
+#define DENSE(i) TERM16(p, i)
+#define STRIDED(i) gather16(p, (i) * stride, stride)
+
+static void walk(state *s, const __global MEM_IN *p, long n, long stride)
+{
+    long i = 0;
+    if (stride == 1) {
+        WALK(DENSE)
+    } else {
+        WALK(STRIDED)
+    }
+    if (i < n) {
+        A rest = TERM(p, i * stride);
+        for (i++; i < n; i++)
+            rest = combine(rest, TERM(p, i * stride));
+        JOIN(A, *s, rest);
+    }
+}
+
+/* Part `split` of the reduced loops: `outer` visits of an inner loop of n terms, cut into pieces of chunk_outer visits
+ * and chunk terms. */
+#define PART_OF(split)                                                                                                 \
+    long o = (split) / inner_splits * chunk_outer, o_end = min(o + chunk_outer, outer_count);                          \
+    long first = (split) % inner_splits * chunk, last = min(first + chunk, n);
+
+#define ARGS                                                                                                           \
+    const __global MEM_IN *in, __global out_t *out, const gems_fold kept, const gems_fold outer, long outer_count,     \
+        long n, long stride, long results, long splits, long inner_splits, long chunk_outer, long chunk, long total
+
+#ifdef RUN
+__kernel void run(ARGS)
+{
+    long units = results * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
+    long u_end = min(((long)get_global_id(0) + 1) * per, units);
+    for (long u = get_global_id(0) * per; u < u_end; u++) {
+        long split = u / results, k = u - split * results;
+        const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
+        state s;
+        START(s);
+        PART_OF(split)
+        for (; o < o_end; o++)
+            walk(&s, p + gems_fold_offset(&outer, o) + first * stride, last - first, stride);
+        STORE(out, u, RESULT(s));
+    }
+}
+#endif
+
+/* ---- CPU: column. kept: the loops outside the `columns` dense results. */
+#ifdef COLUMN
+__kernel void column(ARGS, long columns)
+{
+    long bands = (columns + BAND * 16 - 1) / (BAND * 16), rows = results / columns;
+    long units = rows * bands * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
+    long u_end = min(((long)get_global_id(0) + 1) * per, units);
+    for (long u = get_global_id(0) * per; u < u_end; u++) {
+        long row = u / bands % rows, c0 = u % bands * BAND * 16, split = u / bands / rows;
+        const __global MEM_IN *p = in + gems_fold_offset(&kept, row) + c0;
+        __global out_t *q = out + split * results + row * columns + c0;
+        int width = (int)min(columns - c0, (long)BAND * 16), vectors = width / 16, v = 0;
+        A16 a[BAND];
+        state16 s[BAND];
+        for (v = 0; v < BAND; v++) {
+            START(s[v]);
+            a[v] = IDENTITY;
+        }
+        int block = 0;
+        PART_OF(split)
+        for (; o < o_end; o++) {
+            const __global MEM_IN *r = p + gems_fold_offset(&outer, o) + first * stride;
+            for (long i = first; i < last; i++, r += stride) {
+                if (vectors == BAND)
+                    for (v = 0; v < BAND; v++)
+                        a[v] = combine16(a[v], TERM16(r, v * 16));
+                else
+                    for (v = 0; v < vectors; v++)
+                        a[v] = combine16(a[v], TERM16(r, v * 16));
+                if (++block == 16) {
+                    for (v = 0; v < vectors; v++) {
+                        JOIN(A16, s[v], a[v]);
+                        a[v] = IDENTITY;
+                    }
+                    block = 0;
+                }
+            }
+        }
+        for (v = 0; v < vectors; v++) {
+            JOIN(A16, s[v], a[v]);
+            A lane[16];
+            A16 all = RESULT(s[v]);
+            vstore16(all, 0, lane);
+            for (int l = 0; l < 16; l++)
+                STORE(q, v * 16 + l, lane[l]);
+        }
+        for (int c = vectors * 16; c < width; c++) {
+            state one;
+            START(one);
+            PART_OF(split)
+            for (; o < o_end; o++)
+                walk(&one, p + c + gems_fold_offset(&outer, o) + first * stride, last - first, stride);
+            STORE(q, c, RESULT(one));
+        }
+    }
+}
+#endif
+
+/* ---- GPU */
+#if defined(GROUP_) || defined(ACROSS)
+#define STEP(s, x)                                                                                                     \
+    do {                                                                                                               \
+        block = combine(block, (x));                                                                                   \
+        if (++terms == 16) {                                                                                           \
+            JOIN(A, s, block);                                                                                         \
+            block = IDENTITY;                                                                                          \
+            terms = 0;                                                                                                 \
+        }                                                                                                              \
+    } while (0)
+#endif
+
+#ifdef GROUP_
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
+{
+    __local A part[GROUP];
+    int me = get_local_id(0), terms = 0;
+    long u = get_group_id(0), split = u / results, k = u - split * results;
+    const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
+    A block = IDENTITY;
+    state s;
+    START(s);
+    PART_OF(split)
+    for (; o < o_end; o++) {
+        const __global MEM_IN *r = p + gems_fold_offset(&outer, o);
+        for (long i = first + me; i < last; i += GROUP)
+            STEP(s, TERM(r, i * stride));
+    }
+    JOIN(A, s, block);
+    part[me] = RESULT(s);
+    for (int w = GROUP / 2; w > 0; w /= 2) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (me < w)
+            part[me] = combine(part[me], part[me + w]);
+    }
+    if (me == 0)
+        STORE(out, u, part[0]);
+}
+#endif
+
+#ifdef ACROSS
+#define ROWS 8
+__kernel __attribute__((reqd_work_group_size(32, ROWS, 1))) void across(ARGS, long columns)
+{
+    __local A part[ROWS][32];
+    int x = get_local_id(0), y = get_local_id(1), terms = 0;
+    long tiles = (columns + 31) / 32, rows = results / columns;
+    long u = get_group_id(0), row = u / tiles % rows, c = u % tiles * 32 + x, split = u / tiles / rows;
+    const __global MEM_IN *p = in + gems_fold_offset(&kept, row) + c;
+    A block = IDENTITY;
+    state s;
+    START(s);
+    PART_OF(split)
+    if (c < columns)
+        for (; o < o_end; o++) {
+            const __global MEM_IN *r = p + gems_fold_offset(&outer, o);
+            for (long i = first + y; i < last; i += ROWS)
+                STEP(s, TERM(r, i * stride));
+        }
+    JOIN(A, s, block);
+    part[y][x] = RESULT(s);
+    for (int w = ROWS / 2; w > 0; w /= 2) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (y < w)
+            part[y][x] = combine(part[y][x], part[y + w][x]);
+    }
+    if (y == 0 && c < columns)
+        STORE(out, split * results + row * columns + c, part[0][x]);
+}
+#endif

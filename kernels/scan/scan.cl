@@ -1,0 +1,173 @@
+/* Running combination along one dimension: out[i] = COMBINE of in[0..i]. Output is contiguous, any input strides.
+ *
+ * The launcher defines IN, OUT (dtypes), T (OUT's compute type: elements are converted to it first), A (type
+ * accumulated in), COMBINE(a, b), IDENTITY. COMPENSATED: A is no wider than OUT and COMBINE is a floating sum, so the
+ * running sum keeps its rounding error in a second number.
+ *
+ * A row of n elements may be cut into `splits` parts of `chunk`: `part` totals each of them, and the scan of a part
+ * starts from the totals before it, combined in order. Every element is read once (twice if cut) and written once.
+ *
+ * part    one work-item totals one part of a row
+ * run     one work-item a part of a row, several in turn (CPU)
+ * column  one work-item for 16 neighbouring rows that lie side by side (CPU)
+ * group   one work-group a row (GPU)
+ * item    one work-item a row: short rows, or rows side by side (GPU) */
+#ifndef IN
+#define IN f32
+#define OUT f32
+#define T float
+#define A double
+#define COMBINE(a, b) a + b
+#define IDENTITY ((A)0)
+#endif
+#ifndef GROUP
+#define GROUP 256
+#endif
+
+#define A16 GEMS_CAT(A, 16)
+#define MEM_IN GEMS_CAT(mem_, IN)
+#define MEM_OUT GEMS_CAT(mem_, OUT)
+#define LOAD(p, i) ((A)(T)GEMS_CAT(load_, IN)(p, i))
+#define STORE(p, i, v) GEMS_CAT(store_, OUT)(p, i, (GEMS_CAT(num_, OUT))(v))
+#define TO_A16 GEMS_CAT(GEMS_CAT(convert_, A), 16)
+#define TO_OUT16 GEMS_CAT(GEMS_CAT(convert_, T), 16)
+ROW_GET(IN, get_in, T)
+ROW_PUT(OUT, put_out)
+static inline A combine(A a, A b) { return COMBINE((a), (b)); }
+static inline A16 combine16(A16 a, A16 b) { return COMBINE((a), (b)); }
+
+#define ARGS                                                                                                           \
+    const __global MEM_IN *in, __global MEM_OUT *out, const gems_fold kept, long rows, long n, long stride, long inner
+#define ROW_BASE(k)                                                                                                    \
+    const __global MEM_IN *p = in + gems_fold_offset(&kept, k);                                                        \
+    __global MEM_OUT *q = out + (k) / inner * n * inner + (k) % inner;
+
+/* The running value. */
+#ifdef COMPENSATED
+#define STATE(V)                                                                                                       \
+    V high = (V)(IDENTITY), low = (V)(IDENTITY);                                                                       \
+    (void)low;
+#define NEXT(V, x)                                                                                                     \
+    do {                                                                                                               \
+        V x_ = (x), t_ = high + x_, y_ = t_ - high;                                                                    \
+        low += (high - (t_ - y_)) + (x_ - y_);                                                                         \
+        high = t_;                                                                                                     \
+    } while (0)
+#define VALUE (isfinite(high) ? high + low : high)
+#else
+#define STATE(V) V high = (V)(IDENTITY);
+#define NEXT(V, x) high = COMBINE((high), (x))
+#define VALUE high
+#endif
+
+#ifdef PART
+__kernel void part(ARGS, __global A *totals, long splits, long chunk)
+{
+    long u = get_global_id(0), k = u / splits, first = u % splits * chunk, last = min(first + chunk, n);
+    ROW_BASE(k)
+    STATE(A)
+    for (long i = first; i < last; i++)
+        NEXT(A, LOAD(p, i * stride));
+    totals[u] = VALUE;
+    (void)q;
+}
+#endif
+
+#ifdef RUN
+__kernel void run(ARGS, const __global A *totals, long splits, long chunk)
+{
+    long units = rows * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
+    long u_end = min(((long)get_global_id(0) + 1) * per, units);
+    for (long u = get_global_id(0) * per; u < u_end; u++) {
+        long k = u / splits, split = u % splits, i = split * chunk, last = min(i + chunk, n);
+        ROW_BASE(k)
+        STATE(A)
+        for (long b = 0; b < split; b++)
+            NEXT(A, totals[k * splits + b]);
+#ifndef COMPENSATED
+        /* Sixteen at once: each step combines with what lies 1, 2, 4, 8 places before. */
+        const A16 none = (A16)(IDENTITY);
+        for (; i + 16 <= last; i += 16) {
+            A16 v = TO_A16(get_in(p, i, n, stride, 0));
+            v = combine16((A16)(none.s0, v.s01234567, v.s89ab, v.scd, v.se), v);
+            v = combine16((A16)(none.s01, v.s01234567, v.s89ab, v.scd), v);
+            v = combine16((A16)(none.s0123, v.s01234567, v.s89ab), v);
+            v = combine16((A16)(none.s01234567, v.s01234567), v);
+            v = combine16((A16)(high), v);
+            high = v.sf;
+            put_out(q, i, n, inner, TO_OUT16(v));
+        }
+#endif
+        for (; i < last; i++) {
+            NEXT(A, LOAD(p, i * stride));
+            STORE(q, i * inner, VALUE);
+        }
+    }
+}
+#endif
+
+#ifdef COLUMN
+__kernel void column(ARGS)
+{
+    long tiles = (inner + 15) / 16, units = rows / inner * tiles;
+    long per = (units + get_global_size(0) - 1) / get_global_size(0);
+    long u_end = min(((long)get_global_id(0) + 1) * per, units);
+    for (long u = get_global_id(0) * per; u < u_end; u++) {
+        long c = u % tiles * 16, left = inner - c, k = u / tiles * inner + c;
+        ROW_BASE(k)
+        STATE(A16)
+        for (long i = 0; i < n; i++) {
+            A16 x = TO_A16(get_in(p + i * stride, 0, left, 1, 0));
+            NEXT(A16, x);
+            put_out(q + i * inner, 0, left, 1, TO_OUT16(VALUE));
+        }
+    }
+}
+#endif
+
+/* A tile of GROUP elements at a time; `carry` is the value before the tile. */
+#ifdef GROUP_
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
+{
+    __local A tile[2][GROUP];
+    int me = get_local_id(0);
+    ROW_BASE(get_group_id(0))
+    STATE(A)
+    for (long b = 0; b < n; b += GROUP) {
+        long i = b + me;
+        int from = 0;
+        tile[0][me] = i < n ? LOAD(p, i * stride) : IDENTITY;
+        barrier(CLK_LOCAL_MEM_FENCE);
+        for (int d = 1; d < GROUP; d *= 2) {
+            A v = tile[from][me];
+            tile[1 - from][me] = me >= d ? combine(tile[from][me - d], v) : v;
+            from = 1 - from;
+            barrier(CLK_LOCAL_MEM_FENCE);
+        }
+        if (i < n) {
+#ifdef COMPENSATED
+            STORE(q, i * inner, isfinite(high) ? high + (low + tile[from][me]) : high + tile[from][me]);
+#else
+            STORE(q, i * inner, combine(high, tile[from][me]));
+#endif
+        }
+        NEXT(A, tile[from][GROUP - 1]);
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+}
+#endif
+
+#ifdef ITEM
+__kernel void item(ARGS)
+{
+    long k = get_global_id(0);
+    if (k >= rows)
+        return;
+    ROW_BASE(k)
+    STATE(A)
+    for (long i = 0; i < n; i++) {
+        NEXT(A, LOAD(p, i * stride));
+        STORE(q, i * inner, VALUE);
+    }
+}
+#endif
