@@ -6,14 +6,14 @@
  *   store_D(p, i, v)   rounds to nearest even, once         store16_D(p, i, v)
  *
  * Put together with GEMS_CAT(load_, D), where D is a macro given to the program. Vectors need no alignment beyond the
- * element's. f64 exists where GEMS_HAS_F64 is defined. */
+ * element's. f64 exists where GEMS_HAS_F64 is 1. */
 #ifndef GEMS_TYPES_CL
 #define GEMS_TYPES_CL
 
 #define GEMS_CAT_(a, b) a##b
 #define GEMS_CAT(a, b) GEMS_CAT_(a, b)
 
-#ifdef GEMS_HAS_F64
+#if GEMS_HAS_F64
 #pragma OPENCL EXTENSION cl_khr_fp64 : enable
 #endif
 
@@ -34,7 +34,7 @@ GEMS_PLAIN_TYPE(i16, short)
 GEMS_PLAIN_TYPE(i32, int)
 GEMS_PLAIN_TYPE(i64, long)
 GEMS_PLAIN_TYPE(bool, uchar)
-#ifdef GEMS_HAS_F64
+#if GEMS_HAS_F64
 GEMS_PLAIN_TYPE(f64, double)
 #endif
 
