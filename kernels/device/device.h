@@ -45,13 +45,15 @@ typedef struct gems_device_info {
 
 /* Opens OpenCL on first use (once, thread-safe). False: no device (reason in gems_device_error(), already logged). */
 bool gems_device_open(void);
-const char *gems_device_error(void);
+const char *gems_device_error(void); /* "" if nothing is wrong */
+/* Never NULL: while no device is open, one called "none". */
 const gems_device_info *gems_device_get(gems_lane lane);
 
 typedef struct gems_kernel gems_kernel;
 typedef struct gems_job gems_job;
 
-/* Starts the work of one call on a lane. Never NULL: errors are reported by gems_job_end. */
+/* Starts the work of one call on a lane. Never NULL: errors are reported by gems_job_end. A thread holds one job of a
+ * lane at a time: the queues are finite, and a thread that has none waits for those of others. */
 gems_job *gems_job_begin(gems_call *call, gems_lane lane);
 const gems_device_info *gems_job_device(const gems_job *job);
 
@@ -60,7 +62,8 @@ gems_kernel *gems_kernel_find(gems_job *job, uint64_t key);
 /* Builds (or takes from the binary cache on disk) the program `source` with build `options`, takes its kernel `entry`,
  * and remembers it under `key`. NULL on failure: the job has failed, the key is quarantined (an immediate failure next
  * time), the compiler's log is in the log. The source is compiled after the device's prelude and, if `includes` is not
- * NULL, the embedded device files named there, separated by spaces ("kernels/math.cl"). `name` is for humans. */
+ * NULL, the embedded device files named there, separated by spaces ("kernels/math.cl"). `name` is for humans.
+ * A line `#include "kernels/math.cl"` in a source stands for that embedded file; each file is taken once. */
 gems_kernel *gems_kernel_build(gems_job *job, uint64_t key, const char *name, const char *includes, const char *source,
                                const char *options, const char *entry);
 /* The usual case: entry `entry` of the embedded file `file` ("kernels/reduce/reduce.cl") with `options`
@@ -95,8 +98,9 @@ typedef struct gems_arg {
 /* Device memory for the job alone (partial sums); id for GEMS_SCRATCH. Freed by gems_job_end. */
 int gems_job_scratch(gems_job *job, size_t bytes);
 
-/* global and local: `dims` (1 to 3) sizes in work-items; local NULL lets the driver choose. global must be a multiple
- * of local. Values are copied before this returns. A launch of zero work-items does nothing. */
+/* global and local: `dims` (1 to 3) sizes in work-items; local NULL leaves the choice to the device layer or the driver
+ * (CPU drivers compile a kernel once for each local size: use few, whatever the size of the operands). global must be a
+ * multiple of local. Values are copied before this returns. A launch of zero work-items does nothing. */
 void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *global, const size_t *local,
                  const gems_arg *args, int nargs);
 

@@ -57,7 +57,7 @@ typedef struct gems_kernel_map {
 
 typedef struct gems_lane_state {
     gems_device_info info;
-    const char *label; /* "main", "small", for names of files and messages */
+    gems_lane index; /* the lane that it was opened as */
     const gems_vendor_data *vendor;
     const char *identity; /* platform, device and driver with their versions: part of the key of a binary */
     cl_device_id device;

@@ -74,21 +74,14 @@ static gems_seat *take_seat_slowly(gems_lane_state *lane, cl_int *error)
 
 static gems_seat *take_seat(gems_lane_state *lane, cl_int *error)
 {
-    static __thread struct {
-        gems_lane_state *lane;
-        gems_seat *seat;
-    } last[2]; /* a thread mostly gets the seat it had: its queue and kernels are warm */
-    unsigned i = last[0].lane == lane ? 0 : 1;
+    /* A thread mostly gets the seat it had: its queue and its kernels are warm. */
+    static __thread gems_seat *last[GEMS_LANE_COUNT];
 
-    if (last[i].lane == lane && try_seat(last[i].seat))
-        return last[i].seat;
+    if (last[lane->index] && try_seat(last[lane->index]))
+        return last[lane->index];
     gems_seat *seat = take_seat_slowly(lane, error);
-    if (seat) {
-        if (last[i].lane != lane && !last[0].lane)
-            i = 0;
-        last[i].lane = lane;
-        last[i].seat = seat;
-    }
+    if (seat)
+        last[lane->index] = seat;
     return seat;
 }
 

@@ -245,7 +245,7 @@ static char *make_prelude(const gems_device_info *info, const gems_vendor_data *
     return n < 0 ? NULL : text;
 }
 
-static gems_lane_state *open_lane(const candidate *c, const char *label)
+static gems_lane_state *open_lane(const candidate *c, gems_lane index)
 {
     gems_lane_state *lane = calloc(1, sizeof *lane);
     gems_kernel_map *map = calloc(1, sizeof *map + 64 * sizeof map->slot[0]);
@@ -265,7 +265,7 @@ static gems_lane_state *open_lane(const candidate *c, const char *label)
     pthread_mutex_init(&lane->seat_lock, NULL);
     pthread_mutex_init(&lane->pool_lock, NULL);
     pthread_cond_init(&lane->seat_free, NULL);
-    lane->label = label;
+    lane->index = index;
     lane->vendor = c->vendor;
     lane->device = c->id;
 
@@ -357,14 +357,14 @@ static bool wants_unified(const gems_lane_state *lane)
 
 static bool open_lanes(const candidate *main, const candidate *all, unsigned n)
 {
-    gems_lane_state *big = open_lane(main, "main"), *small = NULL;
+    gems_lane_state *big = open_lane(main, GEMS_LANE_MAIN), *small = NULL;
     if (!big)
         return false;
     if (!gems_vendor_has_prefix(main->vendor->small_devices, main->name) &&
         gems_vendor_has_prefix(main->vendor->main_devices, main->name))
         for (unsigned i = 0; i < n && !small; i++)
             if (all[i].platform == main->platform && gems_vendor_has_prefix(main->vendor->small_devices, all[i].name))
-                small = open_lane(&all[i], "small");
+                small = open_lane(&all[i], GEMS_LANE_SMALL);
 
     /* One probe for both: they are one driver in one address space, and building a program may take half a second. */
     big->info.unified = wants_unified(big) && takes_host_pointers(big);

@@ -66,7 +66,8 @@ static void dump(const gems_program *program, const gems_lane_state *lane, const
     for (const char *p = program->name; *p && n < sizeof name - 1; p++)
         name[n++] = isalnum((unsigned char)*p) || strchr("._-", *p) ? *p : '-';
     name[n] = 0;
-    snprintf(path, sizeof path, "%s/%s-%08x-%s.cl", dir, name, (unsigned)program->hash[0], lane->label);
+    snprintf(path, sizeof path, "%s/%s-%08x-%s.cl", dir, name, (unsigned)program->hash[0],
+             lane->index == GEMS_LANE_SMALL ? "small" : "main");
     FILE *f = fopen(path, "we");
     if (!f) {
         gems_log("GEMS_DUMP: cannot write to %s", dir);
@@ -271,35 +272,58 @@ gems_kernel *gems_kernel_find(gems_job *job, uint64_t key)
     return usable(job, map_find(atomic_load_explicit(&job->lane->kernels, memory_order_acquire), key));
 }
 
-/* Writes `text`, with each line `#include "file"` that names an embedded file replaced by that file (its own includes
- * too; the files guard themselves against being read twice, as headers do). Line numbers stay those of the files. */
-static bool write_source(FILE *f, const char *name, const char *text, int depth, char *why, size_t n)
+#define MAX_INCLUDES 32
+
+/* The text of a program while it is put together. */
+typedef struct assembly {
+    FILE *out;
+    const gems_embedded_file *seen[MAX_INCLUDES]; /* each file is taken once */
+    unsigned nseen;
+    char *why; /* room for n bytes: what is missing */
+    size_t n;
+} assembly;
+
+static bool write_file(assembly *a, const char *file);
+
+/* Writes `text`, with each line `#include "file"` replaced by that embedded file. Line numbers stay those of the files.
+ */
+static bool write_text(assembly *a, const char *name, const char *text)
 {
     static const char INCLUDE[] = "#include \"";
     unsigned line = 1;
 
-    fprintf(f, "#line 1 \"%s\"\n", name);
+    fprintf(a->out, "#line 1 \"%s\"\n", name);
     for (const char *p = text; *p; line++) {
         size_t length = strcspn(p, "\n");
-        char file[256];
         if (strncmp(p, INCLUDE, strlen(INCLUDE)) == 0) {
             const char *start = p + strlen(INCLUDE);
+            char file[256];
             snprintf(file, sizeof file, "%.*s", (int)strcspn(start, "\"\n"), start);
-            const gems_embedded_file *embedded = gems_embedded_find(file);
-            if (!embedded || depth > 8) {
-                snprintf(why, n, embedded ? "includes of %s are nested too deep" : "no embedded file %s", file);
+            if (!write_file(a, file))
                 return false;
-            }
-            if (!write_source(f, file, embedded->text, depth + 1, why, n))
-                return false;
-            fprintf(f, "\n#line %u \"%s\"\n", line + 1, name);
+            fprintf(a->out, "#line %u \"%s\"\n", line + 1, name);
         } else {
-            fwrite(p, 1, length, f);
-            fputc('\n', f);
+            fwrite(p, 1, length, a->out);
+            fputc('\n', a->out);
         }
         p += length + (p[length] == '\n');
     }
     return true;
+}
+
+static bool write_file(assembly *a, const char *file)
+{
+    const gems_embedded_file *embedded = gems_embedded_find(file);
+
+    for (unsigned i = 0; embedded && i < a->nseen; i++)
+        if (a->seen[i] == embedded)
+            return true;
+    if (!embedded || a->nseen == MAX_INCLUDES) {
+        snprintf(a->why, a->n, embedded ? "too many includes, at %s" : "no embedded file %s", file);
+        return false;
+    }
+    a->seen[a->nseen++] = embedded;
+    return write_text(a, file, embedded->text);
 }
 
 /* The files named in `includes` and then the source, as one text to free(); NULL with the reason in why[n]. */
@@ -307,18 +331,18 @@ static char *join(const char *name, const char *includes, const char *source, ch
 {
     char *text = NULL;
     size_t size = 0;
-    FILE *f = open_memstream(&text, &size);
-    bool whole = f != NULL;
+    assembly a = {.out = open_memstream(&text, &size), .why = why, .n = n};
+    bool whole = a.out != NULL;
 
     for (const char *p = includes ? includes : ""; whole && *(p += strspn(p, " "));) {
-        char line[256];
+        char file[256];
         size_t length = strcspn(p, " ");
-        snprintf(line, sizeof line, "#include \"%.*s\"", (int)length, p);
-        whole = write_source(f, name, line, 0, why, n);
+        snprintf(file, sizeof file, "%.*s", (int)length, p);
+        whole = write_file(&a, file);
         p += length;
     }
-    whole = whole && write_source(f, name, source, 0, why, n) && !ferror(f);
-    if (f && fclose(f) == 0 && whole)
+    whole = whole && write_text(&a, name, source) && !ferror(a.out);
+    if (a.out && fclose(a.out) == 0 && whole)
         return text;
     free(text);
     return NULL;
