@@ -406,6 +406,22 @@ static char **lend_environment(void)
     return copy;
 }
 
+/* Takes lent variables back. The copy stays: another thread may still be reading it. */
+static void return_environment(char **before, char **lent)
+{
+    if (environ == lent) {
+        environ = before;
+        return;
+    }
+    for (char **e = lent; *e && *e != *before; e++) { /* someone has called setenv: it took the entries over */
+        char name[64];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(*e, "="), *e);
+        const char *value = getenv(name);
+        if (value && value == *e + strlen(name) + 1)
+            unsetenv(name);
+    }
+}
+
 /* ---- opening ---- */
 
 static bool open_device(void)
@@ -418,8 +434,8 @@ static bool open_device(void)
     if (lent)
         environ = lent;
     unsigned n = gems_cl_load(&why) ? find_candidates(all, MAX_CANDIDATES) : 0;
-    if (lent && environ == lent)
-        environ = before; /* the copy stays: another thread may still be reading it */
+    if (lent)
+        return_environment(before, lent);
     if (why) {
         snprintf(device.text, sizeof device.text, "%s", why);
         return false;
