@@ -1,0 +1,429 @@
+/* The host's arguments to neutral form and back. */
+#include "shim/decode.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SCALAR_DOUBLE, SCALAR_INT, SCALAR_UINT, SCALAR_COMPLEX, SCALAR_BOOL }; /* tags of a c10::Scalar */
+
+/* A SymInt below this is a tagged pointer to a symbolic expression. */
+#define SYMINT_MIN (-(INT64_C(1) << 62))
+
+bool gems_decode_tensor(const void *t, gems_tensor *out)
+{
+    const struct host_api *a = &gems_host.api;
+    host_tensor *h = (host_tensor *)t;
+    int64_t ndim, *sizes, *strides;
+    int32_t code;
+    if (host_impl(t) == a->undefined || a->get_dim(h, &ndim) || a->get_sizes(h, &sizes) || a->get_strides(h, &strides) ||
+        a->get_dtype(h, &code))
+        return false;
+    out->host = h;
+    out->ndim = (int32_t)ndim;
+    out->sizes = sizes;
+    out->strides = strides;
+    out->numel = gems_numel(t);
+    out->dtype = code >= 0 && code < 64 ? gems_host.dtype_of[code] : GEMS_DTYPE_NONE;
+    out->wrapped = ((const uint8_t *)host_impl(t))[gems_host.wrapped_offset] & gems_host.wrapped_mask;
+    out->data = NULL;
+    return a->get_data_ptr(h, &out->data) == 0;
+}
+
+static bool plain(const void *tensor, enum gems_entry entry)
+{
+    /* redispatch has been judged as a whole by its key set. The C shim calls kernels directly: only the memory matters.
+     * call: the gate has looked at each tensor. */
+    if (entry != GEMS_ENTRY_AOTI)
+        return true;
+    return gems_host.call_ready &&
+           (host_keyset(tensor) & ~(gems_host.autograd | gems_host.adinplace)) ==
+               (gems_host.plain_tensor & ~(gems_host.autograd | gems_host.adinplace));
+}
+
+static bool take_tensor(struct frame *f, const void *t, gems_value *v)
+{
+    gems_tensor *slot = gems_frame_tensors(f, 1);
+    if (!slot || !plain(t, f->entry) || !gems_decode_tensor(t, slot))
+        return false;
+    v->kind = GEMS_TENSOR;
+    v->tensor = slot;
+    return true;
+}
+
+gems_tensor *gems_frame_tensors(struct frame *f, size_t n)
+{
+    if (f->ntensors + n <= GEMS_MAX_TENSORS) {
+        gems_tensor *t = &f->tensors[f->ntensors];
+        f->ntensors += (unsigned)n;
+        return t;
+    }
+    if (f->heap)
+        return NULL;
+    return f->heap = malloc(n * sizeof *f->heap);
+}
+
+static bool take_tensors(struct frame *f, const void *data, size_t n, bool handles, gems_value *v)
+{
+    gems_tensor *slot = gems_frame_tensors(f, n);
+    if (!slot)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        /* data: n words, each the word of an at::Tensor; for the C shim: pointers to at::Tensor. */
+        const void *t = handles ? ((void *const *)data)[i] : (const char *)data + 8 * i;
+        if (!plain(t, f->entry) || !gems_decode_tensor(t, &slot[i]))
+            return false;
+    }
+    v->kind = GEMS_TENSORS;
+    v->tensors.v = slot;
+    v->tensors.n = n;
+    return true;
+}
+
+static bool take_scalar(const struct gems_abi_scalar *s, gems_value *v)
+{
+    switch (s->tag) {
+    case SCALAR_DOUBLE:
+        v->kind = GEMS_SCALAR_FLOAT;
+        v->f = s->f;
+        return true;
+    case SCALAR_INT:
+        v->kind = GEMS_SCALAR_INT;
+        v->i = s->i;
+        return true;
+    case SCALAR_BOOL:
+        v->kind = GEMS_SCALAR_BOOL;
+        v->i = s->i != 0;
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void take_int(int64_t i, gems_value *v)
+{
+    v->kind = GEMS_SCALAR_INT;
+    v->i = i;
+}
+
+static bool take_ints(const int64_t *data, size_t n, bool symbolic, gems_value *v)
+{
+    for (size_t i = 0; symbolic && i < n; i++)
+        if (data[i] < SYMINT_MIN)
+            return false;
+    v->kind = GEMS_INTS;
+    v->ints.v = data;
+    v->ints.n = n;
+    return true;
+}
+
+static bool take_dtype(int code, gems_value *v)
+{
+    v->kind = GEMS_DTYPE;
+    v->dtype = code >= 0 && code < 64 ? gems_host.dtype_of[code] : GEMS_DTYPE_NONE;
+    return v->dtype != GEMS_DTYPE_NONE;
+}
+
+static bool take_device(int type, gems_value *v)
+{
+    if (type != gems_host.cpu)
+        return false;
+    v->kind = GEMS_NONE; /* the CPU, named: as good as absent */
+    return true;
+}
+
+/* Arguments of at::_ops: objects in the layout of C++. False: not expressible, the host serves. */
+static bool decode_cpp(struct frame *f, const gems_param *p, void *raw, gems_value *v)
+{
+    const struct gems_abi_opt_list *oa = raw;
+    const struct gems_abi_list *ar = raw;
+    v->kind = GEMS_NONE;
+    switch ((gems_type)p->type) {
+    case GEMS_T_TENSOR:
+        return take_tensor(f, raw, v);
+    case GEMS_T_OPT_TENSOR: {
+        const struct gems_abi_opt_tensor *o = raw;
+        return !o->has || o->impl == gems_host.api.undefined || take_tensor(f, &o->impl, v);
+    }
+    case GEMS_T_TENSORS:
+        return take_tensors(f, ar->data, ar->n, false, v);
+    case GEMS_T_ITENSORS: {
+        const struct gems_abi_ilist *l = raw;
+        return l->tag == 0 && take_tensors(f, l->unboxed.data, l->unboxed.n, false, v);
+    }
+    case GEMS_T_SCALAR:
+        return take_scalar(raw, v);
+    case GEMS_T_OPT_SCALAR:
+        return !((const struct gems_abi_opt_scalar *)raw)->has || take_scalar(raw, v);
+    case GEMS_T_INT:
+        take_int(*(const int64_t *)raw, v);
+        return true;
+    case GEMS_T_SYMINT:
+        take_int(*(const int64_t *)raw, v);
+        return v->i >= SYMINT_MIN;
+    case GEMS_T_OPT_INT:
+    case GEMS_T_OPT_SYMINT: {
+        const struct gems_abi_opt_int *o = raw;
+        if (o->has)
+            take_int(o->v, v);
+        return !o->has || o->v >= SYMINT_MIN;
+    }
+    case GEMS_T_INTS:
+    case GEMS_T_SYMINTS:
+        return take_ints(ar->data, ar->n, p->type == GEMS_T_SYMINTS, v);
+    case GEMS_T_OPT_INTS:
+    case GEMS_T_OPT_SYMINTS:
+        return !oa->has || take_ints(oa->data, oa->n, p->type == GEMS_T_OPT_SYMINTS, v);
+    case GEMS_T_FLOAT:
+        v->kind = GEMS_SCALAR_FLOAT;
+        v->f = *(const double *)raw;
+        return true;
+    case GEMS_T_OPT_FLOAT: {
+        const struct gems_abi_opt_float *o = raw;
+        if (o->has) {
+            v->kind = GEMS_SCALAR_FLOAT;
+            v->f = o->v;
+        }
+        return true;
+    }
+    case GEMS_T_BOOL:
+        v->kind = GEMS_SCALAR_BOOL;
+        v->i = *(const uint8_t *)raw != 0;
+        return true;
+    case GEMS_T_OPT_BOOL: {
+        const struct gems_abi_opt_i8 *o = raw;
+        if (o->has) {
+            v->kind = GEMS_SCALAR_BOOL;
+            v->i = o->v != 0;
+        }
+        return true;
+    }
+    case GEMS_T_BOOLS:
+        v->kind = GEMS_BOOLS;
+        v->bools.v = raw;
+        v->bools.n = p->count;
+        return true;
+    case GEMS_T_STR: {
+        const struct gems_abi_str *s = raw;
+        v->kind = GEMS_STR;
+        v->str.s = s->s;
+        v->str.n = s->n;
+        return true;
+    }
+    case GEMS_T_OPT_STR: {
+        const struct gems_abi_opt_str *s = raw;
+        if (s->has) {
+            v->kind = GEMS_STR;
+            v->str.s = s->s;
+            v->str.n = s->n;
+        }
+        return true;
+    }
+    case GEMS_T_DTYPE:
+        return take_dtype(*(const int8_t *)raw, v);
+    case GEMS_T_OPT_DTYPE: {
+        const struct gems_abi_opt_i8 *o = raw;
+        return !o->has || take_dtype(o->v, v);
+    }
+    case GEMS_T_OPT_LAYOUT: {
+        const struct gems_abi_opt_i8 *o = raw;
+        return !o->has || o->v == 0; /* strided */
+    }
+    case GEMS_T_OPT_DEVICE: {
+        const struct gems_abi_opt_device *o = raw;
+        return !o->has || take_device(o->type, v);
+    }
+    case GEMS_T_MEMFMT:
+        v->kind = GEMS_MEMFMT;
+        v->i = *(const int8_t *)raw;
+        return true;
+    case GEMS_T_OPT_MEMFMT: {
+        const struct gems_abi_opt_i8 *o = raw;
+        if (o->has) {
+            v->kind = GEMS_MEMFMT;
+            v->i = o->v;
+        }
+        return true;
+    }
+    case GEMS_T_GENERATOR:
+    case GEMS_T_OPT_FLOATS:
+    case GEMS_T_OPT_TENSORS:
+    case GEMS_T_VOID:
+        return false;
+    }
+    return false;
+}
+
+/* Arguments of the C shim: see shim/thunk.h for what raw holds. */
+static bool decode_aoti(struct frame *f, const gems_param *p, void *raw, gems_value *v)
+{
+    const struct gems_aoti_list *ar = raw;
+    const struct gems_aoti_device *device = raw;
+    v->kind = GEMS_NONE;
+    switch ((gems_type)p->type) {
+    case GEMS_T_TENSOR:
+        return take_tensor(f, *(void **)raw, v);
+    case GEMS_T_OPT_TENSOR: /* AtenTensorHandle *: NULL or the address of a handle */
+        return !raw || !*(void **)raw || take_tensor(f, *(void **)raw, v);
+    case GEMS_T_TENSORS:
+    case GEMS_T_ITENSORS:
+        return take_tensors(f, ar->data, (size_t)ar->n, true, v);
+    case GEMS_T_SCALAR:
+    case GEMS_T_FLOAT:
+        v->kind = GEMS_SCALAR_FLOAT;
+        v->f = *(const double *)raw;
+        return true;
+    case GEMS_T_OPT_SCALAR:
+    case GEMS_T_OPT_FLOAT:
+        if (raw) {
+            v->kind = GEMS_SCALAR_FLOAT;
+            v->f = *(const double *)raw;
+        }
+        return true;
+    case GEMS_T_OPT_INT:
+    case GEMS_T_OPT_SYMINT:
+        if (raw)
+            take_int(*(const int64_t *)raw, v);
+        return true;
+    case GEMS_T_INT:
+    case GEMS_T_SYMINT:
+        take_int(*(const int64_t *)raw, v);
+        return true;
+    case GEMS_T_INTS:
+    case GEMS_T_SYMINTS:
+        return take_ints(ar->data, (size_t)ar->n, false, v);
+    case GEMS_T_OPT_INTS:
+    case GEMS_T_OPT_SYMINTS:
+        return !raw || take_ints(ar->data, (size_t)ar->n, false, v);
+    case GEMS_T_BOOL:
+        v->kind = GEMS_SCALAR_BOOL;
+        v->i = *(const int32_t *)raw != 0;
+        return true;
+    case GEMS_T_OPT_BOOL:
+        if (raw) {
+            v->kind = GEMS_SCALAR_BOOL;
+            v->i = *(const int32_t *)raw != 0;
+        }
+        return true;
+    case GEMS_T_STR:
+    case GEMS_T_OPT_STR: {
+        const char *s = raw ? *(const char *const *)raw : NULL;
+        if (s) {
+            v->kind = GEMS_STR;
+            v->str.s = s;
+            v->str.n = strlen(s);
+        }
+        return true;
+    }
+    case GEMS_T_DTYPE:
+    case GEMS_T_OPT_DTYPE:
+        return !raw || take_dtype(*(const int32_t *)raw, v);
+    case GEMS_T_OPT_DEVICE:
+        return !raw || take_device(device->type, v);
+    case GEMS_T_OPT_LAYOUT:
+        return !raw || *(const int32_t *)raw == 0;
+    default:
+        return false;
+    }
+}
+
+bool gems_decode(struct frame *f, void **raw)
+{
+    const gems_op *op = f->call.op;
+    for (unsigned i = 0; i < op->nparams; i++) {
+        bool ok = f->entry == GEMS_ENTRY_AOTI ? decode_aoti(f, &op->params[i], raw[i], &f->call.arg[i])
+                                              : decode_cpp(f, &op->params[i], raw[i], &f->call.arg[i]);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+/* --- results ------------------------------------------------------------------------------------------------------ */
+
+static bool same_shape(const gems_tensor *t, int ndim, const int64_t *sizes)
+{
+    return t->ndim == ndim && (ndim == 0 || memcmp(t->sizes, sizes, (size_t)ndim * sizeof *sizes) == 0);
+}
+
+gems_tensor *gems_call_result(gems_call *call, unsigned i, gems_dtype dtype, int ndim, const int64_t *sizes,
+                              const int64_t *strides)
+{
+    struct frame *f = (struct frame *)call;
+    const gems_op *op = call->op;
+    gems_tensor *r = &call->result[i];
+    if (op->form != GEMS_FUNCTIONAL) {
+        unsigned arg = op->form == GEMS_INPLACE ? i : op->nparams - op->nresults + i;
+        const gems_value *v = &call->arg[arg];
+        if (v->kind != GEMS_TENSOR || !same_shape(v->tensor, ndim, sizes)) {
+            gems_decline(call, "the given result has another shape");
+            return NULL;
+        }
+        if (dtype != GEMS_DTYPE_NONE && v->tensor->dtype != dtype) {
+            gems_decline(call, "the given result has another dtype");
+            return NULL;
+        }
+        *r = *v->tensor;
+        call->has_result[i] = true;
+        return r;
+    }
+    int64_t dense[64];
+    if (ndim > 64 || dtype >= GEMS_DTYPE_COUNT) {
+        gems_decline(call, "no such result");
+        return NULL;
+    }
+    if (!strides) {
+        int64_t step = 1;
+        for (int d = ndim - 1; d >= 0; d--) {
+            dense[d] = step;
+            step *= sizes[d] > 1 ? sizes[d] : 1;
+        }
+        strides = dense;
+    }
+    host_tensor *h = NULL;
+    if (gems_host.api.empty_strided(ndim, sizes, strides, gems_host.dtype_code[dtype], gems_host.cpu, -1, &h) != 0) {
+        gems_fail(call, "the host could not make the result");
+        return NULL;
+    }
+    f->handle[i] = h;
+    if (!gems_decode_tensor(h, r)) {
+        gems_fail(call, "the host's new tensor cannot be read");
+        return NULL;
+    }
+    call->has_result[i] = true;
+    return r;
+}
+
+void gems_drop_results(struct frame *f)
+{
+    for (unsigned i = 0; i < f->call.op->nresults; i++)
+        if (f->handle[i]) {
+            gems_host.api.delete_tensor(f->handle[i]);
+            f->handle[i] = NULL;
+        }
+}
+
+void gems_give_results(struct frame *f, void *ret, void **raw)
+{
+    const gems_op *op = f->call.op;
+    unsigned n = op->nresults;
+    if (op->form != GEMS_FUNCTIONAL) {
+        /* One reference comes back in a register, which the thunk does. A tuple of references is a tuple of addresses,
+         * in reversed order as all tuples. */
+        if (f->entry != GEMS_ENTRY_AOTI && n > 1 && ret)
+            for (unsigned i = 0; i < n; i++)
+                ((void **)ret)[n - 1 - i] = raw[op->nparams - n + i];
+        return;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        host_tensor *h = f->handle[i];
+        f->handle[i] = NULL;
+        if (f->entry == GEMS_ENTRY_AOTI) {
+            *((void ***)ret)[i] = h;
+            continue;
+        }
+        /* Move: take the pointer out of the handle, leave an undefined tensor in it, delete the handle. */
+        ((void **)ret)[n - 1 - i] = *(void **)h;
+        *(void **)h = gems_host.api.undefined;
+        gems_host.api.delete_tensor(h);
+    }
+}

@@ -1,0 +1,27 @@
+/* Between the host's arguments and gems_call. Private to shim/. */
+#ifndef GEMS_DECODE_H
+#define GEMS_DECODE_H
+
+#include "shim/host.h"
+
+/* A call on its way through the shim. `call` comes first: gems_call_result finds the frame from it. */
+struct frame {
+    gems_call call;
+    enum gems_entry entry;
+    unsigned ntensors;
+    gems_tensor tensors[GEMS_MAX_TENSORS];
+    gems_tensor *heap;                       /* a list too long for `tensors` */
+    host_tensor *handle[GEMS_MAX_RESULTS]; /* results made by us, owned until they are given */
+};
+
+/* Room for n tensors beside each other; NULL if there is none. */
+gems_tensor *gems_frame_tensors(struct frame *f, size_t n);
+/* Fills *out from an at::Tensor. False if it is undefined or its memory cannot be had. */
+bool gems_decode_tensor(const void *tensor, gems_tensor *out);
+/* Fills f->call.arg from the thunk's raw arguments. False if one cannot be expressed. */
+bool gems_decode(struct frame *f, void **raw);
+/* Moves the results to where the host's caller expects them / deletes them. */
+void gems_give_results(struct frame *f, void *ret, void **raw);
+void gems_drop_results(struct frame *f);
+
+#endif

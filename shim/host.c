@@ -1,0 +1,136 @@
+/* Finding the host's library and its functions. In Python libtorch is opened RTLD_LOCAL, so RTLD_NEXT does not see it:
+ * look for the loaded object by name. */
+#include "shim/host.h"
+#include "preload/log.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <stdio.h>
+#include <string.h>
+
+struct host gems_host;
+int64_t gems_numel_offset;
+
+static int match_library(struct dl_phdr_info *info, size_t size, void *data)
+{
+    (void)size;
+    const char *base = info->dlpi_name ? strrchr(info->dlpi_name, '/') : NULL;
+    base = base ? base + 1 : info->dlpi_name;
+    /* Debian's soname has a version suffix: a prefix is enough. */
+    if (base && strncmp(base, "libtorch_cpu.so", 15) == 0) {
+        *(const char **)data = strdup(info->dlpi_name);
+        return 1;
+    }
+    return 0;
+}
+
+static bool resolve_api(void)
+{
+    struct host_api *a = &gems_host.api;
+    const struct {
+        const char *name;
+        void *slot;
+    } wanted[] = {
+        {"aoti_torch_get_sizes", &a->get_sizes},
+        {"aoti_torch_get_strides", &a->get_strides},
+        {"aoti_torch_get_dim", &a->get_dim},
+        {"aoti_torch_get_numel", &a->get_numel},
+        {"aoti_torch_get_dtype", &a->get_dtype},
+        {"aoti_torch_get_data_ptr", &a->get_data_ptr},
+        {"aoti_torch_get_device_type", &a->get_device_type},
+        {"aoti_torch_empty_strided", &a->empty_strided},
+        {"aoti_torch_delete_tensor_object", &a->delete_tensor},
+        {"aoti_torch_new_tensor_handle", &a->new_handle},
+        {"aoti_torch_grad_mode_is_enabled", &a->grad_enabled},
+        {"aoti_torch_device_type_cpu", &a->device_cpu},
+        {"aoti_torch_device_type_meta", &a->device_meta},
+        {"_ZNK3c1010TensorImpl13requires_gradEv", &a->requires_grad},
+        {"_ZNK3c1010TensorImpl8_fw_gradEmRKN2at10TensorBaseE", &a->fw_grad},
+        {"_ZN3c1031get_default_dtype_as_scalartypeEv", &a->default_dtype},
+        {"_ZN3c1019UndefinedTensorImpl10_singletonE", &a->undefined},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        void *p = dlsym(gems_host.handle, wanted[i].name);
+        if (!p) {
+            static char why[160];
+            snprintf(why, sizeof why, "this PyTorch has no %s", wanted[i].name);
+            gems_host.why = why;
+            return false;
+        }
+        *(void **)wanted[i].slot = p;
+    }
+    static const char *const dtype_functions[GEMS_DTYPE_COUNT] = {
+        [GEMS_F16] = "aoti_torch_dtype_float16", [GEMS_BF16] = "aoti_torch_dtype_bfloat16",
+        [GEMS_F32] = "aoti_torch_dtype_float32", [GEMS_F64] = "aoti_torch_dtype_float64",
+        [GEMS_I8] = "aoti_torch_dtype_int8",     [GEMS_U8] = "aoti_torch_dtype_uint8",
+        [GEMS_I16] = "aoti_torch_dtype_int16",   [GEMS_I32] = "aoti_torch_dtype_int32",
+        [GEMS_I64] = "aoti_torch_dtype_int64",   [GEMS_BOOL] = "aoti_torch_dtype_bool",
+    };
+    for (int i = 0; i < 64; i++)
+        gems_host.dtype_of[i] = GEMS_DTYPE_NONE;
+    for (int i = 0; i < GEMS_DTYPE_COUNT; i++) {
+        int32_t (*code)(void);
+        *(void **)&code = dlsym(gems_host.handle, dtype_functions[i]);
+        gems_host.dtype_code[i] = code ? code() : -1;
+        if (gems_host.dtype_code[i] >= 0 && gems_host.dtype_code[i] < 64)
+            gems_host.dtype_of[gems_host.dtype_code[i]] = (gems_dtype)i;
+    }
+    gems_host.cpu = a->device_cpu();
+    return true;
+}
+
+static void resolve_originals(void)
+{
+    size_t used = 0;
+    for (unsigned op = 0; op < gems_op_count; op++) {
+        for (int e = 0; e < GEMS_ENTRY_COUNT; e++) {
+            if (!gems_symbols[op][e])
+                continue;
+            gems_slots[op].original[e] = dlsym(gems_host.handle, gems_symbols[op][e]);
+            if (gems_slots[op].original[e] || e != GEMS_ENTRY_CALL)
+                continue;
+            gems_host.missing++;
+            if (used + strlen(gems_ops[op].name) + 3 < sizeof gems_host.missing_names)
+                used += (size_t)snprintf(gems_host.missing_names + used, sizeof gems_host.missing_names - used, "%s%s",
+                                         used ? ", " : "", gems_ops[op].name);
+        }
+    }
+    if (gems_host.missing)
+        gems_log("%u of %u operators are not in this PyTorch and stay off: %s%s", gems_host.missing, gems_op_count,
+                 gems_host.missing_names, gems_host.missing > 4 ? ", ..." : "");
+}
+
+bool gems_host_find(void)
+{
+    dl_iterate_phdr(match_library, &gems_host.path);
+    if (!gems_host.path) {
+        gems_host.why = "libtorch_cpu.so is not loaded in this process";
+        return false;
+    }
+    gems_host.handle = dlopen(gems_host.path, RTLD_NOW | RTLD_NOLOAD);
+    if (!gems_host.handle) {
+        gems_host.why = "the loaded libtorch_cpu.so cannot be opened";
+        return false;
+    }
+    resolve_originals();
+    return resolve_api();
+}
+
+bool gems_host_thread_keys(struct host_keys *out)
+{
+    /* A thread-local of libc10: its address is this thread's own, asked for once a thread. */
+    static __thread const struct host_keys *mine;
+    if (!mine) {
+        mine = dlsym(gems_host.handle, "_ZN3c104impl26raw_local_dispatch_key_setE");
+        if (!mine)
+            return false;
+    }
+    *out = *mine;
+    return true;
+}
+
+gems_dtype gems_host_default_dtype(void)
+{
+    int8_t code = gems_host.api.default_dtype();
+    return code >= 0 && code < 64 ? gems_host.dtype_of[code] : GEMS_DTYPE_NONE;
+}

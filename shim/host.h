@@ -1,0 +1,82 @@
+/* The host: where PyTorch's library is, its functions that we use, and what start-up learnt of its objects.
+ * Private to shim/. */
+#ifndef GEMS_HOST_H
+#define GEMS_HOST_H
+
+#include "kernels/call.h"
+#include "shim/thunk.h"
+
+typedef struct host_tensor host_tensor; /* at::Tensor, as the C shim's AtenTensorHandle points to it */
+
+/* PyTorch's own C shim (torch/csrc/inductor/aoti_torch/c/shim.h) and a few exported C++ functions. */
+struct host_api {
+    int32_t (*get_sizes)(host_tensor *, int64_t **);
+    int32_t (*get_strides)(host_tensor *, int64_t **);
+    int32_t (*get_dim)(host_tensor *, int64_t *);
+    int32_t (*get_numel)(host_tensor *, int64_t *);
+    int32_t (*get_dtype)(host_tensor *, int32_t *);
+    int32_t (*get_data_ptr)(host_tensor *, void **);
+    int32_t (*get_device_type)(host_tensor *, int32_t *);
+    int32_t (*empty_strided)(int64_t, const int64_t *, const int64_t *, int32_t, int32_t, int32_t, host_tensor **);
+    int32_t (*delete_tensor)(host_tensor *);
+    int32_t (*new_handle)(host_tensor *, host_tensor **);
+    bool (*grad_enabled)(void);
+    int32_t (*device_cpu)(void);
+    int32_t (*device_meta)(void);
+    bool (*requires_grad)(const void *impl);                          /* c10::TensorImpl::requires_grad() const */
+    void **(*fw_grad)(const void *impl, uint64_t level, const void *); /* c10::TensorImpl::_fw_grad */
+    int8_t (*default_dtype)(void);                                    /* c10::get_default_dtype_as_scalartype() */
+    void *undefined;                                                  /* c10::UndefinedTensorImpl::_singleton */
+};
+
+/* Raw (relative to the default) included and excluded dispatch keys of a thread. */
+struct host_keys {
+    uint64_t included, excluded;
+};
+
+struct host {
+    struct host_api api;
+    void *handle;       /* libtorch_cpu.so */
+    const char *path;   /* its path */
+    int32_t dtype_code[GEMS_DTYPE_COUNT]; /* c10::ScalarType of each of our dtypes */
+    gems_dtype dtype_of[64];              /* and back */
+    int32_t cpu;
+
+    /* Calibrated. */
+    bool ready;           /* redispatch can be judged */
+    bool call_ready;      /* so can call: key set offset and thread keys are known */
+    uint64_t plain;       /* key set of a redispatch to the dense CPU kernel after autograd */
+    uint64_t plain_tensor; /* key set of a plain tensor */
+    uint64_t autograd;    /* bits that autograd adds: excluded below it */
+    uint64_t adinplace;   /* the ADInplaceOrView bit */
+    struct host_keys below; /* thread state below autograd and ADInplaceOrView */
+    int keyset_offset;    /* of key_set_ in TensorImpl */
+    int wrapped_offset;   /* byte holding is_wrapped_number_ */
+    uint8_t wrapped_mask; /* its bit; 0: not found */
+    const char *why;      /* if not ready: the reason, in words */
+    unsigned missing;     /* interposed operators that this PyTorch does not export */
+    char missing_names[160];
+};
+
+extern struct host gems_host;
+
+/* Finds libtorch_cpu in the process and resolves all originals. False if it is not there or lacks the C shim. */
+bool gems_host_find(void);
+/* Learns key sets, offsets and flags by real calls in a fresh thread. */
+void gems_host_calibrate(void);
+/* True in the thread that calibrates: its thunk calls are shown to gems_host_observe and always fall through. */
+bool gems_host_calibrating(void);
+void gems_host_observe(unsigned op, enum gems_entry entry, uint64_t ks, void **raw);
+/* The calling thread's keys. */
+bool gems_host_thread_keys(struct host_keys *out);
+
+static inline void *host_impl(const void *tensor)
+{
+    return *(void *const *)tensor;
+}
+static inline uint64_t host_keyset(const void *tensor)
+{
+    return *(const uint64_t *)((const char *)host_impl(tensor) + gems_host.keyset_offset);
+}
+
+#endif
