@@ -1,6 +1,8 @@
 /* The gate: every thunk's slow half comes here. It lets through only calls that are plain beyond doubt; whatever is
  * exotic (another backend, autograd, tracing, vmap, subclasses, modes) goes to the original as if we were not there. */
 #include "shim/decode.h"
+#include "preload/check.h"
+#include "preload/report.h"
 #include "preload/route.h"
 #include "preload/config.h"
 #include "preload/log.h"
@@ -211,7 +213,7 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
         why = foreign(op, f->entry, ks, &above_autograd);
     if (why) {
         if (gems_route_notes_all())
-            gems_route_note_passed(op, why, entry_names[f->entry]);
+            gems_report_passed(op, why, entry_names[f->entry]);
         return GEMS_ENTERED_HOST;
     }
 
@@ -241,7 +243,7 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     else {
         bool check = gems_config_get()->check > 0 && check_backup(f, backup);
         status = gems_route(call);
-        if (status == GEMS_OK && check && gems_route_wants_check(call)) {
+        if (status == GEMS_OK && check && gems_check_wants(call)) {
             check_free(pending); /* left behind by an exception of the host */
             pending = check_keep(f, backup);
             entered = pending ? GEMS_ENTERED_BOTH : GEMS_ENTERED_HOST;
@@ -252,7 +254,7 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     }
     if (status != GEMS_OK)
         gems_drop_results(f);
-    gems_route_note(call, status, entry_names[f->entry], start_time != 0 ? now() - start_time : 0);
+    gems_report_call(call, status, entry_names[f->entry], start_time != 0 ? now() - start_time : 0);
     for (unsigned i = 0; i < GEMS_MAX_RESULTS; i++)
         free(backup[i]);
     free(f->heap);

@@ -1,0 +1,127 @@
+/* The public functions of gems.h. */
+#include "preload/gems.h"
+#include "preload/config.h"
+#include "preload/report.h"
+#include "preload/route.h"
+#include "preload/scope.h"
+#include "kernels/device/device.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SCOPES 16
+
+static __thread struct {
+    gems_scope stack[SCOPES];
+    int depth;
+} scopes;
+
+const gems_scope *gems_scope_current(void)
+{
+    return scopes.depth ? &scopes.stack[scopes.depth - 1] : NULL;
+}
+
+const char *gems_version(void)
+{
+    return GEMS_VERSION;
+}
+
+int gems_enable(void)
+{
+    gems_route_enable(true);
+    return 0;
+}
+
+int gems_disable(void)
+{
+    gems_route_enable(false);
+    return 0;
+}
+
+int gems_scope_push(int kind, const char *ops)
+{
+    if (scopes.depth == SCOPES || kind < GEMS_SCOPE_USE || kind > GEMS_SCOPE_ONLY || (kind == GEMS_SCOPE_ONLY) != (ops != NULL))
+        return -1;
+    gems_scope *s = &scopes.stack[scopes.depth];
+    s->kind = kind;
+    s->only = NULL;
+    if (ops) {
+        char error[200];
+        s->only = gems_opset_compile(ops, error, sizeof error);
+        if (!s->only || error[0]) {
+            free(s->only);
+            return -1;
+        }
+    }
+    scopes.depth++;
+    if (kind == GEMS_SCOPE_USE)
+        gems_route_scopes(1);
+    return 0;
+}
+
+int gems_scope_pop(void)
+{
+    if (scopes.depth == 0)
+        return -1;
+    gems_scope *s = &scopes.stack[--scopes.depth];
+    free(s->only);
+    if (s->kind == GEMS_SCOPE_USE)
+        gems_route_scopes(-1);
+    return 0;
+}
+
+const char *gems_vendor(void)
+{
+    return gems_device_open() ? gems_device_get(GEMS_LANE_MAIN)->vendor : NULL;
+}
+
+const char *gems_device_name(void)
+{
+    return gems_device_open() ? gems_device_get(GEMS_LANE_MAIN)->name : NULL;
+}
+
+const char *gems_operator(size_t i)
+{
+    return i < gems_op_count ? gems_ops[i].name : NULL;
+}
+
+int gems_operator_has_kernel(const char *name)
+{
+    const gems_op *op = name ? gems_op_find(name) : NULL;
+    return op ? op->kernel != NULL : -1;
+}
+
+int gems_counters(const char *name, struct gems_counters *out)
+{
+    const gems_op *op = name ? gems_op_find(name) : NULL;
+    if (!out || (name && !op))
+        return -1;
+    gems_report_counters(op, out);
+    return 0;
+}
+
+void gems_counters_reset(void)
+{
+    gems_report_reset();
+}
+
+const char *gems_last_reason(void)
+{
+    return gems_report_last_reason();
+}
+
+int gems_table_set(const char *json, char *error, size_t n)
+{
+    return gems_route_set_table(json, error, n) ? 0 : -1;
+}
+
+int gems_route_set(const char *mode)
+{
+    static const char *const names[] = {[GEMS_ROUTE_TABLE] = "table", [GEMS_ROUTE_ALL] = "all", [GEMS_ROUTE_OFF] = "off"};
+    for (int i = 0; mode && i < 3; i++)
+        if (strcmp(mode, names[i]) == 0) {
+            gems_route_set_mode(i);
+            return 0;
+        }
+    return -1;
+}

@@ -1,0 +1,43 @@
+/* What happens when the library is loaded: next to nothing. Everything else waits for the first operator call. */
+#include "preload/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* GEMS_NO_INHERIT: takes us out of LD_PRELOAD, so that child processes start without us; other entries are kept. */
+static void leave_preload(void)
+{
+    const char *list = getenv("LD_PRELOAD");
+    if (!list)
+        return;
+    char *kept = malloc(strlen(list) + 1);
+    if (!kept)
+        return;
+    size_t n = 0;
+    while (*list) {
+        size_t len = strcspn(list, " :");
+        size_t base = len;
+        while (base > 0 && list[base - 1] != '/')
+            base--;
+        if (len && strncmp(list + base, "libgems_preload.so", 18) != 0) {
+            if (n)
+                kept[n++] = ':';
+            memcpy(kept + n, list, len);
+            n += len;
+        }
+        list += len;
+        list += strspn(list, " :");
+    }
+    kept[n] = 0;
+    if (n)
+        setenv("LD_PRELOAD", kept, 1);
+    else
+        unsetenv("LD_PRELOAD");
+    free(kept);
+}
+
+__attribute__((constructor)) static void loaded(void)
+{
+    if (gems_config_flag("GEMS_NO_INHERIT"))
+        leave_preload();
+}

@@ -1,0 +1,182 @@
+/* The decision: switches and scopes, the device, the family's plan, the table, the family's run. */
+#include "preload/route.h"
+#include "preload/config.h"
+#include "preload/log.h"
+#include "preload/opset.h"
+#include "preload/report.h"
+#include "preload/scope.h"
+#include "kernels/device/device.h"
+#include "kernels/family.h"
+#include "tune/layers.h"
+#include "tune/table.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <stdlib.h>
+
+/* The process's side of routing, filled by gems_route_start; what changes later is atomic or under `lock`. */
+static struct {
+    pthread_mutex_t lock; /* for changes: table, enabled, mode */
+    const gems_opset *allowed; /* what GEMS_ONLY and GEMS_EXCLUDE leave; NULL: all */
+    _Atomic(const gems_table *) table; /* NULL until the device is open */
+    char *user_json;                   /* gems_table_set */
+    atomic_bool enabled, opened, no_device, started;
+    atomic_int mode, scopes; /* scopes: threads' open GEMS_SCOPE_USE */
+} route = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+bool gems_route_notes_all(void)
+{
+    const gems_config *c = gems_config_get();
+    return c->report || c->check > 0 || gems_log_wants_calls();
+}
+
+static bool excluded(const gems_op *op)
+{
+    return route.allowed && !gems_opset_has(route.allowed, op->index);
+}
+
+/* The least work at which a call of this operator may be worth a look; INT64_MAX if none is. */
+static int64_t threshold(const gems_op *op)
+{
+    if (gems_route_notes_all())
+        return INT64_MIN;
+    if (!op->kernel || excluded(op) || route.mode == GEMS_ROUTE_OFF || route.no_device || (!route.enabled && !route.scopes))
+        return INT64_MAX;
+    if (route.mode == GEMS_ROUTE_ALL)
+        return INT64_MIN;
+    const gems_table *table = route.table;
+    return table ? gems_table_min_work(table, op) : gems_layers_min_work(op);
+}
+
+static void set_thresholds(void)
+{
+    if (!route.started)
+        return;
+    for (unsigned i = 0; i < gems_op_count; i++)
+        gems_shim_set_min_work(i, threshold(&gems_ops[i]));
+}
+
+void gems_route_start(void)
+{
+    const gems_config *c = gems_config_get();
+    route.allowed = gems_opset_allowed();
+    route.enabled = !c->disable;
+    route.mode = (int)c->route;
+    gems_report_start();
+    route.started = true;
+    set_thresholds();
+}
+
+/* Opens the device on the first call that may be worth it, and puts its tables in force. */
+static bool device_ready(void)
+{
+    if (route.opened)
+        return gems_device_open(); /* false after fork */
+    pthread_mutex_lock(&route.lock);
+    if (!route.opened) {
+        if (gems_device_open()) {
+            const gems_device_info *d = gems_device_get(GEMS_LANE_MAIN);
+            route.table = gems_layers_build(d->vendor, d->name, route.user_json);
+        } else {
+            route.no_device = true;
+        }
+        route.opened = true;
+        set_thresholds();
+    }
+    pthread_mutex_unlock(&route.lock);
+    return !route.no_device;
+}
+
+bool gems_route_allowed(const gems_op *op, const char **why)
+{
+    const gems_scope *scope = gems_scope_current();
+    if (scope && scope->kind == GEMS_SCOPE_OFF)
+        *why = "off for this thread";
+    else if (scope && scope->kind == GEMS_SCOPE_ONLY && !gems_opset_has(scope->only, op->index))
+        *why = "not among this thread's operators";
+    else if (!route.enabled && !(scope && scope->kind == GEMS_SCOPE_USE))
+        *why = "disabled";
+    else if (excluded(op))
+        *why = "excluded (GEMS_EXCLUDE, GEMS_ONLY)";
+    else if (route.mode == GEMS_ROUTE_OFF)
+        *why = "GEMS_ROUTE=off";
+    else if (route.no_device)
+        *why = gems_device_error();
+    else
+        return true;
+    return false;
+}
+
+gems_status gems_route(gems_call *call)
+{
+    const gems_op *op = call->op;
+    if (!device_ready())
+        return gems_decline(call, gems_device_error());
+    gems_status status = op->kernel->plan(call);
+    if (status != GEMS_OK)
+        return status;
+    call->rule = gems_table_lookup(route.table, op, call->dtype, &call->sizes);
+    if (route.mode == GEMS_ROUTE_ALL) {
+        if (call->rule && gems_rule_is_host(call->rule))
+            call->rule = NULL;
+    } else if (!call->rule) {
+        return gems_decline(call, "no rule of the table");
+    } else if (gems_rule_is_host(call->rule)) {
+        return gems_decline(call, "the table says host");
+    }
+    status = op->kernel->run(call);
+    if (status == GEMS_FAILED) {
+        gems_log("%s: %s; the host runs it", op->name, call->why ? call->why : "failed");
+        if (gems_config_get()->strict) {
+            gems_complain("%s: %s (GEMS_STRICT)", op->name, call->why ? call->why : "failed");
+            abort();
+        }
+    }
+    return status;
+}
+
+/* --- changes at run time, for the public API ----------------------------------------------------------------------- */
+
+void gems_route_enable(bool enabled)
+{
+    route.enabled = enabled;
+    set_thresholds();
+}
+
+void gems_route_scopes(int change)
+{
+    int before = atomic_fetch_add(&route.scopes, change);
+    if (!route.enabled && (before == 0 || before + change == 0))
+        set_thresholds();
+}
+
+void gems_route_set_mode(int mode)
+{
+    route.mode = mode;
+    set_thresholds();
+}
+
+bool gems_route_set_table(const char *json, char *error, size_t n)
+{
+    gems_table_error e;
+    if (json) { /* judged by itself first: a bad one changes nothing */
+        gems_table *probe = gems_table_compile("gems_table_set", json, NULL, &e);
+        if (!probe) {
+            if (error && n)
+                snprintf(error, n, "%s", e.text);
+            return false;
+        }
+        gems_table_free(probe);
+    }
+    pthread_mutex_lock(&route.lock);
+    free(route.user_json);
+    route.user_json = json ? strdup(json) : NULL;
+    const gems_device_info *d = route.opened && !route.no_device ? gems_device_get(GEMS_LANE_MAIN) : NULL;
+    if (d) /* the old one stays: other threads may be reading it */
+        route.table = gems_layers_build(d->vendor, d->name, route.user_json);
+    set_thresholds();
+    pthread_mutex_unlock(&route.lock);
+    return true;
+}
