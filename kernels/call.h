@@ -242,6 +242,9 @@ gems_status gems_fail(gems_call *call, const char *fmt, ...) __attribute__((form
 gems_tensor *gems_call_result(gems_call *call, unsigned i, gems_dtype dtype, int ndim, const int64_t *sizes,
                               const int64_t *strides);
 
+/* The host's default floating dtype (torch.get_default_dtype). Provided by the shim. */
+gems_dtype gems_host_default_dtype(void);
+
 /* Argument by name; a value of kind GEMS_NONE if the operator has no such parameter. For plan(): remember indices, not
  * names, on hot paths. */
 const gems_value *gems_call_arg(const gems_call *call, const char *name);

@@ -202,7 +202,7 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     gems_call *call = &f->call;
     const gems_op *op = call->op;
     const char *why = NULL;
-    bool above_autograd;
+    bool above_autograd = false;
     if (!op->kernel)
         why = "no kernel";
     else if (!gems_host.ready)
