@@ -68,6 +68,9 @@ static bool plain_tensors(const gems_call *call, bool allow_adinplace)
     return true;
 }
 
+/* The same call will come again, below autograd: nothing to note yet. */
+static const char autograd_first[] = "autograd first";
+
 /* Why this call must not be touched, judged from the thread's state; NULL if it may be. Before decoding. */
 static const char *foreign(const gems_op *op, enum gems_entry entry, uint64_t ks, bool *above_autograd)
 {
@@ -76,7 +79,7 @@ static const char *foreign(const gems_op *op, enum gems_entry entry, uint64_t ks
     if (entry == GEMS_ENTRY_AOTI)
         return gems_host.call_ready ? NULL : "tensors cannot be judged";
     if (entry == GEMS_ENTRY_REDISPATCH && ks != gems_host.plain)
-        return (ks & ~(gems_host.autograd | gems_host.adinplace)) == gems_host.plain ? "autograd first" : "not a plain call";
+        return (ks & ~(gems_host.autograd | gems_host.adinplace)) == gems_host.plain ? autograd_first : "not a plain call";
     if (!gems_host_thread_keys(&keys))
         return entry == GEMS_ENTRY_REDISPATCH ? NULL : "the thread's state cannot be judged";
     bool below = memcmp(&keys, &gems_host.below, sizeof keys) == 0;
@@ -91,7 +94,7 @@ static const char *foreign(const gems_op *op, enum gems_entry entry, uint64_t ks
         return NULL;
     if (keys.included == 0 && keys.excluded == 0) {
         if (!op->composite)
-            return "autograd first";
+            return autograd_first;
         *above_autograd = true;
         return NULL;
     }
@@ -212,7 +215,7 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     else
         why = foreign(op, f->entry, ks, &above_autograd);
     if (why) {
-        if (gems_route_notes_all())
+        if (gems_route_notes_all() && why != autograd_first)
             gems_report_passed(op, why, entry_names[f->entry]);
         return GEMS_ENTERED_HOST;
     }
