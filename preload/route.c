@@ -6,6 +6,7 @@
 #include "preload/report.h"
 #include "preload/scope.h"
 #include "kernels/device/device.h"
+#include "kernels/embedded.h"
 #include "kernels/family.h"
 #include "tune/layers.h"
 #include "tune/table.h"
@@ -16,11 +17,14 @@
 #include <string.h>
 #include <stdlib.h>
 
+#define CANDIDATES 16
+
 /* The process's side of routing, filled by gems_route_start; what changes later is atomic or under `lock`. */
 static struct {
     pthread_mutex_t lock; /* for changes: table, enabled, mode */
     const gems_opset *allowed; /* what GEMS_ONLY and GEMS_EXCLUDE leave; NULL: all */
     _Atomic(const gems_table *) table; /* NULL until the device is open */
+    gems_tables *candidates[CANDIDATES]; /* until then: the tables of all vendors */
     char *user_json;                   /* gems_table_set */
     atomic_bool enabled, opened, no_device, started;
     atomic_int mode, scopes; /* scopes: threads' open GEMS_SCOPE_USE */
@@ -47,7 +51,29 @@ static int64_t threshold(const gems_op *op)
     if (route.mode == GEMS_ROUTE_ALL)
         return INT64_MIN;
     const gems_table *table = route.table;
-    return table ? gems_table_min_work(table, op) : gems_layers_min_work(op);
+    if (table)
+        return gems_table_min_work(table, op);
+    /* Which vendor it will be is not known before OpenCL is opened, and that is only done for a call that may be worth
+     * it to one of them. */
+    int64_t least = INT64_MAX;
+    for (int i = 0; i < CANDIDATES && route.candidates[i]; i++) {
+        int64_t work = gems_table_min_work(gems_tables_top(route.candidates[i]), op);
+        least = work < least ? work : least;
+    }
+    return least;
+}
+
+static void find_candidates(void)
+{
+    int n = 0;
+    for (const gems_embedded_file *f = gems_embedded; f->name && n < CANDIDATES; f++) {
+        char vendor[64];
+        if (sscanf(f->name, "tune/%63[^.].json", vendor) != 1)
+            continue;
+        gems_tables *t = gems_tables_build(vendor, "", route.user_json, NULL);
+        if (t)
+            route.candidates[n++] = t;
+    }
 }
 
 static void set_thresholds(void)
@@ -65,6 +91,8 @@ void gems_route_start(void)
     route.enabled = !c->disable;
     route.mode = (int)c->route;
     gems_report_start();
+    if (!c->disable && route.mode == GEMS_ROUTE_TABLE)
+        find_candidates();
     route.started = true;
     set_thresholds();
 }
@@ -78,7 +106,8 @@ static bool device_ready(void)
     if (!route.opened) {
         if (gems_device_open()) {
             const gems_device_info *d = gems_device_get(GEMS_LANE_MAIN);
-            route.table = gems_layers_build(d->vendor, d->name, route.user_json);
+            gems_tables *tables = gems_tables_build(d->vendor, d->name, route.user_json, NULL);
+            route.table = tables ? gems_tables_top(tables) : NULL;
         } else {
             route.no_device = true;
         }
@@ -117,7 +146,8 @@ gems_status gems_route(gems_call *call)
     gems_status status = op->kernel->plan(call);
     if (status != GEMS_OK)
         return status;
-    call->rule = gems_table_lookup(route.table, op, call->dtype, &call->sizes);
+    const gems_table *table = route.table;
+    call->rule = table ? gems_table_lookup(table, op, call->dtype, &call->sizes) : NULL;
     if (route.mode == GEMS_ROUTE_ALL) {
         if (call->rule && gems_rule_is_host(call->rule))
             call->rule = NULL;
@@ -160,23 +190,26 @@ void gems_route_set_mode(int mode)
 
 bool gems_route_set_table(const char *json, char *error, size_t n)
 {
-    gems_table_error e;
-    if (json) { /* judged by itself first: a bad one changes nothing */
-        gems_table *probe = gems_table_compile("gems_table_set", json, NULL, &e);
-        if (!probe) {
-            if (error && n)
-                snprintf(error, n, "%s", e.text);
-            return false;
-        }
-        gems_table_free(probe);
-    }
+    bool ok = true;
+    char *copy = json ? strdup(json) : NULL;
     pthread_mutex_lock(&route.lock);
-    free(route.user_json);
-    route.user_json = json ? strdup(json) : NULL;
     const gems_device_info *d = route.opened && !route.no_device ? gems_device_get(GEMS_LANE_MAIN) : NULL;
-    if (d) /* the old one stays: other threads may be reading it */
-        route.table = gems_layers_build(d->vendor, d->name, route.user_json);
-    set_thresholds();
+    gems_table_error e = {""};
+    gems_tables *tables = gems_tables_build(d ? d->vendor : "generic", d ? d->name : "", copy, &e);
+    if (tables) {
+        free(route.user_json);
+        route.user_json = copy;
+        if (d) /* the old tables stay: other threads may be reading them */
+            route.table = gems_tables_top(tables);
+        else
+            find_candidates();
+        set_thresholds();
+    } else {
+        free(copy);
+        if (error && n)
+            snprintf(error, n, "%s", e.text);
+        ok = false;
+    }
     pthread_mutex_unlock(&route.lock);
-    return true;
+    return ok;
 }
