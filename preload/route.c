@@ -80,6 +80,8 @@ static void set_thresholds(void)
 {
     if (!route.started)
         return;
+    if (route.mode == GEMS_ROUTE_TABLE && (route.enabled || route.scopes) && !route.table && !route.candidates[0])
+        find_candidates();
     for (unsigned i = 0; i < gems_op_count; i++)
         gems_shim_set_min_work(i, threshold(&gems_ops[i]));
 }
@@ -91,8 +93,6 @@ void gems_route_start(void)
     route.enabled = !c->disable;
     route.mode = (int)c->route;
     gems_report_start();
-    if (!c->disable && route.mode == GEMS_ROUTE_TABLE)
-        find_candidates();
     route.started = true;
     set_thresholds();
 }

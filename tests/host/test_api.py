@@ -1,0 +1,137 @@
+"""The C API of preload/gems.h through ctypes, on real calls."""
+import threading
+
+import pytest
+import torch
+
+import gems
+
+
+def add_counts(fn):
+    """(routed, passed) of add.Tensor that fn causes."""
+    before = gems.counters("add.Tensor")
+    fn()
+    after = gems.counters("add.Tensor")
+    return after.routed - before.routed, after.passed - before.passed
+
+
+def add():
+    a = torch.arange(12.0).reshape(3, 4)
+    assert torch.equal(a + a, torch.arange(12.0).reshape(3, 4) * 2)
+
+
+def test_routed_by_default():
+    assert add_counts(add) == (1, 0)
+    assert gems.last_reason() == ""
+
+
+def test_version_vendor_device():
+    assert gems.lib.gems_version().decode().count(".") == 2
+    assert gems.lib.gems_vendor()
+    assert gems.lib.gems_device_name()
+
+
+def test_scope_off_is_for_this_thread_only():
+    with gems.off():
+        assert add_counts(add) == (0, 1)
+        assert "thread" in gems.last_reason()
+        other = []
+        t = threading.Thread(target=lambda: other.append(add_counts(add)))
+        t.start()
+        t.join()
+        assert other == [(1, 0)]
+    assert add_counts(add) == (1, 0)
+
+
+def test_scope_only():
+    with gems.scope(gems.ONLY, "mul.Tensor"):
+        assert add_counts(add)[0] == 0
+        with gems.scope(gems.ONLY, "add,mul*"):
+            assert add_counts(add) == (1, 0)
+    with pytest.raises(ValueError):
+        with gems.scope(gems.ONLY, "no_such_operator"):
+            pass
+
+
+def test_scopes_nest_sixteen_deep():
+    depth = 0
+    while gems.lib.gems_scope_push(gems.OFF, None) == 0:
+        depth += 1
+    assert depth == 16
+    for _ in range(depth):
+        assert gems.lib.gems_scope_pop() == 0
+    assert gems.lib.gems_scope_pop() == -1
+    assert gems.lib.gems_scope_push(99, None) == -1
+
+
+def test_disable_and_use():
+    try:
+        gems.lib.gems_disable()
+        assert add_counts(add)[0] == 0
+        with gems.scope(gems.USE):
+            assert add_counts(add) == (1, 0)
+        assert add_counts(add)[0] == 0
+    finally:
+        gems.lib.gems_enable()
+    assert add_counts(add) == (1, 0)
+
+
+def test_route_set():
+    try:
+        assert gems.lib.gems_route_set(b"off") == 0
+        assert add_counts(add)[0] == 0
+        assert gems.lib.gems_route_set(b"sideways") == -1
+    finally:
+        assert gems.lib.gems_route_set(b"all") == 0
+    assert add_counts(add) == (1, 0)
+
+
+def test_table_set_routes_what_it_names():
+    import ctypes
+
+    error = ctypes.create_string_buffer(300)
+    try:
+        assert gems.lib.gems_route_set(b"table") == 0
+        table = b'{"rules": [{"op": "add.Tensor", "host": true}]}'
+        assert gems.lib.gems_table_set(table, error, 300) == 0, error.value
+        assert add_counts(add)[0] == 0
+        table = b'{"rules": [{"op": "add.Tensor", "dtype": ["f32"], "where": {"numel": [10, 20]}}]}'
+        assert gems.lib.gems_table_set(table, error, 300) == 0, error.value
+        assert add_counts(add)[0] == 1
+        assert add_counts(lambda: torch.ones(30) + 1)[0] == 0
+        assert gems.lib.gems_table_set(b'{"rules": [{"op": "no_such"}]}', error, 300) == -1
+        assert b"no_such" in error.value
+        assert add_counts(add)[0] == 1, "a bad table changes nothing"
+    finally:
+        gems.lib.gems_table_set(None, None, 0)
+        gems.lib.gems_route_set(b"all")
+
+
+def test_operators():
+    names = list(gems.operators())
+    assert len(names) > 290 and len(set(names)) == len(names)
+    assert gems.lib.gems_operator_has_kernel(b"add.Tensor") == 1
+    assert gems.lib.gems_operator_has_kernel(b"_unique2") == 0
+    assert gems.lib.gems_operator_has_kernel(b"nothing") == -1
+    with pytest.raises(KeyError):
+        gems.counters("nothing")
+
+
+def test_many_threads():
+    """Calls from many threads at once: every result right, every call routed."""
+    xs = [torch.full((64, 64), float(i)) for i in range(8)]
+    wrong = []
+
+    def work(i):
+        for _ in range(200):
+            if not bool(((xs[i] + xs[i])[0, 0] == 2 * i).item()):
+                wrong.append(i)
+
+    before = gems.counters("add.Tensor")
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+    assert gems.counters("add.Tensor").routed - before.routed == 8 * 200
