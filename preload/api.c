@@ -40,7 +40,8 @@ int gems_disable(void)
 
 int gems_scope_push(int kind, const char *ops)
 {
-    if (scopes.depth == SCOPES || kind < GEMS_SCOPE_USE || kind > GEMS_SCOPE_ONLY || (kind == GEMS_SCOPE_ONLY) != (ops != NULL))
+    if (scopes.depth == SCOPES || kind < GEMS_SCOPE_USE || kind > GEMS_SCOPE_ONLY ||
+        (kind == GEMS_SCOPE_ONLY) != (ops != NULL))
         return -1;
     gems_scope *s = &scopes.stack[scopes.depth];
     s->kind = kind;
@@ -117,7 +118,8 @@ int gems_table_set(const char *json, char *error, size_t n)
 
 int gems_route_set(const char *mode)
 {
-    static const char *const names[] = {[GEMS_ROUTE_TABLE] = "table", [GEMS_ROUTE_ALL] = "all", [GEMS_ROUTE_OFF] = "off"};
+    static const char *const names[] = {
+        [GEMS_ROUTE_TABLE] = "table", [GEMS_ROUTE_ALL] = "all", [GEMS_ROUTE_OFF] = "off"};
     for (int i = 0; mode && i < 3; i++)
         if (strcmp(mode, names[i]) == 0) {
             gems_route_set_mode(i);

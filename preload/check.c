@@ -83,7 +83,7 @@ static double element(const gems_tensor *t, int64_t offset)
     case GEMS_F16:
         return half_value(*(const uint16_t *)p);
     case GEMS_BF16: {
-        uint32_t u = (uint32_t)*(const uint16_t *)p << 16;
+        uint32_t u = (uint32_t) * (const uint16_t *)p << 16;
         float f;
         memcpy(&f, &u, sizeof f);
         return (double)f;

@@ -4,8 +4,8 @@
 
 #include "kernels/call.h"
 
-/* Whether this call (planned) is one of the first N of its operator, dtype and shape class (dimensions rounded to powers
- * of two). Counts it. */
+/* Whether this call (planned) is one of the first N of its operator, dtype and shape class (dimensions rounded to
+ * powers of two). Counts it. */
 bool gems_check_wants(const gems_call *call);
 
 /* Compares result i: dtype, sizes, strides, values within the dtype's tolerance (NaN and infinities alike; integers and

@@ -29,9 +29,13 @@ GEMS_API int gems_disable(void);
  * GEMS_SCOPE_USE   route, also if the process is disabled
  * GEMS_SCOPE_OFF   leave all calls to the host
  * GEMS_SCOPE_ONLY  route only the operators named in `ops`
- * `ops`: names or patterns separated by commas ("add.Tensor,mul*,softmax"), NULL for USE and OFF. A name without overload
- * means all its overloads. Scopes nest, 16 deep; -1 if deeper, or if `ops` names an unknown operator. */
-enum gems_scope_kind { GEMS_SCOPE_USE = 1, GEMS_SCOPE_OFF = 2, GEMS_SCOPE_ONLY = 3 };
+ * `ops`: names or patterns separated by commas ("add.Tensor,mul*,softmax"), NULL for USE and OFF. A name without
+ * overload means all its overloads. Scopes nest, 16 deep; -1 if deeper, or if `ops` names an unknown operator. */
+enum gems_scope_kind {
+    GEMS_SCOPE_USE = 1,
+    GEMS_SCOPE_OFF = 2,
+    GEMS_SCOPE_ONLY = 3
+};
 GEMS_API int gems_scope_push(int kind, const char *ops);
 GEMS_API int gems_scope_pop(void);
 
@@ -44,8 +48,8 @@ GEMS_API const char *gems_operator(size_t i);
 /* 1 if this library has a kernel for the operator, 0 if the host always runs it, -1 if the name is unknown. */
 GEMS_API int gems_operator_has_kernel(const char *name);
 
-/* Calls of one operator so far (name NULL: of all): routed to the device, and looked at but left to the host. Calls that
- * the gate lets pass without a look are not counted. */
+/* Calls of one operator so far (name NULL: of all): routed to the device, and looked at but left to the host. Calls
+ * that the gate lets pass without a look are not counted. */
 struct gems_counters {
     uint64_t routed, passed, failed; /* failed: of passed, those where device or driver failed */
     uint64_t bytes_moved;            /* host to device and back */

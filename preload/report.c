@@ -26,7 +26,7 @@ struct counter {
     uint64_t other;
 };
 
-static struct counter *counters; /* one per operator */
+static struct counter *counters;                         /* one per operator */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* reasons */
 static __thread char last_reason[160];
 
@@ -119,7 +119,8 @@ static void log_call(const gems_call *call, gems_status status, const char *wher
     gems_log_call(t.s);
 }
 
-/* --- counting ------------------------------------------------------------------------------------------------------ */
+/* --- counting ------------------------------------------------------------------------------------------------------
+ */
 
 static void count_reason(struct counter *c, const char *why)
 {
@@ -201,7 +202,8 @@ const char *gems_report_last_reason(void)
     return last_reason;
 }
 
-/* --- the table at exit --------------------------------------------------------------------------------------------- */
+/* --- the table at exit ---------------------------------------------------------------------------------------------
+ */
 
 static void line(const char *text)
 {
@@ -225,13 +227,14 @@ static void print_report(void)
             order[n++] = i;
     qsort(order, n, sizeof *order, more_calls);
     char s[512];
-    snprintf(s, sizeof s, "%-36s %9s %9s %10s %10s  %s", "operator", "routed", "host", "time ms", "moved MB", "why host");
+    snprintf(s, sizeof s, "%-36s %9s %9s %10s %10s  %s", "operator", "routed", "host", "time ms", "moved MB",
+             "why host");
     line(s);
     for (unsigned k = 0; k < n; k++) {
         struct counter *c = &counters[order[k]];
         size_t used = (size_t)snprintf(s, sizeof s, "%-36s %9llu %9llu %10.2f %10.2f  ", gems_ops[order[k]].name,
-                                       (unsigned long long)c->routed, (unsigned long long)c->passed, 1e-6 * (double)c->ns,
-                                       1e-6 * (double)c->bytes);
+                                       (unsigned long long)c->routed, (unsigned long long)c->passed,
+                                       1e-6 * (double)c->ns, 1e-6 * (double)c->bytes);
         for (int i = 0; i < REASONS && c->reason[i].text && used < sizeof s; i++)
             used += (size_t)snprintf(s + used, sizeof s - used, "%s%s (%llu)", i ? ", " : "", c->reason[i].text,
                                      (unsigned long long)c->reason[i].count);

@@ -21,11 +21,11 @@
 
 /* The process's side of routing, filled by gems_route_start; what changes later is atomic or under `lock`. */
 static struct {
-    pthread_mutex_t lock; /* for changes: table, enabled, mode */
-    const gems_opset *allowed; /* what GEMS_ONLY and GEMS_EXCLUDE leave; NULL: all */
-    _Atomic(const gems_table *) table; /* NULL until the device is open */
+    pthread_mutex_t lock;                /* for changes: table, enabled, mode */
+    const gems_opset *allowed;           /* what GEMS_ONLY and GEMS_EXCLUDE leave; NULL: all */
+    _Atomic(const gems_table *) table;   /* NULL until the device is open */
     gems_tables *candidates[CANDIDATES]; /* until then: the tables of all vendors */
-    char *user_json;                   /* gems_table_set */
+    char *user_json;                     /* gems_table_set */
     atomic_bool enabled, opened, no_device, started;
     atomic_int mode, scopes; /* scopes: threads' open GEMS_SCOPE_USE */
 } route = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -46,7 +46,8 @@ static int64_t threshold(const gems_op *op)
 {
     if (gems_route_notes_all())
         return INT64_MIN;
-    if (!op->kernel || excluded(op) || route.mode == GEMS_ROUTE_OFF || route.no_device || (!route.enabled && !route.scopes))
+    if (!op->kernel || excluded(op) || route.mode == GEMS_ROUTE_OFF || route.no_device ||
+        (!route.enabled && !route.scopes))
         return INT64_MAX;
     if (route.mode == GEMS_ROUTE_ALL)
         return INT64_MIN;
@@ -167,7 +168,8 @@ gems_status gems_route(gems_call *call)
     return status;
 }
 
-/* --- changes at run time, for the public API ----------------------------------------------------------------------- */
+/* --- changes at run time, for the public API -----------------------------------------------------------------------
+ */
 
 void gems_route_enable(bool enabled)
 {

@@ -18,16 +18,6 @@
 
 #define IMPL_BYTES 192 /* of a TensorImpl that are searched; it has a few more */
 
-struct scalar { /* c10::Scalar */
-    int32_t tag;
-    int32_t pad[3];
-    union {
-        double d;
-        int64_t i;
-    };
-    int64_t pad2;
-} __attribute__((aligned(16)));
-
 struct sight { /* what the observed calls showed */
     uint64_t ks[8];
     struct host_keys keys[8];
@@ -170,7 +160,7 @@ static const char *calibrate(struct sight *s)
     host_tensor *z = make(0, NULL, GEMS_F64, h->cpu), *z2 = make(0, NULL, GEMS_F64, h->cpu);
     float *pa = NULL, *pb = NULL;
     void *result = NULL;
-    struct scalar alpha = {.tag = 1, .i = 3};
+    struct gems_abi_scalar alpha = {.tag = 1, .i = 3};
     why = "the host could not make tensors";
     if (!a || !b || !z || !z2 || h->api.get_data_ptr(a, (void **)&pa) || h->api.get_data_ptr(b, (void **)&pb))
         goto out;
@@ -179,7 +169,8 @@ static const char *calibrate(struct sight *s)
     typedef void *(*add_fn)(void *, const void *, const void *, const void *);
     typedef void *(*add_inplace_fn)(void *, const void *, const void *);
 
-    /* A functional add: its redispatch shows the plain key set; its value shows that scalars are laid out as we think. */
+    /* A functional add: its redispatch shows the plain key set; its value shows that scalars are laid out as we think.
+     */
     s->have_wrapped = true;
     ((add_fn)gems_slots[add_op].original[GEMS_ENTRY_CALL])(&result, a, b, &alpha);
     float *pr = NULL;
@@ -196,8 +187,8 @@ static const char *calibrate(struct sight *s)
     /* An in-place add: once above ADInplaceOrView, once below. */
     ((add_inplace_fn)gems_slots[add_inplace_op].original[GEMS_ENTRY_CALL])(a, b, &alpha);
     why = "a real add_ was not dispatched as expected";
-    if (pa[0] != 31.5f || s->n != 3 || s->ks[2] != h->plain ||
-        memcmp(&s->keys[2], &h->below, sizeof h->below) != 0 || (s->ks[1] & h->plain) != h->plain)
+    if (pa[0] != 31.5f || s->n != 3 || s->ks[2] != h->plain || memcmp(&s->keys[2], &h->below, sizeof h->below) != 0 ||
+        (s->ks[1] & h->plain) != h->plain)
         goto out;
     h->adinplace = s->ks[1] & ~h->plain;
     h->autograd = h->below.excluded & ~h->adinplace;
@@ -209,7 +200,7 @@ static const char *calibrate(struct sight *s)
     h->call_ready = find_keyset();
 
     if (add_scalar) {
-        struct scalar two = {.tag = 0, .d = 2.25}, unit = {.tag = 1, .i = 1};
+        struct gems_abi_scalar two = {.tag = 0, .f = 2.25}, unit = {.tag = 1, .i = 1};
         s->have_wrapped = false;
         add_scalar(&result, a, &two, &unit);
         if (s->have_wrapped)
@@ -252,8 +243,7 @@ void gems_host_calibrate(void)
     add_op = add->index;
     add_inplace_op = add_->index;
     /* The host wraps this one's number itself and then calls add.Tensor. */
-    *(void **)&add_scalar =
-        dlsym(gems_host.handle, "_ZN2at4_ops10add_Scalar4callERKNS_6TensorERKN3c106ScalarES8_");
+    *(void **)&add_scalar = dlsym(gems_host.handle, "_ZN2at4_ops10add_Scalar4callERKNS_6TensorERKN3c106ScalarES8_");
     pthread_t thread;
     if (pthread_create(&thread, NULL, calibration_thread, NULL) != 0) {
         gems_host.why = "no thread for calibration";

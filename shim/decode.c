@@ -4,7 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SCALAR_DOUBLE, SCALAR_INT, SCALAR_UINT, SCALAR_COMPLEX, SCALAR_BOOL }; /* tags of a c10::Scalar */
+enum {
+    SCALAR_DOUBLE,
+    SCALAR_INT,
+    SCALAR_UINT,
+    SCALAR_COMPLEX,
+    SCALAR_BOOL
+}; /* tags of a c10::Scalar */
 
 /* A SymInt below this is a tagged pointer to a symbolic expression. */
 #define SYMINT_MIN (-(INT64_C(1) << 62))
@@ -15,8 +21,8 @@ bool gems_decode_tensor(const void *t, gems_tensor *out)
     host_tensor *h = (host_tensor *)t;
     int64_t ndim, *sizes, *strides;
     int32_t code;
-    if (host_impl(t) == a->undefined || a->get_dim(h, &ndim) || a->get_sizes(h, &sizes) || a->get_strides(h, &strides) ||
-        a->get_dtype(h, &code))
+    if (host_impl(t) == a->undefined || a->get_dim(h, &ndim) || a->get_sizes(h, &sizes) ||
+        a->get_strides(h, &strides) || a->get_dtype(h, &code))
         return false;
     out->host = h;
     out->ndim = (int32_t)ndim;
@@ -35,9 +41,8 @@ static bool plain(const void *tensor, enum gems_entry entry)
      * call: the gate has looked at each tensor. */
     if (entry != GEMS_ENTRY_AOTI)
         return true;
-    return gems_host.call_ready &&
-           (host_keyset(tensor) & ~(gems_host.autograd | gems_host.adinplace)) ==
-               (gems_host.plain_tensor & ~(gems_host.autograd | gems_host.adinplace));
+    return gems_host.call_ready && (host_keyset(tensor) & ~(gems_host.autograd | gems_host.adinplace)) ==
+                                       (gems_host.plain_tensor & ~(gems_host.autograd | gems_host.adinplace));
 }
 
 static bool take_tensor(struct frame *f, const void *t, gems_value *v)

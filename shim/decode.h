@@ -10,7 +10,7 @@ struct frame {
     enum gems_entry entry;
     unsigned ntensors;
     gems_tensor tensors[GEMS_MAX_TENSORS];
-    gems_tensor *heap;                       /* a list too long for `tensors` */
+    gems_tensor *heap;                     /* a list too long for `tensors` */
     host_tensor *handle[GEMS_MAX_RESULTS]; /* results made by us, owned until they are given */
 };
 

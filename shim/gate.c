@@ -79,7 +79,8 @@ static const char *foreign(const gems_op *op, enum gems_entry entry, uint64_t ks
     if (entry == GEMS_ENTRY_AOTI)
         return gems_host.call_ready ? NULL : "tensors cannot be judged";
     if (entry == GEMS_ENTRY_REDISPATCH && ks != gems_host.plain)
-        return (ks & ~(gems_host.autograd | gems_host.adinplace)) == gems_host.plain ? autograd_first : "not a plain call";
+        return (ks & ~(gems_host.autograd | gems_host.adinplace)) == gems_host.plain ? autograd_first
+                                                                                     : "not a plain call";
     if (!gems_host_thread_keys(&keys))
         return entry == GEMS_ENTRY_REDISPATCH ? NULL : "the thread's state cannot be judged";
     bool below = memcmp(&keys, &gems_host.below, sizeof keys) == 0;
@@ -179,7 +180,7 @@ void gems_leave(unsigned op, enum gems_entry entry, void *ret, void **raw)
     const gems_op *o = &gems_ops[op];
     for (unsigned i = 0; i < k->nresults; i++) {
         gems_tensor host;
-        const void *t = o->form != GEMS_FUNCTIONAL  ? k->result[i].host
+        const void *t = o->form != GEMS_FUNCTIONAL ? k->result[i].host
                         : entry == GEMS_ENTRY_AOTI ? *((void ***)ret)[i]
                                                    : (void *)((void **)ret + (k->nresults - 1 - i));
         gems_tensor ours = k->result[i];

@@ -23,10 +23,10 @@ struct host_api {
     bool (*grad_enabled)(void);
     int32_t (*device_cpu)(void);
     int32_t (*device_meta)(void);
-    bool (*requires_grad)(const void *impl);                          /* c10::TensorImpl::requires_grad() const */
+    bool (*requires_grad)(const void *impl);                           /* c10::TensorImpl::requires_grad() const */
     void **(*fw_grad)(const void *impl, uint64_t level, const void *); /* c10::TensorImpl::_fw_grad */
-    int8_t (*default_dtype)(void);                                    /* c10::get_default_dtype_as_scalartype() */
-    void *undefined;                                                  /* c10::UndefinedTensorImpl::_singleton */
+    int8_t (*default_dtype)(void);                                     /* c10::get_default_dtype_as_scalartype() */
+    void *undefined;                                                   /* c10::UndefinedTensorImpl::_singleton */
 };
 
 /* Raw (relative to the default) included and excluded dispatch keys of a thread. */
@@ -36,25 +36,25 @@ struct host_keys {
 
 struct host {
     struct host_api api;
-    void *handle;       /* libtorch_cpu.so */
-    const char *path;   /* its path */
+    void *handle;                         /* libtorch_cpu.so */
+    const char *path;                     /* its path */
     int32_t dtype_code[GEMS_DTYPE_COUNT]; /* c10::ScalarType of each of our dtypes */
     gems_dtype dtype_of[64];              /* and back */
     int32_t cpu;
 
     /* Calibrated. */
-    bool ready;           /* redispatch can be judged */
-    bool call_ready;      /* so can call: key set offset and thread keys are known */
-    uint64_t plain;       /* key set of a redispatch to the dense CPU kernel after autograd */
-    uint64_t plain_tensor; /* key set of a plain tensor */
-    uint64_t autograd;    /* bits that autograd adds: excluded below it */
-    uint64_t adinplace;   /* the ADInplaceOrView bit */
+    bool ready;             /* redispatch can be judged */
+    bool call_ready;        /* so can call: key set offset and thread keys are known */
+    uint64_t plain;         /* key set of a redispatch to the dense CPU kernel after autograd */
+    uint64_t plain_tensor;  /* key set of a plain tensor */
+    uint64_t autograd;      /* bits that autograd adds: excluded below it */
+    uint64_t adinplace;     /* the ADInplaceOrView bit */
     struct host_keys below; /* thread state below autograd and ADInplaceOrView */
-    int keyset_offset;    /* of key_set_ in TensorImpl */
-    int wrapped_offset;   /* byte holding is_wrapped_number_ */
-    uint8_t wrapped_mask; /* its bit; 0: not found */
-    const char *why;      /* if not ready: the reason, in words */
-    unsigned missing;     /* interposed operators that this PyTorch does not export */
+    int keyset_offset;      /* of key_set_ in TensorImpl */
+    int wrapped_offset;     /* byte holding is_wrapped_number_ */
+    uint8_t wrapped_mask;   /* its bit; 0: not found */
+    const char *why;        /* if not ready: the reason, in words */
+    unsigned missing;       /* interposed operators that this PyTorch does not export */
     char missing_names[160];
 };
 
