@@ -35,7 +35,7 @@ $(B)/libgems_preload.so: $(OBJ) $(B)/gen/exports.map
 	  -o $@ $(OBJ) $(LIBS) $(if $(SAN),-Wl$(comma)-z$(comma)undefs,)
 comma := ,
 
-$(B)/gems: $(CMDSRC:%.c=$(B)/%.o)
+$(B)/gems: $(CMDSRC:%.c=$(B)/%.o) $(B)/preload/config.o $(B)/preload/log.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 

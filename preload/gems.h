@@ -66,6 +66,14 @@ GEMS_API int gems_table_set(const char *json, char *error, size_t n);
 /* "table", "all" or "off": GEMS_ROUTE, from now on. */
 GEMS_API int gems_route_set(const char *mode);
 
+/* What the library knows, as JSON text for programs (the `gems` command reads this). Free it with free(). `what`:
+ *   "operators"  every operator: names, family, kernel, whether it is allowed, the rules for it on the device in use
+ *   "devices"    the OpenCL devices found and the one in use; opens the device
+ *   "cache"      the folder of compiled kernels: entries, bytes, bound, whether it can be written
+ *   "symbols"    the interposed symbols, by operator
+ * NULL if `what` is none of these, or memory is out. */
+GEMS_API char *gems_describe(const char *what);
+
 #ifdef __cplusplus
 }
 #endif

@@ -36,7 +36,7 @@ static bool add_layer(gems_tables *tables, const char *name, const char *json, g
 static void add_or_complain(gems_tables *tables, const char *name, const char *json)
 {
     gems_table_error error;
-    if (!add_layer(tables, name, json, &error))
+    if (!add_layer(tables, name, json, &error) && !(error.other_vendor && !tables->device))
         gems_complain("table refused, the ones below it serve: %s", error.text);
 }
 
@@ -126,7 +126,7 @@ gems_tables *gems_tables_build(const char *vendor, const char *device, const cha
         add_embedded(tables);
         add_user_file(tables);
         add_environment(tables);
-        ok = !api || add_layer(tables, "gems_table_set", api, error);
+        ok = !api || add_layer(tables, "gems_table_set", api, error) || (error->other_vendor && !device);
     }
     if (ok)
         return tables;

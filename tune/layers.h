@@ -11,8 +11,10 @@
 
 typedef struct gems_tables gems_tables; /* the layers, to be freed together */
 
-/* Builds all layers for a device. `api`: JSON text of the last layer, or NULL; if that is refused: NULL and *error
- * (may be NULL). Otherwise NULL only if memory is out. Rules are looked up in gems_tables_top. */
+/* Builds all layers for a device. While the device is not known (NULL), rules for any device count, and a layer for
+ * another vendor is left out without a word: so it can be asked what each vendor's tables would route. `api`: JSON text
+ * of the last layer, or NULL; if that is refused: NULL and *error (may be NULL). Otherwise NULL only if memory is out.
+ * Rules are looked up in gems_tables_top. */
 gems_tables *gems_tables_build(const char *vendor, const char *device, const char *api, gems_table_error *error);
 /* The table to ask: never NULL. */
 const gems_table *gems_tables_top(const gems_tables *tables);

@@ -327,7 +327,7 @@ static bool read_rule(loader *l, json_t *value, json_t *defaults, gems_rule *rul
     MEMBER(l, "device", parts.device, read_string(l, parts.device, &device));
     MEMBER(l, "note", parts.note, read_string(l, parts.note, &note));
     MEMBER(l, "gain", parts.gain, json_is_number(parts.gain) || refuse(l, "\"gain\" is a number"));
-    *applies = !device || (l->device && strstr(l->device, device));
+    *applies = !device || !l->device || strstr(l->device, device);
     return true;
 }
 
@@ -357,11 +357,12 @@ static bool check_keys(loader *l, json_t *root)
 static bool check_vendor(loader *l, json_t *value)
 {
     const char *vendor = NULL;
-    MEMBER(l, "vendor", value,
-           read_string(l, value, &vendor) &&
-               (!l->vendor || strcmp(l->vendor, vendor) == 0 ||
-                refuse(l, "this table is for %.40s, the vendor in use is %.40s", vendor, l->vendor)));
-    return true;
+    MEMBER(l, "vendor", value, read_string(l, value, &vendor));
+    if (!vendor || !l->vendor || strcmp(l->vendor, vendor) == 0)
+        return true;
+    l->error->other_vendor = true;
+    enter_key(l, "vendor");
+    return refuse(l, "this table is for %.40s, the vendor in use is %.40s", vendor, l->vendor);
 }
 
 /* Defaults must make sense for some kernel; which ones a rule takes is decided rule by rule. */
@@ -430,6 +431,7 @@ bool gems_layer_load(gems_layer *layer, const char *name, const char *json, cons
                      gems_table_error *error)
 {
     *layer = (gems_layer){0};
+    error->other_vendor = false;
     loader l = {.name = name, .text = json, .vendor = vendor, .device = device, .layer = layer, .error = error};
     if (read_file(&l))
         return true;

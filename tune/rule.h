@@ -40,7 +40,7 @@ typedef struct gems_layer {
     size_t count;
 } gems_layer;
 
-/* Reads JSON text. `vendor`, `device`: what this process uses, or NULL (then a rule for a device never applies). False
+/* Reads JSON text. `vendor`, `device`: what this process uses, or NULL while not known. False
  * and *error if anything in it is not understood. */
 bool gems_layer_load(gems_layer *layer, const char *name, const char *json, const char *vendor, const char *device,
                      gems_table_error *error);

@@ -21,14 +21,15 @@ typedef struct gems_table gems_table; /* compiled, immutable */
 typedef struct gems_rule gems_rule;
 
 typedef struct gems_table_error {
-    char text[256]; /* file:line:column: reason */
+    char text[256];    /* file:line:column: reason */
+    bool other_vendor; /* all that is wrong is that it is for another vendor */
 } gems_table_error;
 
 /* Compiles JSON text (`name` is for messages and for the log: a path, or "GEMS_TUNE_JSON"). `below` is the layer asked
  * when no rule of this one matches (may be NULL); it must outlive the result. NULL and *error filled on failure. */
 gems_table *gems_table_compile(const char *name, const char *json, const gems_table *below, gems_table_error *error);
 /* The same for a given vendor and device: a text that names another "vendor" is refused, a rule that names a "device"
- * (part of its name) applies to such a device only. NULL: unknown; then rules for a device do not apply. */
+ * (part of its name) applies to such a device only. NULL: not known yet; then a rule for any device may apply. */
 gems_table *gems_table_compile_for(const char *name, const char *json, const char *vendor, const char *device,
                                    const gems_table *below, gems_table_error *error);
 /* Frees this layer alone. Rules that were looked up are gone with it. */

@@ -49,6 +49,16 @@ const char *gems_device_error(void); /* "" if nothing is wrong */
 /* Never NULL: while no device is open, one called "none". */
 const gems_device_info *gems_device_get(gems_lane lane);
 
+/* One OpenCL device that was found, also if it is not the one in use; for people (`gems doctor`). */
+typedef struct gems_device_seen {
+    const char *vendor, *platform, *name;
+    bool cpu, main, small; /* main, small: it serves that lane */
+} gems_device_seen;
+/* What gems_device_open found, their number; 0 before. */
+unsigned gems_device_list(const gems_device_seen **list);
+/* Folder of compiled kernels, or NULL if nothing is kept. */
+const char *gems_cache_dir(void);
+
 typedef struct gems_kernel gems_kernel;
 typedef struct gems_job gems_job;
 

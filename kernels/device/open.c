@@ -422,6 +422,33 @@ static void return_environment(char **before, char **lent)
     }
 }
 
+/* ---- what was found, for people ---- */
+
+static struct {
+    gems_device_seen list[MAX_CANDIDATES];
+    unsigned n;
+} seen;
+
+static void keep_list(const candidate *all, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        const gems_lane_state *main = device.lane[GEMS_LANE_MAIN], *small = device.lane[GEMS_LANE_SMALL];
+        seen.list[i] = (gems_device_seen){.vendor = all[i].vendor->name,
+                                          .platform = all[i].platform_name,
+                                          .name = all[i].name,
+                                          .cpu = class_of(all[i].type) == 2,
+                                          .main = main && main->device == all[i].id,
+                                          .small = small && small->device == all[i].id};
+    }
+    seen.n = n;
+}
+
+unsigned gems_device_list(const gems_device_seen **list)
+{
+    *list = seen.list;
+    return seen.n;
+}
+
 /* ---- opening ---- */
 
 static bool open_device(void)
@@ -441,7 +468,9 @@ static bool open_device(void)
         return false;
     }
     const candidate *main = choose(all, n);
-    return main && open_lanes(main, all, n);
+    bool ok = main && open_lanes(main, all, n);
+    keep_list(all, n);
+    return ok;
 }
 
 static bool open_once(void)

@@ -1,0 +1,44 @@
+/* The `gems` command: what its files share. It knows the library as any other program does, through gems.h. */
+#ifndef GEMS_CMD_H
+#define GEMS_CMD_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Subcommands: arguments after the subcommand's own name; the result is the exit status (2: bad usage). */
+int cmd_run(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
+int cmd_ops(int argc, char **argv);
+int cmd_cache(int argc, char **argv);
+int cmd_help(int argc, char **argv);
+
+/* ---- library.c ---- */
+
+/* Path of libgems_preload.so: beside the command, or in ../lib. NULL with a message on stderr if it is not there. */
+const char *cmd_library_path(void);
+/* A function of gems.h by name; NULL if the library cannot be loaded (said on stderr). */
+void *cmd_library_function(const char *name);
+/* gems_describe(what), parsed; NULL if the library cannot be loaded. Free with json_decref. */
+json_t *cmd_library_describe(const char *what);
+
+/* ---- elf.c ---- */
+
+typedef struct cmd_elf {
+    size_t exported; /* of the symbols asked for: defined in the dynamic symbol table */
+    size_t reached;  /* of them: also called by the file itself through a relocation, so that a preload catches it */
+    bool symbolic;   /* linked with -Bsymbolic */
+} cmd_elf;
+
+/* Looks for `symbols` (n of them) in a shared library. found[i] (may be NULL): whether the i-th is exported. False if
+ * the file is not a 64-bit ELF shared library; *why says so. */
+bool cmd_elf_read(const char *path, const char *const *symbols, size_t n, bool *found, cmd_elf *out, const char **why);
+
+/* ---- python.c ---- */
+
+/* Runs a program with a script as `-c` and up to one argument; LD_PRELOAD is `preload` (NULL: left out). Its standard
+ * output, to be freed; NULL if it could not be run. *status: as from waitpid. Its stderr is dropped. */
+char *cmd_python(const char *python, const char *script, const char *argument, const char *preload, int *status);
+
+#endif

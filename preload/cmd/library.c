@@ -1,0 +1,55 @@
+#include "preload/cmd/cmd.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define NAME "libgems_preload.so"
+
+const char *cmd_library_path(void)
+{
+    static char path[PATH_MAX];
+    if (*path)
+        return path;
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n > 0) {
+        self[n] = 0;
+        *strrchr(self, '/') = 0;
+        static const char *const places[] = {"", "/../lib"};
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+            char candidate[PATH_MAX + 32];
+            snprintf(candidate, sizeof candidate, "%s%s/" NAME, self, places[i]);
+            if (access(candidate, R_OK) == 0 && realpath(candidate, path))
+                return path;
+        }
+        fprintf(stderr, "gems: " NAME " is neither in %s nor in %s/../lib\n", self, self);
+    }
+    *path = 0;
+    return NULL;
+}
+
+void *cmd_library_function(const char *name)
+{
+    const char *path = cmd_library_path();
+    void *library = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    void *function = library ? dlsym(library, name) : NULL;
+    if (path && !function)
+        fprintf(stderr, "gems: %s\n", dlerror());
+    return function;
+}
+
+json_t *cmd_library_describe(const char *what)
+{
+    void *function = cmd_library_function("gems_describe");
+    if (!function)
+        return NULL;
+    char *(*describe)(const char *) = (char *(*)(const char *))function;
+    char *text = describe(what);
+    json_t *root = text ? json_loads(text, 0, NULL) : NULL;
+    free(text);
+    return root;
+}

@@ -1,0 +1,66 @@
+/* gems ops: the operators, whether they have a kernel, and where they are routed on this machine. */
+#include "preload/cmd/cmd.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+static bool is_wanted(const json_t *op, const char *pattern)
+{
+    return !pattern || fnmatch(pattern, text_of(op, "name"), 0) == 0 ||
+           fnmatch(pattern, text_of(op, "operator"), 0) == 0;
+}
+
+static void print_op(const json_t *op)
+{
+    json_t *rules = json_object_get(op, "rules"), *rule;
+    const char *where = !*text_of(op, "kernel")                         ? "host (no kernel)"
+                        : !json_is_true(json_object_get(op, "allowed")) ? "host (excluded)"
+                        : json_array_size(rules) == 0                   ? "host (no rule)"
+                                                                        : "";
+    printf("%-40s %-12s %-36s %s\n", text_of(op, "name"), text_of(op, "kernel"), text_of(op, "dtypes"), where);
+    size_t i;
+    if (!*where)
+        json_array_foreach(rules, i, rule) printf("    %s\n", json_string_value(rule));
+}
+
+int cmd_ops(int argc, char **argv)
+{
+    bool as_json = false;
+    const char *pattern = NULL;
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0)
+            as_json = true;
+        else if (argv[i][0] != '-' && !pattern)
+            pattern = argv[i];
+        else
+            return fputs("usage: gems ops [--json] [pattern]\n", stderr), 2;
+    }
+    json_t *all = cmd_library_describe("operators"), *wanted = json_array(), *op;
+    if (!all)
+        return 1;
+    size_t i, kernels = 0;
+    json_array_foreach(all, i, op) if (is_wanted(op, pattern))
+    {
+        json_array_append(wanted, op);
+        kernels += *text_of(op, "kernel") != 0;
+    }
+    if (as_json) {
+        json_dumpf(wanted, stdout, JSON_INDENT(1));
+        putchar('\n');
+    } else {
+        printf("%-40s %-12s %-36s %s\n", "operator", "kernel", "dtypes", "routed");
+        json_array_foreach(wanted, i, op) print_op(op);
+        printf("%zu operators, %zu with a kernel\n", json_array_size(wanted), kernels);
+    }
+    int status = json_array_size(wanted) ? 0 : 1;
+    json_decref(wanted);
+    json_decref(all);
+    return status;
+}

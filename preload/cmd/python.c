@@ -1,0 +1,67 @@
+#include "preload/cmd/cmd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* The child's side: never returns. */
+static void become(const char *python, const char *script, const char *argument, const char *preload, int out)
+{
+    int null = open("/dev/null", O_RDWR);
+    dup2(null, STDIN_FILENO);
+    dup2(null, STDERR_FILENO);
+    dup2(out, STDOUT_FILENO);
+    if (preload)
+        setenv("LD_PRELOAD", preload, 1);
+    else
+        unsetenv("LD_PRELOAD");
+    execlp(python, python, "-c", script, argument, (char *)NULL);
+    _exit(127);
+}
+
+static char *read_all(int fd)
+{
+    char *text = NULL;
+    size_t used = 0, room = 0;
+    for (;;) {
+        if (room - used < 2) {
+            char *more = realloc(text, room = room ? 2 * room : 4096);
+            if (!more)
+                break;
+            text = more;
+        }
+        ssize_t n = read(fd, text + used, room - used - 1);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        used += (size_t)n;
+    }
+    if (text)
+        text[used] = 0;
+    return text;
+}
+
+char *cmd_python(const char *python, const char *script, const char *argument, const char *preload, int *status)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return NULL;
+    pid_t child = fork();
+    if (child == 0)
+        become(python, script, argument, preload, ends[1]);
+    close(ends[1]);
+    char *text = child > 0 ? read_all(ends[0]) : NULL;
+    close(ends[0]);
+    if (child > 0)
+        while (waitpid(child, status, 0) < 0 && errno == EINTR)
+            ;
+    if (text && WIFEXITED(*status) && WEXITSTATUS(*status) == 127 && !*text) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}

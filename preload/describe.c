@@ -1,0 +1,161 @@
+/* gems_describe: what the library knows, as JSON. Read by the `gems` command; nothing here is on a path of calls. */
+#include "preload/gems.h"
+#include "preload/config.h"
+#include "preload/opset.h"
+#include "kernels/device/device.h"
+#include "kernels/family.h"
+#include "shim/thunk.h"
+#include "tune/layers.h"
+
+#include <dirent.h>
+#include <jansson.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void put(json_t *object, const char *key, const char *text)
+{
+    json_object_set_new(object, key, text ? json_string(text) : json_null());
+}
+
+/* ---- devices ---- */
+
+static json_t *describe_lane(gems_lane lane)
+{
+    const gems_device_info *d = gems_device_get(lane);
+    json_t *object = json_object();
+    put(object, "vendor", d->vendor);
+    put(object, "platform", d->platform);
+    put(object, "name", d->name);
+    put(object, "driver", d->driver);
+    put(object, "memory", d->unified ? "unified" : "staged");
+    json_object_set_new(object, "f64", json_boolean(d->f64));
+    json_object_set_new(object, "compute_units", json_integer(d->compute_units));
+    json_object_set_new(object, "memory_bytes", json_integer((json_int_t)d->memory_bytes));
+    return object;
+}
+
+static json_t *describe_devices(void)
+{
+    bool open = gems_device_open();
+    json_t *root = json_object(), *list = json_array();
+    put(root, "error", open ? NULL : gems_device_error());
+    json_object_set_new(root, "main", open ? describe_lane(GEMS_LANE_MAIN) : json_null());
+    json_object_set_new(root, "small", open ? describe_lane(GEMS_LANE_SMALL) : json_null());
+    const gems_device_seen *seen;
+    unsigned n = gems_device_list(&seen);
+    for (unsigned i = 0; i < n; i++) {
+        json_t *object = json_object();
+        put(object, "vendor", seen[i].vendor);
+        put(object, "platform", seen[i].platform);
+        put(object, "name", seen[i].name);
+        put(object, "kind", seen[i].cpu ? "cpu" : "gpu");
+        json_object_set_new(object, "main", json_boolean(seen[i].main));
+        json_object_set_new(object, "small", json_boolean(seen[i].small));
+        json_array_append_new(list, object);
+    }
+    json_object_set_new(root, "devices", list);
+    return root;
+}
+
+/* ---- operators ---- */
+
+static json_t *describe_rules(const gems_table *table, const gems_op *op)
+{
+    json_t *list = json_array();
+    const gems_rule *const *rules;
+    unsigned n = op->kernel ? gems_table_rules(table, op, &rules) : 0;
+    for (unsigned i = 0; i < n; i++) {
+        char text[400];
+        gems_rule_describe(rules[i], text, sizeof text);
+        json_array_append_new(list, json_string(text));
+    }
+    return list;
+}
+
+static json_t *describe_operators(void)
+{
+    const gems_opset *allowed = gems_opset_allowed();
+    const gems_device_info *d = gems_device_open() ? gems_device_get(GEMS_LANE_MAIN) : NULL;
+    gems_tables *tables = d ? gems_tables_build(d->vendor, d->name, NULL, NULL) : NULL;
+    json_t *root = json_array();
+    for (unsigned i = 0; i < gems_op_count; i++) {
+        const gems_op *op = &gems_ops[i];
+        json_t *object = json_object();
+        put(object, "name", op->name);
+        put(object, "operator", op->base);
+        put(object, "overload", op->overload);
+        put(object, "schema", op->schema);
+        put(object, "family", op->family);
+        put(object, "kernel", op->kernel ? op->kernel->name : NULL);
+        put(object, "dtypes", gems_op_attr(op, "dtypes"));
+        json_object_set_new(object, "allowed", json_boolean(!allowed || gems_opset_has(allowed, i)));
+        json_object_set_new(object, "rules", describe_rules(tables ? gems_tables_top(tables) : NULL, op));
+        json_array_append_new(root, object);
+    }
+    gems_tables_free(tables);
+    return root;
+}
+
+/* ---- cache ---- */
+
+static json_t *describe_cache(void)
+{
+    const char *dir = gems_cache_dir();
+    json_t *root = json_object();
+    json_int_t entries = 0, bytes = 0;
+    DIR *d = dir ? opendir(dir) : NULL;
+    for (struct dirent *e; d && (e = readdir(d));) {
+        struct stat st;
+        size_t n = strlen(e->d_name);
+        if (n < 5 || strcmp(e->d_name + n - 4, ".bin") != 0 || fstatat(dirfd(d), e->d_name, &st, 0) != 0)
+            continue;
+        entries++;
+        bytes += st.st_size;
+    }
+    if (d)
+        closedir(d);
+    put(root, "folder", dir);
+    json_object_set_new(root, "entries", json_integer(entries));
+    json_object_set_new(root, "bytes", json_integer(bytes));
+    json_object_set_new(root, "limit_mb", json_integer(gems_config_get()->cache_mb));
+    json_object_set_new(root, "writable", json_boolean(dir && access(dir, W_OK | X_OK) == 0));
+    return root;
+}
+
+/* ---- symbols ---- */
+
+static json_t *describe_symbols(void)
+{
+    json_t *root = json_object();
+    for (unsigned i = 0; i < gems_op_count; i++) {
+        json_t *list = json_array();
+        for (int entry = 0; entry < GEMS_ENTRY_COUNT; entry++)
+            if (gems_symbols[i][entry])
+                json_array_append_new(list, json_string(gems_symbols[i][entry]));
+        json_object_set_new(root, gems_ops[i].name, list);
+    }
+    return root;
+}
+
+char *gems_describe(const char *what)
+{
+    static const struct {
+        const char *what;
+        json_t *(*describe)(void);
+    } topics[] = {
+        {"operators", describe_operators},
+        {"devices", describe_devices},
+        {"cache", describe_cache},
+        {"symbols", describe_symbols},
+    };
+    for (size_t i = 0; what && i < sizeof topics / sizeof *topics; i++) {
+        if (strcmp(what, topics[i].what) != 0)
+            continue;
+        json_t *root = topics[i].describe();
+        char *text = json_dumps(root, JSON_COMPACT);
+        json_decref(root);
+        return text;
+    }
+    return NULL;
+}
