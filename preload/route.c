@@ -71,7 +71,7 @@ static void find_candidates(void)
         char vendor[64];
         if (sscanf(f->name, "tune/%63[^.].json", vendor) != 1)
             continue;
-        gems_tables *t = gems_tables_build(vendor, "", route.user_json, NULL);
+        gems_tables *t = gems_tables_build(vendor, NULL, route.user_json, NULL);
         if (t)
             route.candidates[n++] = t;
     }
@@ -197,7 +197,7 @@ bool gems_route_set_table(const char *json, char *error, size_t n)
     pthread_mutex_lock(&route.lock);
     const gems_device_info *d = route.opened && !route.no_device ? gems_device_get(GEMS_LANE_MAIN) : NULL;
     gems_table_error e = {""};
-    gems_tables *tables = gems_tables_build(d ? d->vendor : "generic", d ? d->name : "", copy, &e);
+    gems_tables *tables = gems_tables_build(d ? d->vendor : "generic", d ? d->name : NULL, copy, &e);
     if (tables) {
         free(route.user_json);
         route.user_json = copy;
