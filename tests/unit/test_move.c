@@ -1,0 +1,273 @@
+/* kernels/copy/move.h against plain loops: random blocks, strides, offsets and element sizes on both lanes. Gaps
+ * between the destination's elements must keep their bytes. Also the layout rules that need no device. */
+#include <criterion/criterion.h>
+
+#include "kernels/copy/move.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    ROUNDS = 300,
+    BUFFER = 1 << 16
+};
+
+static const gems_op op = {
+    .name = "test", .base = "test", .overload = "", .strukt = "test", .schema = "", .family = ""};
+static unsigned seed = 7;
+
+static int64_t any(int64_t low, int64_t high)
+{
+    seed = seed * 1664525u + 1013904223u;
+    return low + (int64_t)(seed >> 8) % (high - low + 1);
+}
+
+static void fill_any(uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = (uint8_t)any(0, 255);
+}
+
+/* A tensor over `memory` with its dimensions in random order and sometimes gaps. */
+static gems_tensor tensor_of(void *memory, int ndim, const int64_t *sizes, int64_t *strides, gems_dtype dtype)
+{
+    int order[8];
+    for (int d = 0; d < ndim; d++)
+        order[d] = d;
+    for (int d = ndim - 1; d > 0 && any(0, 1); d--) {
+        int k = (int)any(0, d), x = order[d];
+        order[d] = order[k];
+        order[k] = x;
+    }
+    int64_t step = any(0, 3) == 0 ? 2 : 1;
+    gems_tensor t = {.data = memory, .sizes = sizes, .strides = strides, .ndim = ndim, .numel = 1, .dtype = dtype};
+    for (int k = ndim - 1; k >= 0; k--) {
+        int d = order[k];
+        strides[d] = step;
+        step = step * sizes[d] + (any(0, 3) == 0 ? any(0, 4) : 0);
+        t.numel *= sizes[d];
+    }
+    return t;
+}
+
+static const gems_dtype dtypes[] = {GEMS_U8, GEMS_F16, GEMS_F32, GEMS_I64};
+
+static gems_job *begin(gems_call *call)
+{
+    return gems_job_begin(call, any(0, 1) ? GEMS_LANE_MAIN : GEMS_LANE_SMALL);
+}
+
+static uint8_t *source, *wanted, *got;
+
+static void setup(void)
+{
+    source = aligned_alloc(64, BUFFER);
+    wanted = aligned_alloc(64, BUFFER);
+    got = aligned_alloc(64, BUFFER);
+    fill_any(source, BUFFER);
+}
+
+static void start_round(void)
+{
+    fill_any(wanted, BUFFER);
+    memcpy(got, wanted, BUFFER);
+}
+
+TestSuite(move, .init = setup);
+
+/* One block; `pick_dim` is the dimension that an index selects along, or -1. */
+static void round_of_move(int pick_dim, bool full_index)
+{
+    gems_call call = {.op = &op};
+    int64_t sizes[8], from_sizes[8], to_strides[8], from_strides[8], index_strides[8];
+    const int ndim = (int)any(pick_dim < 0 ? 1 : pick_dim + 1, 5);
+    for (int d = 0; d < ndim; d++)
+        from_sizes[d] = sizes[d] = any(1, any(0, 4) == 0 ? 40 : 6) % (ndim > 3 ? 7 : 41) + (ndim > 3);
+    for (int d = 0; d < ndim; d++)
+        from_sizes[d] = sizes[d] = sizes[d] ? sizes[d] : 1;
+    if (pick_dim >= 0)
+        from_sizes[pick_dim] = any(1, 9);
+    const gems_dtype dtype = dtypes[any(0, 3)];
+    const int size = gems_dtypes[dtype].size;
+    start_round();
+    gems_tensor to = tensor_of(got + size * any(0, 3), ndim, sizes, to_strides, dtype);
+    gems_tensor from = tensor_of(source + size * any(0, 3), ndim, from_sizes, from_strides, dtype);
+    if (gems_tensor_span(&to) * size > BUFFER - 64 || gems_tensor_span(&from) * size > BUFFER - 64)
+        return;
+
+    gems_move move = {.to = &to, .from = &from};
+    int64_t *index_memory = NULL;
+    int64_t index_sizes[8];
+    gems_tensor index;
+    if (pick_dim >= 0) {
+        index_memory = malloc(BUFFER * sizeof *index_memory);
+        for (int i = 0; i < BUFFER; i++)
+            index_memory[i] = any(0, from_sizes[pick_dim] - 1);
+        for (int d = 0; d < ndim; d++)
+            index_sizes[d] = full_index || d == pick_dim ? sizes[d] : 1;
+        index = tensor_of(index_memory, ndim, index_sizes, index_strides, GEMS_I64);
+        cr_assert(gems_index_check(&index, from_sizes[pick_dim]));
+        move.index = &index;
+        move.axis = from_strides[pick_dim];
+        move.limit = from_sizes[pick_dim];
+    }
+    bool flip[8];
+    for (int d = 0; d < ndim; d++) {
+        flip[d] = d != pick_dim && any(0, 4) == 0;
+        move.src_at += flip[d] ? (sizes[d] - 1) * from_strides[d] : 0;
+        int64_t src = flip[d] ? -from_strides[d] : from_strides[d];
+        int64_t pick = pick_dim >= 0 && index_sizes[d] > 1 ? index_strides[d] : 0;
+        gems_move_add(&move, sizes[d], to_strides[d], d == pick_dim ? 0 : src, pick);
+    }
+
+    uint8_t *base = wanted + ((uint8_t *)to.data - got);
+    for (int64_t i = 0; i < to.numel; i++) {
+        int64_t rest = i, a = 0, b = 0, p = 0;
+        for (int d = ndim - 1; d >= 0; d--) {
+            int64_t c = rest % sizes[d];
+            rest /= sizes[d];
+            a += c * to_strides[d];
+            if (pick_dim >= 0 && index_sizes[d] > 1)
+                p += c * index_strides[d];
+            if (d != pick_dim)
+                b += (flip[d] ? sizes[d] - 1 - c : c) * from_strides[d];
+        }
+        if (pick_dim >= 0)
+            b += index_memory[p] * from_strides[pick_dim];
+        memcpy(base + a * size, (uint8_t *)from.data + b * size, (size_t)size);
+    }
+    gems_job *job = begin(&call);
+    gems_move_launch(job, &move);
+    cr_assert_eq(gems_job_end(job), GEMS_OK, "%s", call.why);
+    cr_assert_arr_eq(got, wanted, BUFFER);
+    free(index_memory);
+}
+
+Test(move, strided)
+{
+    for (int i = 0; i < ROUNDS; i++)
+        round_of_move(-1, false);
+}
+
+Test(move, by_index)
+{
+    for (int i = 0; i < ROUNDS; i++)
+        round_of_move((int)any(0, 3), any(0, 1));
+}
+
+Test(move, fill)
+{
+    for (int i = 0; i < ROUNDS; i++) {
+        gems_call call = {.op = &op};
+        int64_t sizes[8], strides[8];
+        const int ndim = (int)any(0, 4);
+        for (int d = 0; d < ndim; d++)
+            sizes[d] = any(1, 9);
+        const gems_dtype dtype = dtypes[any(0, 3)];
+        const size_t size = gems_dtypes[dtype].size;
+        const uint64_t bits = 0x0123456789abcdefu;
+        start_round();
+        gems_tensor to = tensor_of(got + size * (size_t)any(0, 3), ndim, sizes, strides, dtype);
+        uint8_t *base = wanted + ((uint8_t *)to.data - got);
+        for (int64_t k = 0; k < to.numel; k++) {
+            int64_t rest = k, a = 0;
+            for (int d = ndim - 1; d >= 0; d--) {
+                a += rest % sizes[d] * strides[d];
+                rest /= sizes[d];
+            }
+            memcpy(base + a * (int64_t)size, &bits, size);
+        }
+        gems_job *job = begin(&call);
+        gems_fill_launch(job, &to, bits);
+        cr_assert_eq(gems_job_end(job), GEMS_OK, "%s", call.why);
+        cr_assert_arr_eq(got, wanted, BUFFER);
+    }
+}
+
+Test(move, triangle)
+{
+    for (int i = 0; i < ROUNDS; i++) {
+        gems_call call = {.op = &op};
+        int64_t sizes[8], to_strides[8], from_strides[8];
+        const int ndim = (int)any(2, 4);
+        for (int d = 0; d < ndim; d++)
+            sizes[d] = any(1, 12);
+        const gems_dtype dtype = dtypes[any(0, 3)];
+        const size_t size = gems_dtypes[dtype].size;
+        const int64_t diagonal = any(-14, 14);
+        const bool upper = any(0, 1), in_place = any(0, 2) == 0;
+        start_round();
+        gems_tensor to = tensor_of(got + size * (size_t)any(0, 3), ndim, sizes, to_strides, dtype);
+        gems_tensor from = tensor_of(source + size * (size_t)any(0, 3), ndim, sizes, from_strides, dtype);
+        if (in_place)
+            from = to;
+        uint8_t *base = wanted + ((uint8_t *)to.data - got);
+        for (int64_t k = 0; k < to.numel; k++) {
+            int64_t rest = k, a = 0, b = 0;
+            for (int d = ndim - 1; d >= 0; d--) {
+                a += rest % sizes[d] * to.strides[d];
+                b += rest % sizes[d] * from.strides[d];
+                rest /= sizes[d];
+            }
+            int64_t c = k % sizes[ndim - 1], r = k / sizes[ndim - 1] % sizes[ndim - 2];
+            bool keep = upper ? c - r >= diagonal : c - r <= diagonal;
+            if (!keep)
+                memset(base + a * (int64_t)size, 0, size);
+            else if (!in_place)
+                memcpy(base + a * (int64_t)size, (uint8_t *)from.data + b * (int64_t)size, size);
+        }
+        gems_job *job = begin(&call);
+        gems_tri_launch(job, &to, &from, diagonal, upper);
+        cr_assert_eq(gems_job_end(job), GEMS_OK, "%s", call.why);
+        cr_assert_arr_eq(got, wanted, BUFFER);
+    }
+}
+
+Test(layout, indices_are_checked)
+{
+    int64_t wide[6] = {0, 5, 2, 3, 4, 1};
+    int32_t narrow[4] = {0, 3, -1, 2};
+    int64_t sizes[2] = {2, 3}, strides[2] = {3, 1};
+    gems_tensor t = {.data = wide, .sizes = sizes, .strides = strides, .ndim = 2, .numel = 6, .dtype = GEMS_I64};
+    cr_assert(gems_index_check(&t, 6));
+    cr_assert_not(gems_index_check(&t, 5));
+    wide[4] = -1;
+    cr_assert_not(gems_index_check(&t, 6));
+    int64_t n = 2, step = 2;
+    gems_tensor u = {.data = narrow, .sizes = &n, .strides = &step, .ndim = 1, .numel = 2, .dtype = GEMS_I32};
+    cr_assert_not(gems_index_check(&u, 4)); /* 0, -1 */
+    u.data = narrow + 1;
+    cr_assert(gems_index_check(&u, 4)); /* 3, 2 */
+}
+
+Test(layout, overlap)
+{
+    int64_t sizes[2] = {3, 4};
+    int64_t cases[][2] = {{4, 1}, {1, 3}, {8, 2}, {0, 1}, {1, 1}, {2, 1}, {4, 0}};
+    bool overlaps[] = {false, false, false, true, true, true, true};
+    for (int i = 0; i < 7; i++) {
+        gems_tensor t = {.sizes = sizes, .strides = cases[i], .ndim = 2, .numel = 12, .dtype = GEMS_F32};
+        cr_assert_eq(gems_move_overlaps_itself(&t), overlaps[i], "case %d", i);
+    }
+}
+
+Test(layout, scalar_bits)
+{
+    static const struct {
+        double value;
+        gems_dtype dtype;
+        uint64_t bits;
+    } cases[] = {{1.0, GEMS_F32, 0x3f800000},     {1.0, GEMS_F16, 0x3c00},        {65504.0, GEMS_F16, 0x7bff},
+                 {0x1p-24, GEMS_F16, 1},          {-0.0, GEMS_F16, 0x8000},       {1.00390625, GEMS_BF16, 0x3f80},
+                 {1.01171875, GEMS_BF16, 0x3f82}, {-2.7, GEMS_I32, (uint64_t)-2}, {0.5, GEMS_BOOL, 1}};
+    uint64_t bits;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        gems_value v = {.kind = GEMS_SCALAR_FLOAT, .f = cases[i].value};
+        cr_assert(gems_fill_bits(&v, cases[i].dtype, &bits));
+        cr_assert_eq(bits, cases[i].bits, "case %zu: %lx", i, (unsigned long)bits);
+    }
+    gems_value large = {.kind = GEMS_SCALAR_FLOAT, .f = 1e6}, wide = {.kind = GEMS_SCALAR_INT, .i = 200};
+    cr_assert_not(gems_fill_bits(&large, GEMS_F16, &bits));
+    cr_assert_not(gems_fill_bits(&wide, GEMS_I8, &bits));
+    cr_assert(gems_fill_bits(&wide, GEMS_U8, &bits));
+}
