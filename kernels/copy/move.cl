@@ -9,7 +9,7 @@
  * neighbouring work-items take neighbouring words. Bytes moved: each source and destination word once (tri reads only
  * what it keeps). */
 
-#ifdef GEMS_CPU
+#if GEMS_CPU
 typedef long at; /* offsets and counts */
 #else
 typedef WIDE at; /* int where all offsets fit */
@@ -43,7 +43,7 @@ __kernel void move(__global DST_T *restrict dst, const __global SRC_T *restrict 
 #endif
                    const struct block b)
 {
-#ifdef GEMS_CPU
+#if GEMS_CPU
     long i = get_global_id(0) * b.run;
     long end = min(i + b.run, b.total);
     long c[RANK];
@@ -117,7 +117,7 @@ __kernel void move(__global DST_T *restrict dst, const __global SRC_T *restrict 
 #ifdef FILL_KERNEL
 __kernel void fill(__global W *restrict dst, const W value, const struct block b)
 {
-#ifdef GEMS_CPU
+#if GEMS_CPU
     long i = get_global_id(0) * b.run;
     long end = min(i + b.run, b.total);
     while (i < end) {
@@ -162,7 +162,7 @@ __kernel void tri(__global W *dst,
                   const struct block b)
 {
     const long cols = b.size[RANK - 1], rows = b.size[RANK - 2];
-#ifdef GEMS_CPU
+#if GEMS_CPU
     long line = get_global_id(0) * b.run;
     long end = min(line + b.run, b.total / cols);
     for (; line < end; line++) {
