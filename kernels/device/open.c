@@ -380,8 +380,9 @@ static bool open_lanes(const candidate *main, const candidate *all, unsigned n)
 extern char **environ;
 
 /* Puts vendors' variables (POCL_DEVICES) in front of the environment in a copy of it, so that threads that are reading
- * the environment meanwhile are not disturbed. Returns the copy, or NULL if there was nothing to add. */
-static char **lend_environment(void)
+ * the environment meanwhile are not disturbed. Returns the copy, with *lent entries in front, or NULL if there was
+ * nothing to add. */
+static char **lend_environment(size_t *lent)
 {
     const char *forced = gems_config_get()->vendor;
     size_t have = 0, n = 0;
@@ -402,22 +403,25 @@ static char **lend_environment(void)
         free(copy);
         return NULL;
     }
-    memcpy(copy + n, environ, have * sizeof *copy);
+    if (have)
+        memcpy(copy + n, environ, have * sizeof *copy);
+    *lent = n;
     return copy;
 }
 
 /* Takes lent variables back. The copy stays: another thread may still be reading it. */
-static void return_environment(char **before, char **lent)
+static void return_environment(char **before, char **copy, size_t lent)
 {
-    if (environ == lent) {
+    if (environ == copy) {
         environ = before;
         return;
     }
-    for (char **e = lent; *e && *e != *before; e++) { /* someone has called setenv: it took the entries over */
+    /* Someone has called setenv, which made an array of its own with our entries in it; `before` may be gone. */
+    for (size_t i = 0; i < lent; i++) {
         char name[64];
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(*e, "="), *e);
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(copy[i], "="), copy[i]);
         const char *value = getenv(name);
-        if (value && value == *e + strlen(name) + 1)
+        if (value && value == copy[i] + strlen(name) + 1)
             unsetenv(name);
     }
 }
@@ -457,12 +461,13 @@ static bool open_device(void)
     const char *why = NULL;
 
     gems_cl_fault_set(gems_config_get()->fault);
-    char **before = environ, **lent = lend_environment();
-    if (lent)
-        environ = lent;
+    size_t lent = 0;
+    char **before = environ, **copy = lend_environment(&lent);
+    if (copy)
+        environ = copy;
     unsigned n = gems_cl_load(&why) ? find_candidates(all, MAX_CANDIDATES) : 0;
-    if (lent)
-        return_environment(before, lent);
+    if (copy)
+        return_environment(before, copy, lent);
     if (why) {
         snprintf(device.text, sizeof device.text, "%s", why);
         return false;

@@ -56,7 +56,18 @@ Test(device, pocl_serves_two_lanes_from_the_hosts_memory)
     cr_expect_str_neq(main->name, small->name);
     cr_expect(main->unified && small->unified && main->is_cpu);
     cr_expect_eq(small->compute_units, 1);
-    cr_expect_null(getenv("POCL_DEVICES"), "the environment is left as it was");
+}
+
+Test(device, opening_leaves_the_environment_as_it_was)
+{
+    setenv("GEMS_TEST_VARIABLE", "kept", 1);
+    unsetenv("POCL_DEVICES");
+    cr_assert(gems_device_open(), "%s", gems_device_error());
+    cr_expect_null(getenv("POCL_DEVICES"));
+    cr_expect_not_null(getenv("PATH"));
+    cr_expect_str_eq(getenv("GEMS_TEST_VARIABLE"), "kept");
+    setenv("GEMS_TEST_VARIABLE", "changed", 1);
+    cr_expect_str_eq(getenv("GEMS_TEST_VARIABLE"), "changed");
 }
 
 Test(device, a_vendor_that_is_not_there_is_named_and_nothing_runs)

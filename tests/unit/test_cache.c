@@ -1,0 +1,338 @@
+/* kernels/device/cache.c: binaries on disk. Whatever lies in the folder, the right binary or none comes back. */
+#include "kernels/device/internal.h"
+#include "tests/unit/device_jobs.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
+
+static char *dir;
+
+static void fresh(void)
+{
+    dir = make_folder();
+    setenv("GEMS_CACHE_DIR", dir, 1);
+}
+
+static void clean(void)
+{
+    remove_folder(dir);
+}
+
+TestSuite(cache, .init = fresh, .fini = clean, .timeout = 120);
+
+static const char key[] = "a key\0with a NUL in it";
+
+static unsigned char *binary_of(size_t size, unsigned seed)
+{
+    unsigned char *b = malloc(size);
+    for (size_t i = 0; i < size; i++)
+        b[i] = (unsigned char)((seed + i) * 2654435761u >> 13);
+    return b;
+}
+
+static bool holds(const char *k, size_t k_size, const unsigned char *binary, size_t size)
+{
+    size_t got_size = 0;
+    unsigned char *got = gems_cache_load(k, k_size, &got_size);
+    bool same = got && got_size == size && memcmp(got, binary, size) == 0;
+    free(got);
+    return same;
+}
+
+static bool has_nothing(const char *k, size_t k_size)
+{
+    size_t size = 0;
+    unsigned char *got = gems_cache_load(k, k_size, &size);
+    free(got);
+    return !got;
+}
+
+/* Path of the i-th *.bin in the folder and how many there are; other files are counted in *others. */
+static unsigned list_entries(char path[][600], unsigned room, unsigned *others)
+{
+    unsigned n = 0;
+    DIR *d = opendir(dir);
+    *others = 0;
+    for (struct dirent *e; (e = readdir(d));) {
+        size_t length = strlen(e->d_name);
+        if (e->d_name[0] == '.')
+            continue;
+        if (length == 36 && strcmp(e->d_name + 32, ".bin") == 0) {
+            if (n < room)
+                snprintf(path[n], 600, "%s/%s", dir, e->d_name);
+            n++;
+        } else {
+            ++*others;
+        }
+    }
+    closedir(d);
+    return n;
+}
+
+Test(cache, what_was_stored_comes_back_for_its_key_alone)
+{
+    unsigned char *binary = binary_of(5000, 1);
+    cr_expect(has_nothing(key, sizeof key));
+    gems_cache_store(key, sizeof key, binary, 5000);
+    cr_expect(holds(key, sizeof key, binary, 5000));
+    cr_expect(has_nothing(key, sizeof key - 1));
+    cr_expect(has_nothing("another key", 12));
+    free(binary);
+}
+
+Test(cache, every_damage_is_seen)
+{
+    enum {
+        SIZE = 300
+    };
+    unsigned char *binary = binary_of(SIZE, 2), file[1000], damaged[1000];
+    char path[1][600];
+    unsigned others;
+    gems_cache_store(key, sizeof key, binary, SIZE);
+    cr_assert_eq(list_entries(path, 1, &others), 1);
+    cr_expect_eq(others, 0, "no temporary file is left");
+    FILE *f = fopen(path[0], "rb");
+    size_t size = fread(file, 1, sizeof file, f);
+    fclose(f);
+
+    for (size_t i = 0; i < size; i++) { /* any bit flipped */
+        memcpy(damaged, file, size);
+        damaged[i] ^= (unsigned char)(1 << i % 8);
+        f = fopen(path[0], "wb");
+        fwrite(damaged, 1, size, f);
+        fclose(f);
+        cr_assert(has_nothing(key, sizeof key), "byte %zu", i);
+    }
+    for (size_t n = 0; n < size; n += 7) { /* cut off anywhere */
+        f = fopen(path[0], "wb");
+        fwrite(file, 1, n, f);
+        fclose(f);
+        cr_assert(has_nothing(key, sizeof key), "cut at %zu", n);
+    }
+    gems_cache_store(key, sizeof key, binary, SIZE);
+    cr_expect(holds(key, sizeof key, binary, SIZE));
+    free(binary);
+}
+
+Test(cache, another_keys_file_under_our_name_is_refused)
+{
+    char path[2][600];
+    unsigned others;
+    unsigned char *binary = binary_of(100, 3);
+    gems_cache_store("key A", 5, binary, 100);
+    cr_assert_eq(list_entries(path, 1, &others), 1);
+    char a[600];
+    strcpy(a, path[0]);
+    gems_cache_store("key B", 5, binary, 100);
+    cr_assert_eq(list_entries(path, 2, &others), 2);
+    cr_assert_eq(rename(strcmp(path[0], a) ? path[0] : path[1], a), 0); /* as if both had the same hash */
+    cr_expect(has_nothing("key A", 5));
+    free(binary);
+}
+
+Test(cache, no_folder_is_no_error)
+{
+    setenv("GEMS_CACHE_DIR", "/proc/nonexistent/folder", 1);
+    unsigned char *binary = binary_of(100, 4);
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect(has_nothing(key, sizeof key));
+    cr_expect_null(gems_cache_dir());
+    float x[2] = {1, 2};
+    gems_call call;
+    cr_expect_eq(run_add(GEMS_LANE_SMALL, &call, x, x, x, 2), GEMS_OK);
+    cr_expect_eq(x[1], 4);
+    free(binary);
+}
+
+Test(cache, a_file_in_the_folders_place_is_no_error)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%s/file", dir);
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+    setenv("GEMS_CACHE_DIR", path, 1);
+    unsigned char *binary = binary_of(100, 4);
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect(has_nothing(key, sizeof key));
+    free(binary);
+}
+
+Test(cache, a_folder_that_cannot_be_written_is_read_all_the_same)
+{
+    if (geteuid() == 0) { /* root may write anywhere */
+        cr_assert_eq(chown(dir, 65534, 65534), 0);
+        cr_assert_eq(seteuid(65534), 0);
+    }
+    unsigned char *binary = binary_of(100, 5);
+    gems_cache_store(key, sizeof key, binary, 100);
+    chmod(dir, 0500);
+    gems_cache_store("other", 5, binary, 100);
+    cr_expect(has_nothing("other", 5));
+    cr_expect(holds(key, sizeof key, binary, 100));
+    chmod(dir, 0700);
+    if (getuid() == 0)
+        cr_assert_eq(seteuid(0), 0);
+    free(binary);
+}
+
+Test(cache, without_a_variable_it_lies_where_caches_lie)
+{
+    char expected[600];
+    unsetenv("GEMS_CACHE_DIR");
+    setenv("XDG_CACHE_HOME", dir, 1);
+    snprintf(expected, sizeof expected, "%s/gems-preload", dir);
+    cr_expect_str_eq(gems_cache_dir(), expected);
+}
+
+Test(cache, zero_megabytes_keep_nothing)
+{
+    setenv("GEMS_CACHE_MB", "0", 1);
+    unsigned char *binary = binary_of(100, 6);
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect(has_nothing(key, sizeof key));
+    unsigned others;
+    cr_expect_eq(list_entries(NULL, 0, &others), 0);
+    free(binary);
+}
+
+Test(cache, the_oldest_by_use_go_first_and_nothing_else_is_removed)
+{
+    enum {
+        N = 6,
+        SIZE = 200 << 10
+    };
+    char name[16], path[600], entry[N][600];
+    unsigned others;
+    unsigned char *binary = binary_of(SIZE, 7);
+    setenv("GEMS_CACHE_MB", "1", 1);
+    snprintf(path, sizeof path, "%s/somebody-elses.bin", dir);
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+    for (int i = 0; i < N; i++) {
+        snprintf(name, sizeof name, "key %d", i);
+        gems_cache_store(name, 6, binary, SIZE);
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        if (i > 0 && i < 5)
+            cr_expect(holds("key 0", 6, binary, SIZE), "used, so young again (%d)", i);
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
+    cr_expect(list_entries(entry, N, &others) * SIZE <= 1 << 20);
+    cr_expect_eq(others, 1);
+    cr_expect(holds("key 0", 6, binary, SIZE));
+    cr_expect(holds("key 5", 6, binary, SIZE));
+    cr_expect(has_nothing("key 1", 6));
+    free(binary);
+}
+
+Test(cache, temporary_files_of_the_dead_are_removed_when_old)
+{
+    char path[600];
+    struct timespec old[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    struct stat st;
+    unsigned char *binary = binary_of(100, 8);
+    snprintf(path, sizeof path, "%s/0123456789abcdef0123456789abcdef.bin.99-0", dir);
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect_eq(stat(path, &st), 0, "a young one may be somebody's at work");
+    utimensat(AT_FDCWD, path, old, 0);
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect_neq(stat(path, &st), 0);
+    free(binary);
+}
+
+static int race(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 300; i++) {
+        unsigned char *binary = binary_of(20000, 9);
+        gems_cache_store(key, sizeof key, binary, 20000);
+        bool right = holds(key, sizeof key, binary, 20000);
+        free(binary);
+        if (!right)
+            return 1;
+    }
+    return 0;
+}
+
+Test(cache, processes_that_race_see_whole_files_only)
+{
+    pid_t pid[3];
+    unsigned others;
+    for (int i = 0; i < 3; i++)
+        if ((pid[i] = fork()) == 0)
+            _exit(race(NULL));
+    for (int i = 0; i < 3; i++) {
+        int status;
+        waitpid(pid[i], &status, 0);
+        cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    cr_expect_eq(list_entries(NULL, 0, &others), 1);
+    cr_expect_eq(others, 0);
+}
+
+/* ---- with a real device ---- */
+
+/* 0: built from source; 1: came from the cache; 2: went wrong. */
+static int build_and_run(void *unused)
+{
+    float x[3] = {1, 2, 3};
+    gems_call call;
+    (void)unused;
+    if (run_add(GEMS_LANE_SMALL, &call, x, x, x, 3) != GEMS_OK || x[2] != 6)
+        return 2;
+    gems_job *job = gems_job_begin(&call, GEMS_LANE_SMALL);
+    const gems_kernel *kernel = gems_kernel_find(job, ADD_KEY);
+    bool cached = kernel && !kernel->program->key;
+    return gems_job_end(job) == GEMS_OK ? cached : 2;
+}
+
+static void damage_all(void)
+{
+    char path[8][600];
+    unsigned others, n = list_entries(path, 8, &others);
+    cr_assert(n > 0 && n <= 8);
+    for (unsigned i = 0; i < n; i++) {
+        int fd = open(path[i], O_RDWR);
+        struct stat st;
+        char byte = 0x55;
+        fstat(fd, &st);
+        cr_assert_eq(pwrite(fd, &byte, 1, st.st_size / 2 + 1), 1);
+        close(fd);
+    }
+}
+
+Test(cache, a_second_process_takes_the_first_ones_programs)
+{
+    cr_expect_eq(in_child(build_and_run, NULL), 0);
+    cr_expect_eq(in_child(build_and_run, NULL), 1);
+    damage_all();
+    cr_expect_eq(in_child(build_and_run, NULL), 0);
+    cr_expect_eq(in_child(build_and_run, NULL), 1);
+}
+
+/* Replaces every entry by one that is sound as a file and nonsense as a binary. */
+static void replace_all(void)
+{
+    char path[8][600];
+    unsigned others, n = list_entries(path, 8, &others);
+    cr_assert(n > 0 && n <= 8);
+    for (unsigned i = 0; i < n; i++) {
+        FILE *f = fopen(path[i], "rb");
+        uint64_t header[5];
+        cr_assert_eq(fread(header, sizeof header, 1, f), 1);
+        char *k = malloc(header[1]);
+        cr_assert_eq(fread(k, 1, header[1], f), header[1]);
+        fclose(f);
+        gems_cache_store(k, header[1], (const unsigned char *)"nonsense", 8);
+        free(k);
+    }
+}
+
+Test(cache, a_binary_that_the_driver_refuses_is_built_again)
+{
+    cr_expect_eq(in_child(build_and_run, NULL), 0);
+    replace_all();
+    cr_expect_eq(in_child(build_and_run, NULL), 0);
+    cr_expect_eq(in_child(build_and_run, NULL), 1);
+}
