@@ -1,5 +1,6 @@
 /* Finding and loading OpenCL, fault injection, names of errors. See cl.h. */
 #include "kernels/device/cl.h"
+#include "preload/log.h"
 
 #include <dlfcn.h>
 #include <stdatomic.h>
@@ -63,7 +64,11 @@ static _Atomic int64_t fault_calls;
 bool gems_cl_fault_hit(void)
 {
     int64_t call = atomic_fetch_add_explicit(&fault_calls, 1, memory_order_relaxed) + 1;
-    return gems_cl_faulty > 0 ? call == gems_cl_faulty : call >= -gems_cl_faulty;
+    bool hit = gems_cl_faulty > 0 ? call == gems_cl_faulty : call >= -gems_cl_faulty;
+    if (hit) /* said, so that a test knows whether a program makes that many calls; repeats are dropped */
+        gems_log("GEMS_FAULT=%lld: OpenCL call %lld fails on purpose", (long long)gems_cl_faulty,
+                 gems_cl_faulty > 0 ? (long long)call : (long long)-gems_cl_faulty);
+    return hit;
 }
 
 void gems_cl_fault_set(int64_t n)

@@ -1,0 +1,72 @@
+"""Fault injection: with GEMS_FAULT=n the n-th OpenCL call of the process fails. A program is run for every n, until n is
+beyond its last call; whatever failed, its results are right and it ends as usual."""
+import concurrent.futures
+import itertools
+
+import pytest
+
+from processes import alike, complaints, cpp_app, routed, run
+
+AT_ONCE = 2  # processes
+MOST = 2000  # calls; a program that makes more is too large for this test
+
+
+@pytest.fixture(scope="module")
+def app():
+    return cpp_app()
+
+
+def injected(done):
+    return any("GEMS_FAULT" in line for line in complaints(done))
+
+
+def checked(command, expected, **variables):
+    done = run(command, timeout=120, **variables)
+    what = " ".join(f"{name}={value}" for name, value in variables.items())
+    assert done.returncode == 0, f"{what}: status {done.returncode}\n{done.stderr}"
+    try:
+        alike(expected, done.stdout)
+    except AssertionError as error:
+        raise AssertionError(f"{what}\n{error}\n{done.stderr}") from None
+    return done
+
+
+def every_call(command, cache, sign=1, step=1, **variables):
+    """Runs the program with call 1, 1 + step, ... failing, until none fails any more. Number of runs that had a fault."""
+    expected = run(command, preload=False)
+    assert expected.returncode == 0, expected.stderr
+
+    def attempt(n):
+        return checked(command, expected.stdout, GEMS_FAULT=sign * n, GEMS_CACHE_DIR=cache(n), **variables)
+
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        for first in itertools.count(1, step * AT_ONCE):
+            assert first < MOST
+            runs = list(pool.map(attempt, range(first, first + step * AT_ONCE, step)))
+            if not all(map(injected, runs)):
+                return (first - 1) // step + sum(map(injected, runs))
+
+
+def test_every_call_with_kernels_kept(app, tmp_path):
+    """Kernels come from the disk: faults in opening, loading, memory and launches."""
+    without = checked([app], run([app], preload=False).stdout, GEMS_CACHE_DIR=tmp_path)  # fills the cache
+    assert routed(without) > 0 and not injected(without)
+    assert every_call([app], lambda n: tmp_path) > 20
+
+
+def test_every_call_with_kernels_built(app, tmp_path):
+    """Nothing on the disk: faults in building too."""
+    assert every_call([app, "0"], lambda n: tmp_path / str(n)) > 20
+
+
+def test_every_call_with_copies(app, tmp_path):
+    """Memory that is copied to the device and back, as on a discrete GPU. Every third call: the rest is as above."""
+    staged = {"GEMS_MEMORY": "staged"}
+    checked([app], run([app], preload=False).stdout, GEMS_CACHE_DIR=tmp_path, **staged)
+    assert every_call([app], lambda n: tmp_path, step=3, **staged) > 10
+
+
+def test_all_calls_from_some_on(app, tmp_path):
+    """The device is lost for good at some point."""
+    checked([app], run([app], preload=False).stdout, GEMS_CACHE_DIR=tmp_path)
+    assert every_call([app], lambda n: tmp_path, sign=-1, step=7) > 3
