@@ -109,21 +109,37 @@ lint:
 	$(Q)clang-tidy --quiet $(filter %.c,$(FORMATTED)) -- -std=gnu11 $(CPPFLAGS)
 
 # ---- set-up, demo and checks: each check can be run alone ----
-# PYTHON is asked for when a recipe runs: before `make setup` there is none.
-PYTHON  = $(shell scripts/python)
 JOBS   := $(shell nproc)
 LIB     = $(abspath $(B))/libgems_preload.so
-# A preloaded pytest whose operators are routed wherever a kernel can do them.
-HOST    = LD_PRELOAD=$(LIB) GEMS_ROUTE=all OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -p no:cacheprovider
+# Asked when a recipe runs: before `make setup` there is none.
+PYTHON  = $(shell scripts/python)
+# Tests against the real PyTorch, preloaded, with every kernel in use. $(1): further variables, $(2): what to run.
+pytest  = LD_PRELOAD=$(LIB) GEMS_ROUTE=all OMP_NUM_THREADS=1 $(1) $(PYTHON) -m pytest -q -p no:cacheprovider $(2)
+spread  = -n $(JOBS) --dist loadfile
 
 setup:
 	$(Q)scripts/setup.sh check
-demo-setup:
+setup-demo:
 	$(Q)scripts/setup.sh demo
-demo: demo-setup
+demo: setup-demo
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)$(PYTHON) scripts/demo/run.py $(LIB)
 
-.PHONY: all unit install uninstall clean format lint setup demo-setup demo
+# Results in the host's process, whole processes, and every OpenCL call failing once.
+check-host: all
+	$(Q)$(call pytest,,$(spread) tests/host --ignore tests/host/test_process.py --ignore tests/host/test_fault.py)
+check-process: all
+	$(Q)$(call pytest,,tests/host/test_process.py)
+check-fault: all
+	$(Q)$(call pytest,,tests/host/test_fault.py)
+
+CHECKS := lint unit check-host check-process check-fault
+check: setup
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
+	$(Q)for check in $(CHECKS); do printf '  %-8s%s\n' CHECK $$check; \
+	  $(MAKE) --no-print-directory $$check || exit 1; done
+
+.PHONY: all unit install uninstall clean format lint setup setup-demo demo \
+  check check-host check-process check-fault
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -242,6 +242,11 @@ static void print_report(void)
     }
     if (n == 0)
         line("no operator was called");
+    struct gems_counters all;
+    gems_report_counters(NULL, &all);
+    snprintf(s, sizeof s, "%-36s %9llu %9llu %10.2f %10.2f", "total", (unsigned long long)all.routed,
+             (unsigned long long)all.passed, 1e3 * all.seconds, 1e-6 * (double)all.bytes_moved);
+    line(s);
     free(order);
     gems_check_report(line);
 }
