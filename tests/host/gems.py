@@ -1,6 +1,7 @@
 """ctypes face of preload/gems.h, for the tests. Works in a process that is preloaded."""
 import contextlib
 import ctypes
+import json
 import os
 import pathlib
 
@@ -33,11 +34,24 @@ def _open():
     lib.gems_table_set.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
     lib.gems_route_set.argtypes = [ctypes.c_char_p]
     lib.gems_operator_has_kernel.argtypes = [ctypes.c_char_p]
+    lib.gems_describe.argtypes = [ctypes.c_char_p]
+    lib.gems_describe.restype = ctypes.c_void_p
     return lib
 
 
 lib = _open()
+_libc = ctypes.CDLL(None)
+_libc.free.argtypes = [ctypes.c_void_p]
 USE, OFF, ONLY = 1, 2, 3
+
+
+def describe(what):
+    """gems_describe, parsed."""
+    text = lib.gems_describe(what.encode())
+    try:
+        return json.loads(ctypes.string_at(text))
+    finally:
+        _libc.free(text)
 
 
 def counters(op=None):

@@ -1,0 +1,47 @@
+"""What the library exports is what it is meant to: the functions of gems.h and the interposed symbols, nothing else."""
+import json
+import pathlib
+import re
+import subprocess
+
+import gems
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def exported():
+    out = subprocess.run(["nm", "-D", "--defined-only", gems.library_path()], capture_output=True, text=True, check=True).stdout
+    return {line.split()[-1].split("@")[0] for line in out.splitlines()}
+
+
+def intended():
+    functions = set(re.findall(r"^GEMS_API [^(]*?(\w+)\(", (ROOT / "preload/gems.h").read_text(), re.M))
+    interposed = {name for names in gems.describe("symbols").values() for name in names}
+    return functions, interposed
+
+
+def test_exports():
+    functions, interposed = intended()
+    assert len(functions) >= 15 and len(interposed) > 900
+    assert exported() == functions | interposed
+
+
+def test_every_row_has_its_symbols():
+    """Names are mangled from the rows; that they are PyTorch's own is proven against libtorch in test_rows.py."""
+    rows = [json.loads(line.rstrip(",\n")) for line in open(ROOT / "shim/ops.json") if line.startswith("{")]
+    symbols = gems.describe("symbols")
+    assert len(symbols) == len(rows)
+    for row in rows:
+        names = symbols[row["schema"].split("(")[0]]
+        assert sum("4callE" in n for n in names) == 1, row
+        assert sum("10redispatchE" in n for n in names) == 1, row
+        if "aoti" in row:
+            assert row["aoti"] in names
+
+
+def test_needs_nothing_but_the_system_and_jansson():
+    """OpenCL, CLBlast and PyTorch are found when they are needed: a program without them pays nothing."""
+    out = subprocess.run(["readelf", "-d", gems.library_path()], capture_output=True, text=True, check=True).stdout
+    needed = set(re.findall(r"NEEDED.*\[(.*?)\]", out))
+    assert {n.split(".so")[0] for n in needed} <= {"libjansson", "libc", "libm", "libdl", "libpthread", "ld-linux-x86-64"}
+    assert "TEXTREL" not in out
