@@ -1,0 +1,585 @@
+/* Parser, checker and writer of the expressions of rows. */
+#include "codegen/expr.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_NODES      320
+#define MAX_STATEMENTS 24
+#define MAX_DEPTH      64
+
+typedef enum node_kind { NODE_INT, NODE_FLOAT, NODE_NAME, NODE_LOCAL, NODE_WORD, NODE_CALL, NODE_ARG, NODE_UNARY,
+                         NODE_BINARY, NODE_COND, NODE_CAST, NODE_FACT } node_kind;
+
+/* a, b, c: indices of child nodes, or of what the node names. text: the operator, number or word. */
+typedef struct node {
+    uint8_t kind;
+    uint8_t length;
+    int16_t a, b, c;
+    const char *text;
+} node;
+
+typedef struct statement {
+    const char *name; /* NULL: a result */
+    int length;
+    int16_t root;
+} statement;
+
+struct gems_expr {
+    char *text;
+    uint64_t hash;
+    unsigned nnodes, nstatements, nnames, nfacts, nresults;
+    node nodes[MAX_NODES];
+    statement statements[MAX_STATEMENTS];
+    uint8_t param[GEMS_EXPR_NAMES];
+    gems_expr_fact facts[GEMS_EXPR_FACTS];
+};
+
+typedef struct parser {
+    gems_expr *e;
+    const char *at;
+    const char *const *names;
+    unsigned nnames;
+    const char *functions;
+    gems_expr_error *error;
+    bool failed;
+    int depth;
+} parser;
+
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
+
+static int fail(parser *p, const char *fmt, ...)
+{
+    if (!p->failed) {
+        p->failed = true;
+        int n = snprintf(p->error->text, sizeof p->error->text, "column %d: ", (int)(p->at - p->e->text) + 1);
+        va_list args;
+        va_start(args, fmt);
+        vsnprintf(p->error->text + n, sizeof p->error->text - (size_t)n, fmt, args);
+        va_end(args);
+    }
+    return 0;
+}
+
+static void skip_space(parser *p)
+{
+    while (isspace((unsigned char)*p->at))
+        p->at++;
+}
+
+static bool accept(parser *p, const char *token)
+{
+    skip_space(p);
+    size_t n = strlen(token);
+    if (strncmp(p->at, token, n) != 0)
+        return false;
+    p->at += n;
+    return true;
+}
+
+static void expect(parser *p, const char *token)
+{
+    if (!accept(p, token))
+        fail(p, "expected '%s'", token);
+}
+
+/* Length of the identifier at this place, or 0. */
+static int word_length(const char *s)
+{
+    int n = 0;
+    if (isalpha((unsigned char)*s) || *s == '_')
+        while (isalnum((unsigned char)s[n]) || s[n] == '_')
+            n++;
+    return n;
+}
+
+static bool same(const char *s, int n, const char *word)
+{
+    return (int)strlen(word) == n && memcmp(s, word, (size_t)n) == 0;
+}
+
+static int add(parser *p, node n)
+{
+    if (p->e->nnodes == MAX_NODES)
+        return fail(p, "expression too long");
+    p->e->nodes[p->e->nnodes] = n;
+    return (int)p->e->nnodes++;
+}
+
+static int expression(parser *p);
+
+/* Index of a parameter among the names used, which stay in the order of the parameters given; -1 if unknown. */
+static int use_name(parser *p, const char *s, int n)
+{
+    for (unsigned i = 0; i < p->nnames; i++) {
+        if (!same(s, n, p->names[i]))
+            continue;
+        for (unsigned k = 0; k < p->e->nnames; k++)
+            if (p->e->param[k] == i)
+                return (int)k;
+        if (p->e->nnames == GEMS_EXPR_NAMES)
+            return fail(p, "more than %d parameters", GEMS_EXPR_NAMES), -1;
+        p->e->param[p->e->nnames] = (uint8_t)i;
+        return (int)p->e->nnames++;
+    }
+    return -1;
+}
+
+/* has(name), is(name, "text"), is(name, number) after the opening parenthesis. */
+static int fact(parser *p, bool has)
+{
+    skip_space(p);
+    int n = word_length(p->at), name = n ? use_name(p, p->at, n) : -1;
+    if (name < 0)
+        return fail(p, "has() and is() want a parameter's name");
+    gems_expr_fact f = {.name = (uint8_t)name, .kind = 'h'};
+    p->at += n;
+    if (!has) {
+        expect(p, ",");
+        skip_space(p);
+        if (*p->at == '"') {
+            f.kind = 's';
+            f.text = ++p->at;
+            f.length = strcspn(f.text, "\"");
+            p->at += f.length;
+            expect(p, "\"");
+        } else {
+            char *end;
+            f.kind = 'n';
+            f.number = strtod(p->at, &end);
+            if (end == p->at)
+                return fail(p, "is() wants a text or a number");
+            p->at = end;
+        }
+    }
+    expect(p, ")");
+    if (p->e->nfacts == GEMS_EXPR_FACTS)
+        return fail(p, "more than %d questions", GEMS_EXPR_FACTS);
+    p->e->facts[p->e->nfacts] = f;
+    return add(p, (node){NODE_FACT, .a = (int16_t)p->e->nfacts++});
+}
+
+/* Is gems_<name>( defined in the device functions? */
+static bool is_function(const parser *p, const char *s, int n)
+{
+    char wanted[80];
+    if (!p->functions)
+        return true;
+    if (n > 60)
+        return false;
+    snprintf(wanted, sizeof wanted, " gems_%.*s(", n, s);
+    return strstr(p->functions, wanted) != NULL;
+}
+
+static int call(parser *p, const char *s, int n)
+{
+    if (!is_function(p, s, n))
+        return fail(p, "no function '%.*s' in kernels/math.cl", n, s);
+    int head = add(p, (node){NODE_CALL, (uint8_t)n, -1, -1, -1, s}), last = head;
+    do {
+        int arg = add(p, (node){NODE_ARG, 0, (int16_t)expression(p), -1, -1, NULL});
+        p->e->nodes[last].b = (int16_t)arg;
+        last = arg;
+    } while (!p->failed && accept(p, ","));
+    expect(p, ")");
+    return head;
+}
+
+static int number(parser *p)
+{
+    char *end;
+    strtod(p->at, &end);
+    int n = (int)(end - p->at);
+    bool whole = true;
+    for (int i = 0; i < n; i++)
+        whole &= isdigit((unsigned char)p->at[i]) != 0;
+    int r = add(p, (node){whole ? NODE_INT : NODE_FLOAT, (uint8_t)n, -1, -1, -1, p->at});
+    p->at = end;
+    return r;
+}
+
+static const char *const words[] = {"inf", "nan", "dtype_max", "dtype_lowest"};
+static const char *const types[] = {"T", "int", "uint", "long", "ulong", "float", "double", "bool"};
+
+static int word(parser *p)
+{
+    const char *s = p->at;
+    int n = word_length(s);
+    p->at += n;
+    if (accept(p, "("))
+        return same(s, n, "has") || same(s, n, "is") ? fact(p, s[0] == 'h') : call(p, s, n);
+    for (unsigned i = 0; i < p->e->nstatements; i++)
+        if (p->e->statements[i].name && p->e->statements[i].length == n &&
+            memcmp(p->e->statements[i].name, s, (size_t)n) == 0)
+            return add(p, (node){NODE_LOCAL, (uint8_t)n, -1, -1, -1, s});
+    int name = use_name(p, s, n);
+    if (name >= 0)
+        return add(p, (node){NODE_NAME, 0, (int16_t)name, -1, -1, NULL});
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (same(s, n, words[i]))
+            return add(p, (node){NODE_WORD, (uint8_t)i, -1, -1, -1, words[i]});
+    p->at = s;
+    return fail(p, "unknown name '%.*s'", n, s);
+}
+
+static const char *cast_type(parser *p)
+{
+    const char *start = p->at;
+    if (accept(p, "(")) {
+        skip_space(p);
+        int n = word_length(p->at);
+        for (size_t i = 0; n && i < sizeof types / sizeof *types; i++)
+            if (same(p->at, n, types[i])) {
+                p->at += n;
+                if (accept(p, ")"))
+                    return types[i];
+            }
+    }
+    p->at = start;
+    return NULL;
+}
+
+static int unary(parser *p)
+{
+    skip_space(p);
+    const char *s = p->at;
+    if (++p->depth > MAX_DEPTH)
+        return fail(p, "too deeply nested");
+    int r;
+    const char *type = cast_type(p);
+    if (type)
+        r = add(p, (node){NODE_CAST, 0, (int16_t)unary(p), -1, -1, type});
+    else if (*s == '-' || *s == '~' || (*s == '!' && s[1] != '=')) {
+        p->at++;
+        r = add(p, (node){NODE_UNARY, 1, (int16_t)unary(p), -1, -1, s});
+    } else if (accept(p, "(")) {
+        r = expression(p);
+        expect(p, ")");
+    } else if (isdigit((unsigned char)*s) || *s == '.')
+        r = number(p);
+    else if (word_length(s))
+        r = word(p);
+    else
+        r = fail(p, "expected an operand");
+    p->depth--;
+    return r;
+}
+
+/* Binary operators from weakest to strongest; longer spellings before their beginnings. */
+static const char *const levels[][5] = {{"||"},      {"&&"},     {"|"},           {"^"}, {"&"}, {"==", "!="},
+                                        {"<=", ">=", "<", ">"}, {"<<", ">>"}, {"+", "-"}, {"*", "/", "%"}};
+#define LEVELS ((int)(sizeof levels / sizeof *levels))
+
+static const char *operator_at(parser *p, int level)
+{
+    skip_space(p);
+    for (int i = 0; i < 5 && levels[level][i]; i++) {
+        const char *op = levels[level][i];
+        size_t n = strlen(op);
+        if (strncmp(p->at, op, n) != 0)
+            continue;
+        char next = p->at[n];
+        if (n == 1 && (next == op[0] || (next == '=' && strchr("<>", op[0]))) && strchr("|&<>", op[0]))
+            continue; /* the beginning of a longer one */
+        p->at += n;
+        return op;
+    }
+    return NULL;
+}
+
+static int binary(parser *p, int level)
+{
+    if (level == LEVELS)
+        return unary(p);
+    int left = binary(p, level + 1);
+    for (const char *op; !p->failed && (op = operator_at(p, level));) {
+        int right = binary(p, level + 1);
+        left = add(p, (node){NODE_BINARY, (uint8_t)strlen(op), (int16_t)left, (int16_t)right, -1, op});
+    }
+    return left;
+}
+
+static int expression(parser *p)
+{
+    if (++p->depth > MAX_DEPTH)
+        return fail(p, "too deeply nested");
+    int r = binary(p, 0);
+    if (!p->failed && accept(p, "?")) {
+        int yes = expression(p);
+        expect(p, ":");
+        int no = expression(p);
+        r = add(p, (node){NODE_COND, 0, (int16_t)r, (int16_t)yes, (int16_t)no, NULL});
+    }
+    p->depth--;
+    return r;
+}
+
+static void program(parser *p)
+{
+    gems_expr *e = p->e;
+    do {
+        if (e->nstatements == MAX_STATEMENTS) {
+            fail(p, "more than %d statements", MAX_STATEMENTS);
+            return;
+        }
+        skip_space(p);
+        statement s = {NULL, 0, 0};
+        const char *start = p->at;
+        int n = word_length(start);
+        p->at += n;
+        if (n && accept(p, "=") && *p->at != '=') {
+            s.name = start;
+            s.length = n;
+            for (unsigned i = 0; i < p->nnames; i++)
+                if (same(start, n, p->names[i]))
+                    fail(p, "'%.*s' is a parameter", n, start);
+        } else {
+            p->at = start;
+            if (++e->nresults > GEMS_EXPR_RESULTS)
+                fail(p, "more than %d results", GEMS_EXPR_RESULTS);
+        }
+        s.root = (int16_t)expression(p);
+        e->statements[e->nstatements++] = s;
+    } while (!p->failed && accept(p, ";"));
+    skip_space(p);
+    if (*p->at)
+        fail(p, "unexpected '%c'", *p->at);
+    if (e->nresults == 0)
+        fail(p, "no result");
+}
+
+static uint64_t hash_text(const char *s)
+{
+    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
+    for (; *s; s++)
+        h = (h ^ (unsigned char)*s) * 0x100000001b3u;
+    return h;
+}
+
+gems_expr *gems_expr_parse(const char *text, const char *const *names, unsigned n, const char *functions,
+                           gems_expr_error *error)
+{
+    gems_expr *e = calloc(1, sizeof *e);
+    if (!e || !(e->text = strdup(text))) {
+        snprintf(error->text, sizeof error->text, "out of memory");
+        free(e);
+        return NULL;
+    }
+    parser p = {.e = e, .at = e->text, .names = names, .nnames = n, .functions = functions, .error = error};
+    e->hash = hash_text(text);
+    program(&p);
+    if (p.failed) {
+        gems_expr_free(e);
+        return NULL;
+    }
+    return e;
+}
+
+void gems_expr_free(gems_expr *expr)
+{
+    if (expr)
+        free(expr->text);
+    free(expr);
+}
+
+/* ---- asking ----------------------------------------------------------------------------------------------------- */
+
+unsigned gems_expr_result_count(const gems_expr *expr)
+{
+    return expr->nresults;
+}
+
+uint64_t gems_expr_hash(const gems_expr *expr)
+{
+    return expr->hash;
+}
+
+unsigned gems_expr_name_count(const gems_expr *expr)
+{
+    return expr->nnames;
+}
+
+unsigned gems_expr_name_param(const gems_expr *expr, unsigned i)
+{
+    return expr->param[i];
+}
+
+unsigned gems_expr_fact_count(const gems_expr *expr)
+{
+    return expr->nfacts;
+}
+
+const gems_expr_fact *gems_expr_fact_at(const gems_expr *expr, unsigned i)
+{
+    return &expr->facts[i];
+}
+
+/* What a condition made of facts alone comes to: 0, 1, or -1 if it depends on values. */
+static int known(const gems_expr *e, uint32_t facts, int i)
+{
+    const node *n = &e->nodes[i];
+    if (n->kind == NODE_FACT)
+        return (facts >> n->a) & 1;
+    if (n->kind == NODE_UNARY && n->text[0] == '!') {
+        int v = known(e, facts, n->a);
+        return v < 0 ? v : !v;
+    }
+    if (n->kind == NODE_BINARY && (n->text[0] == '&' || n->text[0] == '|') && n->length == 2) {
+        int v = known(e, facts, n->a), w = known(e, facts, n->b), decides = n->text[0] == '|';
+        if (v == decides || w == decides)
+            return decides;
+        return v < 0 || w < 0 ? -1 : !decides;
+    }
+    return -1;
+}
+
+static uint32_t needs(const gems_expr *e, uint32_t facts, int i)
+{
+    if (i < 0)
+        return 0;
+    const node *n = &e->nodes[i];
+    if (known(e, facts, i) >= 0)
+        return 0;
+    switch (n->kind) {
+    case NODE_NAME:
+        return 1u << n->a;
+    case NODE_COND: {
+        int v = known(e, facts, n->a);
+        if (v >= 0)
+            return needs(e, facts, v ? n->b : n->c);
+        return needs(e, facts, n->a) | needs(e, facts, n->b) | needs(e, facts, n->c);
+    }
+    case NODE_CALL: /* b: the list of arguments */
+        return needs(e, facts, n->b);
+    case NODE_ARG:
+    case NODE_BINARY:
+        return needs(e, facts, n->a) | needs(e, facts, n->b);
+    case NODE_UNARY:
+    case NODE_CAST:
+        return needs(e, facts, n->a);
+    default:
+        return 0;
+    }
+}
+
+uint32_t gems_expr_needs(const gems_expr *expr, uint32_t facts)
+{
+    uint32_t r = 0;
+    for (unsigned i = 0; i < expr->nstatements; i++)
+        r |= needs(expr, facts, expr->statements[i].root);
+    return r;
+}
+
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
+
+void gems_text_add(gems_text *text, const char *fmt, ...)
+{
+    for (int round = 0; round < 2 && !text->failed; round++) {
+        va_list args;
+        va_start(args, fmt);
+        size_t room = text->capacity - text->n;
+        int n = vsnprintf(room ? text->s + text->n : NULL, room, fmt, args);
+        va_end(args);
+        if (n >= 0 && (size_t)n < room) {
+            text->n += (size_t)n;
+            return;
+        }
+        size_t capacity = (text->capacity + (size_t)(n > 0 ? n : 0) + 64) * 2;
+        char *s = n < 0 ? NULL : realloc(text->s, capacity);
+        if (!s)
+            text->failed = true;
+        else {
+            text->s = s;
+            text->capacity = capacity;
+        }
+    }
+}
+
+static void write_node(const gems_expr *e, const gems_expr_style *style, int i, gems_text *out)
+{
+    const node *n = &e->nodes[i];
+    int value = known(e, style->facts, i);
+    if (value >= 0) {
+        gems_text_add(out, "%d", value);
+        return;
+    }
+    switch (n->kind) {
+    case NODE_INT:
+        gems_text_add(out, "%.*s", n->length, n->text);
+        break;
+    case NODE_FLOAT:
+        gems_text_add(out, "%.*s%s", n->length, n->text, style->float_suffix);
+        break;
+    case NODE_NAME:
+        gems_text_add(out, "%s", style->variables[n->a]);
+        break;
+    case NODE_LOCAL:
+        gems_text_add(out, "%s%.*s", style->prefix, n->length, n->text);
+        break;
+    case NODE_WORD:
+        if (n->length < 2)
+            gems_text_add(out, "((%s)%s)", style->type, n->length ? "NAN" : "INFINITY");
+        else
+            gems_text_add(out, "GEMS_%s_%s", n->length == 2 ? "MAX" : "LOWEST", style->dtype);
+        break;
+    case NODE_CALL:
+        gems_text_add(out, "gems_%.*s(", n->length, n->text);
+        for (int arg = n->b; arg >= 0; arg = e->nodes[arg].b) {
+            write_node(e, style, e->nodes[arg].a, out);
+            gems_text_add(out, e->nodes[arg].b >= 0 ? ", " : ")");
+        }
+        break;
+    case NODE_UNARY:
+        gems_text_add(out, "(%c", n->text[0]);
+        write_node(e, style, n->a, out);
+        gems_text_add(out, ")");
+        break;
+    case NODE_CAST:
+        gems_text_add(out, "((%s)", same(n->text, (int)strlen(n->text), "T") ? style->type : n->text);
+        write_node(e, style, n->a, out);
+        gems_text_add(out, ")");
+        break;
+    case NODE_BINARY:
+        gems_text_add(out, "(");
+        write_node(e, style, n->a, out);
+        gems_text_add(out, " %s ", n->text);
+        write_node(e, style, n->b, out);
+        gems_text_add(out, ")");
+        break;
+    case NODE_COND: {
+        int v = known(e, style->facts, n->a);
+        if (v >= 0) {
+            write_node(e, style, v ? n->b : n->c, out);
+            break;
+        }
+        gems_text_add(out, "(");
+        write_node(e, style, n->a, out);
+        gems_text_add(out, " ? ");
+        write_node(e, style, n->b, out);
+        gems_text_add(out, " : ");
+        write_node(e, style, n->c, out);
+        gems_text_add(out, ")");
+        break;
+    }
+    default:
+        break;
+    }
+}
+
+void gems_expr_write(const gems_expr *expr, const gems_expr_style *style, gems_text *out)
+{
+    int result = 0;
+    for (unsigned i = 0; i < expr->nstatements; i++) {
+        const statement *s = &expr->statements[i];
+        gems_text_add(out, "%sconst %s %s", style->indent, style->type, style->prefix);
+        if (s->name)
+            gems_text_add(out, "%.*s = ", s->length, s->name);
+        else
+            gems_text_add(out, "r%d = ", result++);
+        write_node(expr, style, s->root, out);
+        gems_text_add(out, ";\n");
+    }
+}

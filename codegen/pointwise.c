@@ -1,0 +1,328 @@
+/* Writer of pointwise kernels. */
+#include "codegen/pointwise.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- key -------------------------------------------------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t h, uint64_t word)
+{
+    h = (h ^ word) * 0x9e3779b97f4a7c15u;
+    return h ^ (h >> 29);
+}
+
+static uint64_t mix_bytes(uint64_t h, const void *p, size_t n)
+{
+    uint64_t word;
+    for (; n >= 8; n -= 8, p = (const char *)p + 8) {
+        memcpy(&word, p, 8);
+        h = mix(h, word);
+    }
+    word = n;
+    memcpy(&word, p, n);
+    return mix(h, word);
+}
+
+uint64_t gems_pw_key(const gems_pw_spec *spec)
+{
+    uint64_t h = mix_bytes(0x67656d7370770001u, spec, offsetof(gems_pw_spec, step));
+    h = mix_bytes(h, spec->step, spec->nsteps * sizeof *spec->step);
+    return h ? h : 1;
+}
+
+/* ---- pieces ----------------------------------------------------------------------------------------------------- */
+
+/* Type of an element as the kernel's pointers have it: f16 is handled as bits. */
+static const char *memory_type(unsigned dtype)
+{
+    return dtype == GEMS_F16 ? "ushort" : gems_dtypes[dtype].cl;
+}
+
+static const char *compute_type(unsigned dtype)
+{
+    return gems_dtypes[dtype].compute;
+}
+
+static bool in_memory(const gems_pw_operand *o)
+{
+    return o->place != GEMS_PW_VALUE;
+}
+
+static bool is_read(const gems_pw_operand *o)
+{
+    return o->place == GEMS_PW_READ || o->place == GEMS_PW_UPDATE;
+}
+
+/* Can every value of `from` be held by `to` without rounding, as far as converting the compute types shows it? */
+static bool holds(unsigned to, unsigned from)
+{
+    const gems_dtype_info *t = &gems_dtypes[to], *f = &gems_dtypes[from];
+    if (to == from)
+        return true;
+    if (to == GEMS_BOOL || t->category < f->category)
+        return false;
+    if (t->category == GEMS_CAT_FLOAT) /* f16 and bf16 are the narrow ones: they hold 8 bits, and not each other */
+        return t->size > 2 || f->category == GEMS_CAT_BOOL || (f->category == GEMS_CAT_INT && f->size == 1);
+    return t->category > f->category || t->size >= f->size;
+}
+
+/* `value`, which came as dtype `from`, as dtype `to`. */
+static void write_converted(gems_text *out, const char *value, unsigned from, unsigned to)
+{
+    if (from == to)
+        gems_text_add(out, "%s", value);
+    else if (holds(to, from))
+        gems_text_add(out, "(%s)%s", compute_type(to), value);
+    else
+        gems_text_add(out, "gems_get_%s(gems_put_%s(%s))", gems_dtypes[to].name, gems_dtypes[to].name, value);
+}
+
+/* Where the body finds elements: p0[...] in memory, or arrays a0[k] of a vector's elements. */
+typedef struct place {
+    const char *indent;
+    bool vector;
+} place;
+
+static void write_index(const gems_pw_spec *spec, unsigned i, gems_text *out)
+{
+    const gems_pw_operand *o = &spec->operand[i];
+    if (spec->frame == GEMS_PW_RUN || spec->frame == GEMS_PW_VEC)
+        gems_text_add(out, "p%u[%s]", i, o->stride == GEMS_PW_BROADCAST ? "0" : "i");
+    else if (spec->frame == GEMS_PW_GRID)
+        gems_text_add(out, "p%u[o%u]", i, i);
+    else
+        gems_text_add(out, o->stride == GEMS_PW_BROADCAST ? "p%u[o%u]"
+                           : o->stride == GEMS_PW_UNIT    ? "p%u[o%u + i]"
+                                                          : "p%u[o%u + i * t%u.s0]",
+                      i, i, i);
+}
+
+/* One element: loads, the steps, stores. */
+static bool write_body(const gems_pw_spec *spec, const gems_expr *const *exprs, place at, gems_text *out)
+{
+    char names[GEMS_EXPR_NAMES][24], value[64];
+    const char *variables[GEMS_EXPR_NAMES];
+    for (unsigned i = 0; i < spec->noperands; i++) {
+        const gems_pw_operand *o = &spec->operand[i];
+        if (!is_read(o))
+            continue;
+        gems_text_add(out, "%sconst %s x%u = gems_get_%s(", at.indent, compute_type(o->dtype), i,
+                      gems_dtypes[o->dtype].name);
+        if (at.vector && o->stride == GEMS_PW_UNIT)
+            gems_text_add(out, "a%u[k]", i);
+        else
+            write_index(spec, i, out);
+        gems_text_add(out, ");\n");
+    }
+    for (unsigned s = 0; s < spec->nsteps; s++) {
+        const gems_pw_step *step = &spec->step[s];
+        const gems_expr *expr = exprs[s];
+        uint32_t needed = gems_expr_needs(expr, step->facts);
+        for (unsigned k = 0; k < gems_expr_name_count(expr); k++) {
+            const gems_pw_bind *b = &step->bind[k];
+            variables[k] = names[k];
+            if (!(needed >> k & 1))
+                continue;
+            if (b->step > s || (b->step == 0 && b->index >= spec->noperands))
+                return false;
+            unsigned from = b->step ? spec->step[b->step - 1].result[b->index] : spec->operand[b->index].dtype;
+            if (b->step == 0 && spec->operand[b->index].place == GEMS_PW_VALUE && !b->exact) {
+                snprintf(names[k], sizeof names[k], "c%u", b->index);
+                continue; /* given in the compute type, unrounded */
+            }
+            if (b->step)
+                snprintf(value, sizeof value, "y%u_%u", b->step - 1, b->index);
+            else
+                snprintf(value, sizeof value, "%c%u", in_memory(&spec->operand[b->index]) ? 'x' : 'c', b->index);
+            if (from == b->dtype) {
+                snprintf(names[k], sizeof names[k], "%.20s", value);
+                continue;
+            }
+            snprintf(names[k], sizeof names[k], "s%u_v%u", s, k);
+            gems_text_add(out, "%sconst %s %s = ", at.indent, compute_type(b->dtype), names[k]);
+            write_converted(out, value, from, b->dtype);
+            gems_text_add(out, ";\n");
+        }
+        char prefix[12];
+        snprintf(prefix, sizeof prefix, "s%u_", s);
+        gems_expr_style style = {.variables = variables,
+                                 .prefix = prefix,
+                                 .type = compute_type(step->compute),
+                                 .float_suffix = strcmp(compute_type(step->compute), "double") ? "f" : "",
+                                 .dtype = gems_dtypes[step->compute].name,
+                                 .indent = at.indent,
+                                 .facts = step->facts};
+        gems_expr_write(expr, &style, out);
+        for (unsigned r = 0; r < step->nresults; r++) {
+            const char *d = gems_dtypes[step->result[r]].name;
+            if (step->store[r] != GEMS_PW_UNSTORED) {
+                gems_text_add(out, "%s", at.indent);
+                unsigned o = step->store[r];
+                if (at.vector)
+                    gems_text_add(out, "b%u[k]", o);
+                else
+                    write_index(spec, o, out);
+                const char *stored = gems_dtypes[spec->operand[o].dtype].name;
+                if (strcmp(d, stored) == 0 || step->result[r] == step->compute)
+                    gems_text_add(out, " = gems_put_%s(s%u_r%u);\n", stored, s, r);
+                else
+                    gems_text_add(out, " = gems_put_%s(gems_get_%s(gems_put_%s(s%u_r%u)));\n", stored, d, d, s, r);
+            }
+            if (s + 1 < spec->nsteps) /* later steps see it as the host's tensor would hold it */
+                gems_text_add(out, "%sconst %s y%u_%u = gems_get_%s(gems_put_%s(s%u_r%u));\n", at.indent,
+                              compute_type(step->result[r]), s, r, d, d, s, r);
+        }
+    }
+    return true;
+}
+
+/* ---- frames ----------------------------------------------------------------------------------------------------- */
+
+static void write_parameters(const gems_pw_spec *spec, const char *name, gems_text *out)
+{
+    bool cpu = spec->frame == GEMS_PW_RUN || spec->frame == GEMS_PW_ROWS;
+    const char *size = spec->wide ? "long" : "int";
+    gems_text_add(out, "__kernel %svoid %s(\n    ",
+                  cpu ? "__attribute__((reqd_work_group_size(1, 1, 1))) " : "", name);
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (in_memory(&spec->operand[i]))
+            gems_text_add(out, "__global %s%s *restrict p%u, ", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
+                          memory_type(spec->operand[i].dtype), i);
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (!in_memory(&spec->operand[i]))
+            gems_text_add(out, "const %s c%u, ", compute_type(spec->operand[i].dtype), i);
+    if (spec->frame == GEMS_PW_RUN)
+        gems_text_add(out, "const long n, const long run)\n{\n");
+    else if (spec->frame == GEMS_PW_VEC)
+        gems_text_add(out, "const long n)\n{\n");
+    else {
+        gems_text_add(out, "const %s8 sizes, ", size);
+        for (unsigned i = 0; i < spec->noperands; i++)
+            if (in_memory(&spec->operand[i]))
+                gems_text_add(out, "const %s8 t%u, ", size, i);
+        if (spec->frame == GEMS_PW_ROWS)
+            gems_text_add(out, "const %s rows, const %s run, const %s chunks, const %s deep)\n{\n", size, size, size,
+                          size);
+        else
+            gems_text_add(out, "const %s n)\n{\n", size);
+    }
+}
+
+/* Splits `left` into the indices of dimensions `first` to rank - 1 and adds up each operand's offset o<i>. */
+static void write_offsets(const gems_pw_spec *spec, unsigned first, const char *indent, gems_text *out)
+{
+    const char *size = spec->wide ? "long" : "int";
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (in_memory(&spec->operand[i]))
+            gems_text_add(out, "%s%s o%u = 0;\n", indent, size, i);
+    for (unsigned d = first; d < spec->rank; d++) {
+        if (d + 1 < spec->rank) {
+            gems_text_add(out, "%sconst %s q%u = left / sizes.s%u, k%u = left - q%u * sizes.s%u;\n", indent, size, d, d,
+                          d, d, d);
+            gems_text_add(out, "%sleft = q%u;\n", indent, d);
+        } else
+            gems_text_add(out, "%sconst %s k%u = left;\n", indent, size, d);
+        for (unsigned i = 0; i < spec->noperands; i++)
+            if (in_memory(&spec->operand[i]))
+                gems_text_add(out, "%so%u += k%u * t%u.s%u;\n", indent, i, d, i, d);
+    }
+}
+
+static bool write_run(const gems_pw_spec *spec, const gems_expr *const *exprs, gems_text *out)
+{
+    gems_text_add(out, "    const long begin = (long)get_global_id(0) * run, end = min(n, begin + run);\n");
+    gems_text_add(out, "    for (long i = begin; i < end; i++) {\n");
+    bool ok = write_body(spec, exprs, (place){"        ", false}, out);
+    gems_text_add(out, "    }\n");
+    return ok;
+}
+
+static bool write_rows(const gems_pw_spec *spec, const gems_expr *const *exprs, gems_text *out)
+{
+    const char *size = spec->wide ? "long" : "int";
+    gems_text_add(out, "    const %s item = (%s)get_global_id(0), block = item / chunks;\n", size, size);
+    gems_text_add(out, "    const %s begin = (item - block * chunks) * run, end = min(sizes.s0, begin + run);\n", size);
+    gems_text_add(out, "    const %s first = block * deep, last = min(rows, first + deep);\n", size);
+    gems_text_add(out, "    for (%s row = first; row < last; row++) {\n", size);
+    gems_text_add(out, "        %s left = row;\n", size);
+    write_offsets(spec, 1, "        ", out);
+    gems_text_add(out, "        for (%s i = begin; i < end; i++) {\n", size);
+    bool ok = write_body(spec, exprs, (place){"            ", false}, out);
+    gems_text_add(out, "        }\n    }\n");
+    return ok;
+}
+
+static bool write_grid(const gems_pw_spec *spec, const gems_expr *const *exprs, gems_text *out)
+{
+    const char *size = spec->wide ? "long" : "int";
+    gems_text_add(out, "    for (long item = get_global_id(0); item < n; item += get_global_size(0)) {\n");
+    gems_text_add(out, "        %s left = (%s)item;\n", size, size);
+    write_offsets(spec, 0, "        ", out);
+    bool ok = write_body(spec, exprs, (place){"        ", false}, out);
+    gems_text_add(out, "    }\n");
+    return ok;
+}
+
+/* Vectors where all pointers are aligned to them, which is the same for all work-items. */
+static bool write_vec(const gems_pw_spec *spec, const gems_expr *const *exprs, gems_text *out)
+{
+    unsigned v = spec->vec;
+    gems_text_add(out, "    const bool aligned = true");
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (in_memory(&spec->operand[i]) && spec->operand[i].stride == GEMS_PW_UNIT)
+            gems_text_add(out, " && ((ulong)p%u & %uu) == 0", i, v * gems_dtypes[spec->operand[i].dtype].size - 1);
+    gems_text_add(out, ";\n    for (long g = get_global_id(0); g * %u < n; g += get_global_size(0)) {\n", v);
+    gems_text_add(out, "        if (aligned && g * %u + %u <= n) {\n            const long i = g * %u;\n", v, v, v);
+    for (unsigned i = 0; i < spec->noperands; i++) {
+        const gems_pw_operand *o = &spec->operand[i];
+        const char *type = memory_type(o->dtype);
+        if (is_read(o) && o->stride == GEMS_PW_UNIT)
+            gems_text_add(out,
+                          "            %s a%u[%u];\n            vstore%u(((const __global %s%u *)p%u)[g], 0, a%u);\n",
+                          type, i, v, v, type, v, i, i);
+        if (in_memory(o) && o->place != GEMS_PW_READ)
+            gems_text_add(out, "            %s b%u[%u];\n", type, i, v);
+    }
+    gems_text_add(out, "            #pragma unroll\n            for (int k = 0; k < %u; k++) {\n", v);
+    bool ok = write_body(spec, exprs, (place){"                ", true}, out);
+    gems_text_add(out, "            }\n");
+    for (unsigned i = 0; i < spec->noperands; i++) {
+        const gems_pw_operand *o = &spec->operand[i];
+        if (in_memory(o) && o->place != GEMS_PW_READ)
+            gems_text_add(out, "            ((__global %s%u *)p%u)[g] = vload%u(0, b%u);\n", memory_type(o->dtype), v, i,
+                          v, i);
+    }
+    gems_text_add(out, "            (void)i;\n        } else {\n");
+    gems_text_add(out, "            for (long i = g * %u; i < min(n, g * %u + %u); i++) {\n", v, v, v);
+    ok = write_body(spec, exprs, (place){"                ", false}, out) && ok;
+    gems_text_add(out, "            }\n        }\n    }\n");
+    return ok;
+}
+
+char *gems_pw_source(const gems_pw_spec *spec, const gems_expr *const *exprs, const char *name)
+{
+    gems_text out = {NULL, 0, 0, false};
+    bool ok;
+    write_parameters(spec, name, &out);
+    switch (spec->frame) {
+    case GEMS_PW_RUN:
+        ok = write_run(spec, exprs, &out);
+        break;
+    case GEMS_PW_VEC:
+        ok = write_vec(spec, exprs, &out);
+        break;
+    case GEMS_PW_ROWS:
+        ok = write_rows(spec, exprs, &out);
+        break;
+    default:
+        ok = write_grid(spec, exprs, &out);
+        break;
+    }
+    gems_text_add(&out, "}\n");
+    if (ok && !out.failed)
+        return out.s;
+    free(out.s);
+    return NULL;
+}

@@ -1,0 +1,81 @@
+/* Writes the OpenCL C of one pointwise kernel: one or several expressions over operands of given dtypes, visited in
+ * given loops. Called by the pointwise family; nothing here knows the host or OpenCL's API.
+ *
+ * The kernel's parameters, in order:
+ *   a pointer for every operand in memory (its first element), then the value of every operand by value, of the type
+ *   that arithmetic uses (gems_dtypes[].compute of its dtype), both in the order of the operands; then by frame:
+ *     RUN   long n, long run                           work-item i does elements i * run to min(n, (i + 1) * run)
+ *     VEC   long n                                     grid-stride over vectors; the rest one by one
+ *     ROWS  size8 sizes, size8 strides of each operand in memory, size rows, size run, size chunks, size deep
+ *                                                      work-item i: chunk i % chunks, of `run` elements of dimension 0,
+ *                                                      of rows (i / chunks) * deep and the `deep` - 1 after it
+ *     GRID  size8 sizes, size8 strides of each operand in memory, size n      grid-stride over elements
+ *   where size is int, or long if `wide`. RUN and ROWS want work-groups of one item. */
+#ifndef GEMS_POINTWISE_H
+#define GEMS_POINTWISE_H
+
+#include "codegen/collapse.h"
+#include "codegen/expr.h"
+#include "kernels/call.h"
+
+#define GEMS_PW_STEPS 8
+
+typedef enum gems_pw_frame { GEMS_PW_RUN, GEMS_PW_VEC, GEMS_PW_ROWS, GEMS_PW_GRID } gems_pw_frame;
+
+typedef enum gems_pw_place {
+    GEMS_PW_VALUE,  /* passed by value, already in its dtype's compute type */
+    GEMS_PW_READ,   /* memory */
+    GEMS_PW_WRITE,  /* memory */
+    GEMS_PW_UPDATE, /* memory, read and written element by element: in-place */
+} gems_pw_place;
+
+typedef enum gems_pw_stride { GEMS_PW_BROADCAST, GEMS_PW_UNIT, GEMS_PW_STRIDED } gems_pw_stride;
+
+typedef struct gems_pw_operand {
+    uint8_t dtype;  /* gems_dtype; of a value: the dtype whose compute type it has */
+    uint8_t place;  /* gems_pw_place */
+    uint8_t stride; /* gems_pw_stride, of dimension 0 */
+} gems_pw_operand;
+
+/* What a name of an expression stands for. */
+typedef struct gems_pw_bind {
+    uint8_t step;  /* 0: an operand; k: a result of step k - 1 */
+    uint8_t index; /* operand, or which result of that step */
+    uint8_t dtype; /* converted to this dtype before use (rounded, if it cannot hold the value) */
+    uint8_t exact; /* 0: a value is not rounded to an f16 or bf16 `dtype` */
+} gems_pw_bind;
+
+#define GEMS_PW_UNSTORED 255
+
+/* One expression. */
+typedef struct gems_pw_step {
+    uint64_t expr_hash;
+    uint32_t facts;
+    uint8_t compute; /* gems_dtype */
+    uint8_t nresults;
+    uint8_t result[GEMS_EXPR_RESULTS]; /* gems_dtype of each result */
+    uint8_t store[GEMS_EXPR_RESULTS];  /* operand that takes it, or GEMS_PW_UNSTORED */
+    uint8_t pad[6];
+    gems_pw_bind bind[GEMS_EXPR_NAMES]; /* by the expression's names */
+} gems_pw_step;
+
+/* All of a kernel but its expressions' text. Start from zero bytes: the key is a hash of the bytes in use. */
+typedef struct gems_pw_spec {
+    uint8_t frame; /* gems_pw_frame */
+    uint8_t vec;   /* elements of a vector (VEC) */
+    uint8_t wide;
+    uint8_t rank;
+    uint8_t noperands, nsteps;
+    uint8_t pad[2];
+    gems_pw_operand operand[GEMS_OPERANDS];
+    uint8_t pad2[4];
+    gems_pw_step step[GEMS_PW_STEPS];
+} gems_pw_spec;
+
+/* Identifies the generated text. Some tens of nanoseconds. */
+uint64_t gems_pw_key(const gems_pw_spec *spec);
+/* The source, to be compiled after kernels/math.cl; entry: `name`. exprs: one a step. NULL if memory ran out, or a step
+ * names what is not there. Free it. */
+char *gems_pw_source(const gems_pw_spec *spec, const gems_expr *const *exprs, const char *name);
+
+#endif
