@@ -128,14 +128,14 @@ static bool write_body(const gems_pw_spec *spec, const gems_expr *const *exprs, 
             if (b->step > s || (b->step == 0 && b->index >= spec->noperands))
                 return false;
             unsigned from = b->step ? spec->step[b->step - 1].result[b->index] : spec->operand[b->index].dtype;
-            if (b->step == 0 && spec->operand[b->index].place == GEMS_PW_VALUE && !b->exact) {
+            if (b->step == 0 && !in_memory(&spec->operand[b->index])) {
                 snprintf(names[k], sizeof names[k], "c%u", b->index);
-                continue; /* given in the compute type, unrounded */
+                continue;
             }
             if (b->step)
                 snprintf(value, sizeof value, "y%u_%u", b->step - 1, b->index);
             else
-                snprintf(value, sizeof value, "%c%u", in_memory(&spec->operand[b->index]) ? 'x' : 'c', b->index);
+                snprintf(value, sizeof value, "x%u", b->index);
             if (from == b->dtype) {
                 snprintf(names[k], sizeof names[k], "%.20s", value);
                 continue;

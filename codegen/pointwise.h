@@ -41,8 +41,8 @@ typedef struct gems_pw_operand {
 typedef struct gems_pw_bind {
     uint8_t step;  /* 0: an operand; k: a result of step k - 1 */
     uint8_t index; /* operand, or which result of that step */
-    uint8_t dtype; /* converted to this dtype before use (rounded, if it cannot hold the value) */
-    uint8_t exact; /* 0: a value is not rounded to an f16 or bf16 `dtype` */
+    uint8_t dtype; /* converted to this dtype before use (rounded, if it cannot hold it); values are taken as they are */
+    uint8_t pad;
 } gems_pw_bind;
 
 #define GEMS_PW_UNSTORED 255
