@@ -136,6 +136,8 @@ GEMS_ORDER(long)
 GEMS_ORDER(float)
 
 #define GEMS_INTEGER(T, U)                                                                                             \
+    GEMS_FN T gems_multiply_add(T a, T b, T c) { return (T)((U)a * (U)b + (U)c); }                                     \
+    GEMS_FN int gems_isnan(T a) { return 0; }                                                                                             \
     GEMS_FN T gems_abs(T a) { return a < 0 ? (T)(0 - (U)a) : a; }                                                      \
     GEMS_FN int gems_isinf(T a) { return 0; }                                                                          \
     GEMS_FN int gems_isfinite(T a) { return 1; }                                                                       \
@@ -371,6 +373,8 @@ GEMS_FN float gems_sqrt(float x) { return sqrt(x); }
 GEMS_FN float gems_abs(float x) { return fabs(x); }
 GEMS_FN float gems_trunc(float x) { return trunc(x); }
 GEMS_FN float gems_floor(float x) { return floor(x); }
+GEMS_FN float gems_multiply_add(float a, float b, float c) { return fma(a, b, c); }
+GEMS_FN int gems_isnan(float x) { return x != x; }
 GEMS_FN int gems_isinf(float x) { return fabs(x) == INFINITY; }
 GEMS_FN int gems_isfinite(float x) { return fabs(x) < INFINITY; }
 GEMS_FN float gems_fmod(float a, float b) { return fmod(a, b); }
@@ -439,6 +443,8 @@ GEMS_FN double gems_sqrt(double x) { return sqrt(x); }
 GEMS_FN double gems_abs(double x) { return fabs(x); }
 GEMS_FN double gems_trunc(double x) { return trunc(x); }
 GEMS_FN double gems_floor(double x) { return floor(x); }
+GEMS_FN double gems_multiply_add(double a, double b, double c) { return fma(a, b, c); }
+GEMS_FN int gems_isnan(double x) { return x != x; }
 GEMS_FN int gems_isinf(double x) { return fabs(x) == INFINITY; }
 GEMS_FN int gems_isfinite(double x) { return fabs(x) < INFINITY; }
 GEMS_FN double gems_fmod(double a, double b) { return fmod(a, b); }
