@@ -11,8 +11,20 @@
 #define MAX_STATEMENTS 24
 #define MAX_DEPTH      64
 
-typedef enum node_kind { NODE_INT, NODE_FLOAT, NODE_NAME, NODE_LOCAL, NODE_WORD, NODE_CALL, NODE_ARG, NODE_UNARY,
-                         NODE_BINARY, NODE_COND, NODE_CAST, NODE_FACT } node_kind;
+typedef enum node_kind {
+    NODE_INT,
+    NODE_FLOAT,
+    NODE_NAME,
+    NODE_LOCAL,
+    NODE_WORD,
+    NODE_CALL,
+    NODE_ARG,
+    NODE_UNARY,
+    NODE_BINARY,
+    NODE_COND,
+    NODE_CAST,
+    NODE_FACT
+} node_kind;
 
 /* a, b, c: indices of child nodes, or of what the node names. text: the operator, number or word. */
 typedef struct node {
@@ -269,8 +281,9 @@ static int unary(parser *p)
 }
 
 /* Binary operators from weakest to strongest; longer spellings before their beginnings. */
-static const char *const levels[][5] = {{"||"},      {"&&"},     {"|"},           {"^"}, {"&"}, {"==", "!="},
-                                        {"<=", ">=", "<", ">"}, {"<<", ">>"}, {"+", "-"}, {"*", "/", "%"}};
+static const char *const levels[][5] = {
+    {"||"},       {"&&"},     {"|"},          {"^"}, {"&"}, {"==", "!="}, {"<=", ">=", "<", ">"},
+    {"<<", ">>"}, {"+", "-"}, {"*", "/", "%"}};
 #define LEVELS ((int)(sizeof levels / sizeof *levels))
 
 static const char *operator_at(parser *p, int level)

@@ -63,8 +63,8 @@ typedef struct gems_text {
 } gems_text;
 void gems_text_add(gems_text *text, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Writes one line a statement. variables[i]: what stands for name i. prefix: put before the names of statements; results
- * are named <prefix>r0, <prefix>r1, ... float_suffix: "f" where T is float. dtype: for dtype_max ("f16"). */
+/* Writes one line a statement. variables[i]: what stands for name i. prefix: put before the names of statements;
+ * results are named <prefix>r0, <prefix>r1, ... float_suffix: "f" where T is float. dtype: for dtype_max ("f16"). */
 typedef struct gems_expr_style {
     const char *const *variables;
     const char *prefix, *type, *float_suffix, *dtype, *indent;

@@ -93,9 +93,10 @@ static void write_index(const gems_pw_spec *spec, unsigned i, gems_text *out)
     else if (spec->frame == GEMS_PW_GRID)
         gems_text_add(out, "p%u[o%u]", i, i);
     else
-        gems_text_add(out, o->stride == GEMS_PW_BROADCAST ? "p%u[o%u]"
-                           : o->stride == GEMS_PW_UNIT    ? "p%u[o%u + i]"
-                                                          : "p%u[o%u + i * t%u.s0]",
+        gems_text_add(out,
+                      o->stride == GEMS_PW_BROADCAST ? "p%u[o%u]"
+                      : o->stride == GEMS_PW_UNIT    ? "p%u[o%u + i]"
+                                                     : "p%u[o%u + i * t%u.s0]",
                       i, i, i);
 }
 
@@ -184,8 +185,7 @@ static void write_parameters(const gems_pw_spec *spec, const char *name, gems_te
 {
     bool cpu = spec->frame == GEMS_PW_RUN || spec->frame == GEMS_PW_ROWS;
     const char *size = spec->wide ? "long" : "int";
-    gems_text_add(out, "__kernel %svoid %s(\n    ",
-                  cpu ? "__attribute__((reqd_work_group_size(1, 1, 1))) " : "", name);
+    gems_text_add(out, "__kernel %svoid %s(\n    ", cpu ? "__attribute__((reqd_work_group_size(1, 1, 1))) " : "", name);
     for (unsigned i = 0; i < spec->noperands; i++)
         if (in_memory(&spec->operand[i]))
             gems_text_add(out, "__global %s%s *restrict p%u, ", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
@@ -291,8 +291,8 @@ static bool write_vec(const gems_pw_spec *spec, const gems_expr *const *exprs, g
     for (unsigned i = 0; i < spec->noperands; i++) {
         const gems_pw_operand *o = &spec->operand[i];
         if (in_memory(o) && o->place != GEMS_PW_READ)
-            gems_text_add(out, "            ((__global %s%u *)p%u)[g] = vload%u(0, b%u);\n", memory_type(o->dtype), v, i,
-                          v, i);
+            gems_text_add(out, "            ((__global %s%u *)p%u)[g] = vload%u(0, b%u);\n", memory_type(o->dtype), v,
+                          i, v, i);
     }
     gems_text_add(out, "            (void)i;\n        } else {\n");
     gems_text_add(out, "            for (long i = g * %u; i < min(n, g * %u + %u); i++) {\n", v, v, v);

@@ -20,7 +20,12 @@
 
 #define GEMS_PW_STEPS 8
 
-typedef enum gems_pw_frame { GEMS_PW_RUN, GEMS_PW_VEC, GEMS_PW_ROWS, GEMS_PW_GRID } gems_pw_frame;
+typedef enum gems_pw_frame {
+    GEMS_PW_RUN,
+    GEMS_PW_VEC,
+    GEMS_PW_ROWS,
+    GEMS_PW_GRID
+} gems_pw_frame;
 
 typedef enum gems_pw_place {
     GEMS_PW_VALUE,  /* passed by value, already in its dtype's compute type */
@@ -29,7 +34,11 @@ typedef enum gems_pw_place {
     GEMS_PW_UPDATE, /* memory, read and written element by element: in-place */
 } gems_pw_place;
 
-typedef enum gems_pw_stride { GEMS_PW_BROADCAST, GEMS_PW_UNIT, GEMS_PW_STRIDED } gems_pw_stride;
+typedef enum gems_pw_stride {
+    GEMS_PW_BROADCAST,
+    GEMS_PW_UNIT,
+    GEMS_PW_STRIDED
+} gems_pw_stride;
 
 typedef struct gems_pw_operand {
     uint8_t dtype;  /* gems_dtype; of a value: the dtype whose compute type it has */
@@ -41,7 +50,8 @@ typedef struct gems_pw_operand {
 typedef struct gems_pw_bind {
     uint8_t step;  /* 0: an operand; k: a result of step k - 1 */
     uint8_t index; /* operand, or which result of that step */
-    uint8_t dtype; /* converted to this dtype before use (rounded, if it cannot hold it); values are taken as they are */
+    uint8_t
+        dtype; /* converted to this dtype before use (rounded, if it cannot hold it); values are taken as they are */
     uint8_t pad;
 } gems_pw_bind;
 

@@ -4,9 +4,12 @@
 #include <string.h>
 
 static const char *const names[GEMS_PROMOTE_COUNT] = {
-    [GEMS_PROMOTE_DEFAULT] = "default",           [GEMS_PROMOTE_NO_OPMATH] = "no_opmath",
-    [GEMS_PROMOTE_INT_TO_FLOAT] = "int_to_float", [GEMS_PROMOTE_ALWAYS_BOOL] = "always_bool",
-    [GEMS_PROMOTE_COMPLEX_TO_FLOAT] = "complex_to_float", [GEMS_PROMOTE_BOOL_TO_LONG] = "bool_to_long",
+    [GEMS_PROMOTE_DEFAULT] = "default",
+    [GEMS_PROMOTE_NO_OPMATH] = "no_opmath",
+    [GEMS_PROMOTE_INT_TO_FLOAT] = "int_to_float",
+    [GEMS_PROMOTE_ALWAYS_BOOL] = "always_bool",
+    [GEMS_PROMOTE_COMPLEX_TO_FLOAT] = "complex_to_float",
+    [GEMS_PROMOTE_BOOL_TO_LONG] = "bool_to_long",
 };
 
 gems_promotion gems_promotion_find(const char *name, size_t n)

@@ -1,6 +1,6 @@
 /* Which dtype a pointwise call computes with and which it returns: the host's type promotion, of which the families and
- * the code generator ask. Tensors with dimensions outrank 0-dim tensors, which outrank numbers; a lower rank only counts
- * if it has a higher category (bool < integer < float). */
+ * the code generator ask. Tensors with dimensions outrank 0-dim tensors, which outrank numbers; a lower rank only
+ * counts if it has a higher category (bool < integer < float). */
 #ifndef GEMS_PROMOTE_H
 #define GEMS_PROMOTE_H
 
@@ -26,7 +26,10 @@ typedef struct gems_promote {
     gems_dtype dimmed, zero_dim, number;
     bool bad; /* an operand of a dtype that no kernel handles */
 } gems_promote;
-#define GEMS_PROMOTE_START {GEMS_DTYPE_NONE, GEMS_DTYPE_NONE, GEMS_DTYPE_NONE, false}
+#define GEMS_PROMOTE_START                                                                                             \
+    {                                                                                                                  \
+        GEMS_DTYPE_NONE, GEMS_DTYPE_NONE, GEMS_DTYPE_NONE, false                                                       \
+    }
 
 void gems_promote_tensor(gems_promote *p, const gems_tensor *t, gems_dtype default_dtype);
 /* A number: a float counts as the default dtype, an integer as i64. */

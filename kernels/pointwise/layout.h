@@ -1,4 +1,5 @@
-/* Strides of a pointwise operator's new result, as the host's iterator would choose them, and whether memory overlaps. */
+/* Strides of a pointwise operator's new result, as the host's iterator would choose them, and whether memory overlaps.
+ */
 #ifndef GEMS_POINTWISE_LAYOUT_H
 #define GEMS_POINTWISE_LAYOUT_H
 
@@ -20,7 +21,11 @@ void gems_iterator_strides(const gems_shape *shape, int n, const gems_layout_inp
 
 /* Can two index tuples mean the same element? True also where it is not easily excluded. */
 bool gems_overlaps_itself(const gems_tensor *t);
-typedef enum gems_overlap { GEMS_APART, GEMS_IDENTICAL, GEMS_OVERLAP } gems_overlap;
+typedef enum gems_overlap {
+    GEMS_APART,
+    GEMS_IDENTICAL,
+    GEMS_OVERLAP
+} gems_overlap;
 /* IDENTICAL: same address, shape, strides and element size. APART: memory ranges do not touch. */
 gems_overlap gems_overlap_of(const gems_tensor *a, const gems_tensor *b);
 

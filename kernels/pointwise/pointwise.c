@@ -1,9 +1,9 @@
-/* The pointwise family: every operator whose row has an expression. plan() works out dtypes, shape and operands from the
- * row; run() makes the results as the host would lay them out, picks the loops, and launches a kernel generated for
+/* The pointwise family: every operator whose row has an expression. plan() works out dtypes, shape and operands from
+ * the row; run() makes the results as the host would lay them out, picks the loops, and launches a kernel generated for
  * exactly this kind of call (codegen/pointwise.h).
  *
- * Parameters of table rules: "lane" (0 main, 1 small), "vec" (elements of a vector on a GPU), "run" (least elements of a
- * work-item on a CPU), "group" (work-items of a group on a GPU). */
+ * Parameters of table rules: "lane" (0 main, 1 small), "vec" (elements of a vector on a GPU), "run" (least elements of
+ * a work-item on a CPU), "group" (work-items of a group on a GPU). */
 #include "codegen/pointwise.h"
 #include "kernels/device/device.h"
 #include "kernels/family.h"
@@ -133,9 +133,10 @@ static void answer_facts(const gems_call *call, pw_plan *p)
     for (unsigned i = 0; i < gems_expr_fact_count(p->expr); i++) {
         const gems_expr_fact *f = gems_expr_fact_at(p->expr, i);
         const gems_value *v = &call->arg[gems_expr_name_param(p->expr, f->name)];
-        bool yes = f->kind == 'h'   ? v->kind != GEMS_NONE
-                   : f->kind == 's' ? v->kind == GEMS_STR && v->str.n == f->length && !memcmp(v->str.s, f->text, f->length)
-                                    : is_number(v) && number_of(v) == f->number;
+        bool yes = f->kind == 'h' ? v->kind != GEMS_NONE
+                   : f->kind == 's'
+                       ? v->kind == GEMS_STR && v->str.n == f->length && !memcmp(v->str.s, f->text, f->length)
+                       : is_number(v) && number_of(v) == f->number;
         p->facts |= (uint32_t)yes << i;
     }
     p->needs = gems_expr_needs(p->expr, p->facts);
@@ -320,7 +321,8 @@ static double round_to(double v, int bits, int least)
 static const struct {
     double max;
     int bits, least;
-} floats[] = {[GEMS_F16] = {65504.0, 11, -24}, [GEMS_BF16] = {0x1.fep127, 8, -133}, [GEMS_F32] = {0x1.fffffep127, 24, -149}};
+} floats[] = {
+    [GEMS_F16] = {65504.0, 11, -24}, [GEMS_BF16] = {0x1.fep127, 8, -133}, [GEMS_F32] = {0x1.fffffep127, 24, -149}};
 
 /* v as a value of the dtype computed with, unrounded if `opmath`. False: the host has its own view of such a number
  * (it overflows, or a fraction would become an integer). */
@@ -390,8 +392,8 @@ static gems_status make_results(gems_call *call, const pw_plan *p, pw_launch *l)
             int n = 0;
             for (int i = 0; i < call->op->nparams && n < GEMS_OPERANDS; i++)
                 if (call->arg[i].kind == GEMS_TENSOR)
-                    inputs[n++] = (gems_layout_input){call->arg[i].tensor, !(row->masks >> i & 1) &&
-                                                                               call->arg[i].tensor->dtype != p->compute};
+                    inputs[n++] = (gems_layout_input){
+                        call->arg[i].tensor, !(row->masks >> i & 1) && call->arg[i].tensor->dtype != p->compute};
             gems_iterator_strides(&p->shape, n, inputs, strides);
         }
         if (row->copies) {
@@ -565,9 +567,9 @@ static void launch(gems_job *job, gems_kernel *kernel, const gems_call *call, co
     for (unsigned i = 0; i < s->noperands; i++)
         if (l->tensor[i]) {
             bool gaps = s->operand[i].place == GEMS_PW_WRITE && !gems_tensor_is_dense(l->tensor[i]);
-            gems_access access = s->operand[i].place == GEMS_PW_READ                ? GEMS_READ
+            gems_access access = s->operand[i].place == GEMS_PW_READ             ? GEMS_READ
                                  : s->operand[i].place == GEMS_PW_UPDATE || gaps ? GEMS_READ_WRITE
-                                                                                    : GEMS_WRITE;
+                                                                                 : GEMS_WRITE;
             args[n++] = (gems_arg){GEMS_ARG_TENSOR, access, l->tensor[i], 0};
             ntensors++;
         }

@@ -16,14 +16,6 @@ static struct {
 } parsed = {.once = PTHREAD_ONCE_INIT};
 static pw_row wrong;
 
-static const char *field(const gems_op *op, const char *key)
-{
-    const char *v = gems_op_attr(op, key);
-    const char *as = v ? NULL : gems_op_attr(op, "as");
-    const gems_op *other = as ? gems_op_find(as) : NULL;
-    return other ? gems_op_attr(other, key) : v;
-}
-
 /* Takes the next word off a list; 0 at its end. */
 static size_t next_word(const char **list, const char **word)
 {
@@ -51,7 +43,7 @@ static bool wrong_name(const gems_op *op, const char *key, const char *word, siz
 /* A list of parameters as bits. */
 static bool read_params(const gems_op *op, const char *key, uint32_t *bits)
 {
-    const char *list = field(op, key), *word;
+    const char *list = gems_op_attr(op, key), *word;
     *bits = 0;
     for (size_t n; list && (n = next_word(&list, &word));) {
         int i = param(op, word, n);
@@ -68,7 +60,8 @@ static uint16_t dtype_bits(const char *word, size_t n)
     uint16_t bits = 0;
     for (int d = 0; d < GEMS_DTYPE_COUNT; d++) {
         const char *category = categories[gems_dtypes[d].category], *name = gems_dtypes[d].name;
-        if ((strlen(category) == n && memcmp(category, word, n) == 0) || (strlen(name) == n && memcmp(name, word, n) == 0))
+        if ((strlen(category) == n && memcmp(category, word, n) == 0) ||
+            (strlen(name) == n && memcmp(name, word, n) == 0))
             bits |= (uint16_t)(1u << d);
     }
     return bits;
@@ -76,7 +69,7 @@ static uint16_t dtype_bits(const char *word, size_t n)
 
 static bool read_dtypes(const gems_op *op, pw_row *row)
 {
-    const char *list = field(op, "dtypes"), *word;
+    const char *list = gems_op_attr(op, "dtypes"), *word;
     row->dtypes = list ? 0 : (uint16_t)-1;
     for (size_t n; list && (n = next_word(&list, &word));) {
         uint16_t bits = dtype_bits(word, n);
@@ -89,7 +82,7 @@ static bool read_dtypes(const gems_op *op, pw_row *row)
 
 static bool read_promotion(const gems_op *op, pw_row *row)
 {
-    const char *list = field(op, "promote"), *word;
+    const char *list = gems_op_attr(op, "promote"), *word;
     row->kind = GEMS_PROMOTE_DEFAULT;
     row->without = -1;
     if (list) {
@@ -106,7 +99,7 @@ static bool read_promotion(const gems_op *op, pw_row *row)
     }
     if (!row->promotes)
         row->promotes = row->tensors & ~row->masks;
-    if ((list = field(op, "promote_without"))) {
+    if ((list = gems_op_attr(op, "promote_without"))) {
         size_t n = next_word(&list, &word);
         row->without = (int8_t)param(op, word, n);
         if (row->without < 0)
@@ -121,14 +114,14 @@ static bool read_promotion(const gems_op *op, pw_row *row)
 
 static bool read_out(const gems_op *op, pw_row *row)
 {
-    const char *list = field(op, "out");
+    const char *list = gems_op_attr(op, "out");
     row->out_dtype = list ? gems_dtype_find(list) : GEMS_DTYPE_NONE;
     return row->out_dtype != GEMS_DTYPE_NONE || read_params(op, "out", &row->out_params);
 }
 
 static bool read_layout(const gems_op *op, pw_row *row)
 {
-    const char *list = field(op, "layout"), *word = "";
+    const char *list = gems_op_attr(op, "layout"), *word = "";
     size_t n = list ? next_word(&list, &word) : 0;
     row->layout = PW_ITERATOR;
     row->memory_format = -1;
@@ -150,7 +143,7 @@ static bool read_layout(const gems_op *op, pw_row *row)
 
 static bool read_texts(const gems_op *op, pw_row *row)
 {
-    const char *list = field(op, "one_of"), *word;
+    const char *list = gems_op_attr(op, "one_of"), *word;
     row->one_of = -1;
     if (list) {
         size_t n = next_word(&list, &word);
@@ -170,13 +163,14 @@ static bool read_expressions(const gems_op *op, pw_row *row)
     for (int i = 0; i < op->nparams; i++)
         names[i] = op->params[i].name;
     for (int c = GEMS_CAT_FLOAT; c >= GEMS_CAT_BOOL; c--) {
-        const char *text = field(op, keys[c]);
+        const char *text = gems_op_attr(op, keys[c]);
         gems_expr_error error;
-        if (!text && c < GEMS_CAT_FLOAT) { 
+        if (!text && c < GEMS_CAT_FLOAT) {
             row->expr[c] = row->expr[GEMS_CAT_FLOAT];
             continue;
         }
-        row->expr[c] = gems_expr_parse(text ? text : "", names, op->nparams, functions ? functions->text : NULL, &error);
+        row->expr[c] =
+            gems_expr_parse(text ? text : "", names, op->nparams, functions ? functions->text : NULL, &error);
         if (!row->expr[c]) {
             gems_log("%s: row's \"%s\": %s", op->name, keys[c], error.text);
             return false;
@@ -204,12 +198,12 @@ static pw_row *parse(const gems_op *op)
         if ((p->type == GEMS_T_TENSOR || p->type == GEMS_T_OPT_TENSOR) && !(is_result && op->form == GEMS_OUT))
             row->tensors |= 1u << i;
     }
-    row->copies = field(op, "copies") != NULL;
+    row->copies = gems_op_attr(op, "copies") != NULL;
     if (read_params(op, "mask", &row->masks) && read_params(op, "same", &row->same) &&
-        read_params(op, "zero_dim", &row->zero_dim) && read_params(op, "divisor", &row->divisor) && read_params(op, "exponent", &row->exponent) &&
-        read_params(op, "nonzero", &row->nonzero) && read_params(op, "nonnegative", &row->nonnegative) &&
-        read_dtypes(op, row) && read_promotion(op, row) && read_out(op, row) && read_layout(op, row) &&
-        read_texts(op, row) && read_expressions(op, row))
+        read_params(op, "zero_dim", &row->zero_dim) && read_params(op, "divisor", &row->divisor) &&
+        read_params(op, "exponent", &row->exponent) && read_params(op, "nonzero", &row->nonzero) &&
+        read_params(op, "nonnegative", &row->nonnegative) && read_dtypes(op, row) && read_promotion(op, row) &&
+        read_out(op, row) && read_layout(op, row) && read_texts(op, row) && read_expressions(op, row))
         return row;
     free(row); /* its expressions stay: once a process, for a row that tests would have found */
     return NULL;
