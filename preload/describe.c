@@ -2,6 +2,7 @@
 #include "preload/gems.h"
 #include "preload/config.h"
 #include "preload/opset.h"
+#include "preload/probe.h"
 #include "kernels/device/device.h"
 #include "kernels/family.h"
 #include "shim/thunk.h"
@@ -81,6 +82,7 @@ static json_t *describe_operators(void)
     json_t *root = json_array();
     for (unsigned i = 0; i < gems_op_count; i++) {
         const gems_op *op = &gems_ops[i];
+        char dtypes[128];
         json_t *object = json_object();
         put(object, "name", op->name);
         put(object, "operator", op->base);
@@ -88,7 +90,8 @@ static json_t *describe_operators(void)
         put(object, "schema", op->schema);
         put(object, "family", op->family);
         put(object, "kernel", op->kernel ? op->kernel->name : NULL);
-        put(object, "dtypes", gems_op_attr(op, "dtypes"));
+        gems_probe_dtypes(op, dtypes, sizeof dtypes);
+        put(object, "dtypes", dtypes);
         json_object_set_new(object, "allowed", json_boolean(!allowed || gems_opset_has(allowed, i)));
         json_object_set_new(object, "rules", describe_rules(tables ? gems_tables_top(tables) : NULL, op));
         json_array_append_new(root, object);

@@ -24,7 +24,9 @@ static void print_op(const json_t *op)
                         : !json_is_true(json_object_get(op, "allowed")) ? "host (excluded)"
                         : json_array_size(rules) == 0                   ? "host (no rule)"
                                                                         : "";
-    printf("%-40s %-12s %-36s %s\n", text_of(op, "name"), text_of(op, "kernel"), text_of(op, "dtypes"), where);
+    const char *dtypes = text_of(op, "dtypes");
+    bool all = strcmp(dtypes, "f16 bf16 f32 f64 i8 u8 i16 i32 i64 bool") == 0;
+    printf("%-36s %-16s %-36s %s\n", text_of(op, "name"), text_of(op, "kernel"), all ? "all" : dtypes, where);
     size_t i;
     if (!*where)
         json_array_foreach(rules, i, rule) printf("    %s\n", json_string_value(rule));
@@ -55,7 +57,7 @@ int cmd_ops(int argc, char **argv)
         json_dumpf(wanted, stdout, JSON_INDENT(1));
         putchar('\n');
     } else {
-        printf("%-40s %-12s %-36s %s\n", "operator", "kernel", "dtypes", "routed");
+        printf("%-36s %-16s %-36s %s\n", "operator", "kernel", "dtypes", "routed");
         json_array_foreach(wanted, i, op) print_op(op);
         printf("%zu operators, %zu with a kernel\n", json_array_size(wanted), kernels);
     }
