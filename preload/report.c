@@ -28,7 +28,8 @@ struct counter {
 
 static struct counter *counters;                         /* one per operator */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* reasons */
-static __thread char last_reason[160];
+static __thread const char *last_reason; /* static, or in last_text */
+static __thread char last_text[160];
 
 /* --- the call's line ---------------------------------------------------------------------------------------------- */
 
@@ -147,13 +148,14 @@ void gems_report_call(const gems_call *call, gems_status status, const char *whe
         atomic_fetch_add_explicit(&c->routed, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&c->bytes, call->bytes, memory_order_relaxed);
         atomic_fetch_add_explicit(&c->ns, (uint64_t)(seconds * 1e9), memory_order_relaxed);
-        last_reason[0] = 0;
+        last_reason = NULL;
     } else {
         const char *why = call->why ? call->why : "declined";
         atomic_fetch_add_explicit(&c->passed, 1, memory_order_relaxed);
         if (status == GEMS_FAILED)
             atomic_fetch_add_explicit(&c->failed, 1, memory_order_relaxed);
-        snprintf(last_reason, sizeof last_reason, "%s", why);
+        snprintf(last_text, sizeof last_text, "%s", why);
+        last_reason = last_text;
         if (gems_config_get()->report)
             count_reason(c, why);
     }
@@ -167,7 +169,7 @@ void gems_report_passed(const gems_op *op, const char *why, const char *where)
         return;
     struct counter *c = &counters[op->index];
     atomic_fetch_add_explicit(&c->passed, 1, memory_order_relaxed);
-    snprintf(last_reason, sizeof last_reason, "%s", why);
+    last_reason = why;
     if (gems_config_get()->report)
         count_reason(c, why);
     if (gems_log_wants_calls()) {
@@ -199,7 +201,7 @@ void gems_report_reset(void)
 
 const char *gems_report_last_reason(void)
 {
-    return last_reason;
+    return last_reason ? last_reason : "";
 }
 
 /* --- the table at exit ---------------------------------------------------------------------------------------------

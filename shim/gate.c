@@ -216,7 +216,7 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     else
         why = foreign(op, f->entry, ks, &above_autograd);
     if (why) {
-        if (gems_route_notes_all() && why != autograd_first)
+        if (why != autograd_first)
             gems_report_passed(op, why, entry_names[f->entry]);
         return GEMS_ENTERED_HOST;
     }
