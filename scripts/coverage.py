@@ -48,11 +48,11 @@ def dynamic_symbols(path):
 
 
 def our_symbols(lib):
-    """{operator struct: {"call"|"redispatch"|"C shim": symbol}} of what the library interposes."""
+    """{operator struct: {"call"|"redispatch"|"aoti": symbol}} of what the library interposes."""
     ours = {}
     for symbol in dynamic_symbols(lib):
         if symbol.startswith("aoti_torch_cpu_"):
-            ours.setdefault(symbol[len("aoti_torch_cpu_") :], {})["C shim"] = symbol
+            ours.setdefault(symbol[len("aoti_torch_cpu_") :], {})["aoti"] = symbol
         elif found := re.match(r"_ZN2at4_ops(\d+)", symbol):
             end = found.end() + int(found[1])
             entry = re.match(r"\d+(call|redispatch)E", symbol[end:])
@@ -94,7 +94,7 @@ def symbols_of(version):
 
 def compare(ours, theirs):
     """Numbers found and wanted an entry, and the operators of which not a single entry is there, or not all."""
-    found = {entry: [0, 0] for entry in ("call", "redispatch", "C shim")}
+    found = {entry: [0, 0] for entry in ("call", "redispatch", "aoti")}
     absent, partial = [], []
     for operator, entries in sorted(ours.items()):
         there = [e for e, s in entries.items() if s in theirs]

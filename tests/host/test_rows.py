@@ -63,7 +63,7 @@ def test_schema(row, schemas):
 @pytest.mark.parametrize("row", ROWS, ids=name)
 def test_symbols(row, ours, host):
     entries = ours[struct(row)]
-    assert set(entries) == {"call", "redispatch"} | ({"C shim"} if "aoti" in row else set())
+    assert set(entries) == {"call", "redispatch"} | ({"aoti"} if "aoti" in row else set())
     assert set(entries.values()) <= host
     assert row.get("aoti", f"aoti_torch_cpu_{struct(row)}") == f"aoti_torch_cpu_{struct(row)}"
 
