@@ -207,14 +207,14 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     const gems_op *op = call->op;
     const char *why = NULL;
     bool above_autograd = false;
-    if (!op->kernel)
-        why = "no kernel";
-    else if (!gems_host.ready)
+    if (!gems_host.ready)
         why = "PyTorch not understood";
-    else if (!gems_route_allowed(op, &why))
+    else if ((why = foreign(op, f->entry, ks, &above_autograd)))
         ;
+    else if (!op->kernel)
+        why = "no kernel";
     else
-        why = foreign(op, f->entry, ks, &above_autograd);
+        gems_route_allowed(op, &why);
     if (why) {
         if (why != autograd_first)
             gems_report_passed(op, why, entry_names[f->entry]);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define MEMORY_FAILURES 3 /* in a row, before a kernel that "runs out of resources" is given up */
 
@@ -68,6 +69,7 @@ static void dump(const gems_program *program, const gems_lane_state *lane, const
     name[n] = 0;
     snprintf(path, sizeof path, "%s/%s-%08x-%s.cl", dir, name, (unsigned)program->hash[0],
              lane->index == GEMS_LANE_SMALL ? "small" : "main");
+    (void)mkdir(dir, 0777); /* fopen tells if that did not help */
     FILE *f = fopen(path, "we");
     if (!f) {
         gems_log("GEMS_DUMP: cannot write to %s", dir);
