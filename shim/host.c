@@ -131,6 +131,8 @@ bool gems_host_thread_keys(struct host_keys *out)
 
 gems_dtype gems_host_default_dtype(void)
 {
+    if (!gems_host.api.default_dtype) /* no host in this process: gems_describe asks kernels what they take */
+        return GEMS_F32;
     int8_t code = gems_host.api.default_dtype();
     return code >= 0 && code < 64 ? gems_host.dtype_of[code] : GEMS_DTYPE_NONE;
 }
