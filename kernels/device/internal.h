@@ -33,6 +33,7 @@ typedef struct gems_vendor_data {
     const char **libraries;                     /* drivers to try where the loader knows no such platform */
     const char **environment;                   /* "NAME=value", set while drivers load, unless the user did */
     const char **small_devices, **main_devices; /* prefixes of device names; NULL: one device serves both lanes */
+    unsigned seats;                             /* queues used at once, at most */
     bool unified;                               /* kernels may take the host's pointers: tried at start */
     const char *options, *prelude;              /* "" if none */
 } gems_vendor_data;

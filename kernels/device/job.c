@@ -57,7 +57,7 @@ static gems_seat *take_seat_slowly(gems_lane_state *lane, cl_int *error)
     atomic_fetch_add(&lane->waiting, 1);
     while (!(seat = find_seat(lane))) {
         unsigned n = atomic_load(&lane->nseats);
-        if (n < GEMS_MAX_SEATS) {
+        if (n < lane->vendor->seats) {
             seat = seat_new(lane, n, error);
             if (seat) {
                 lane->seat[n] = seat;

@@ -34,14 +34,20 @@ static const char *text(const json_t *value)
     return json_is_string(value) ? json_string_value(value) : "";
 }
 
+static int number(const json_t *value, int fallback)
+{
+    return json_is_integer(value) ? (int)json_integer_value(value) : fallback;
+}
+
 static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json_t *device)
 {
     const json_t *match = json_object_get(file, "match"), *lanes = json_object_get(device, "lanes");
 
     vendor->name = json_string_value(json_object_get(file, "vendor"));
-    vendor->order = json_is_integer(json_object_get(device, "order"))
-                        ? (int)json_integer_value(json_object_get(device, "order"))
-                        : 100;
+    int seats = number(json_object_get(device, "seats"), GEMS_MAX_SEATS);
+
+    vendor->order = number(json_object_get(device, "order"), 100);
+    vendor->seats = seats > 0 && seats < GEMS_MAX_SEATS ? (unsigned)seats : GEMS_MAX_SEATS;
     vendor->match_platform = strings(json_object_get(match, "platform"));
     vendor->match_vendor = strings(json_object_get(match, "vendor"));
     vendor->match_device = strings(json_object_get(match, "device"));

@@ -331,6 +331,9 @@ static void replace_all(void)
 
 Test(cache, a_binary_that_the_driver_refuses_is_built_again)
 {
+    const char *vendor = getenv("GEMS_VENDOR");
+    if (vendor && strcmp(vendor, "rusticl") == 0)
+        cr_skip_test("Mesa 22.3 ends the process when given a binary of another kind");
     cr_expect_eq(in_child(build_and_run, NULL), 0);
     replace_all();
     cr_expect_eq(in_child(build_and_run, NULL), 0);
