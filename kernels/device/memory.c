@@ -52,7 +52,7 @@ static gems_block *block_new(gems_lane_state *lane, unsigned size_class, size_t 
     block->bytes = bytes;
     block->size_class = size_class;
     if (lane->info.unified)
-        block->host = aligned_alloc(128, bytes);
+        block->host = aligned_alloc(64, bytes);
     else
         block->mem = CL_NEW(error, clCreateBuffer, lane->context, CL_MEM_READ_WRITE, bytes, NULL);
     if (block->host || block->mem)

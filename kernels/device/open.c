@@ -27,6 +27,7 @@ static struct {
     char text[256];            /* room for *why */
     gems_lane_state *lane[GEMS_LANE_COUNT];
     pthread_mutex_t lock; /* while opening */
+    char **environment;   /* the copy of it that drivers saw; may still be read by another thread */
     _Atomic bool fork_noted;
     atomic_int exit_guards;
 } device = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -406,10 +407,10 @@ static char **lend_environment(size_t *lent)
     if (have)
         memcpy(copy + n, environ, have * sizeof *copy);
     *lent = n;
-    return copy;
+    return device.environment = copy;
 }
 
-/* Takes lent variables back. The copy stays: another thread may still be reading it. */
+/* Takes lent variables back. */
 static void return_environment(char **before, char **copy, size_t lent)
 {
     if (environ == copy) {

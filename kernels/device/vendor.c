@@ -11,10 +11,10 @@
 #define MAX_VENDORS 32
 
 static gems_vendor_data vendors[MAX_VENDORS + 1];
+static json_t *files[MAX_VENDORS]; /* kept: the strings above are theirs */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* A string or a list of strings as a list that ends with NULL; NULL if absent. Borrowed from the parsed file, which is
- * kept for the life of the process. */
+/* A string or a list of strings as a list that ends with NULL; NULL if absent. The strings are those of the file. */
 static const char **strings(const json_t *value)
 {
     size_t n = json_is_array(value) ? json_array_size(value) : json_is_string(value);
@@ -80,10 +80,12 @@ static void read_all(void)
             continue;
         }
         const json_t *device = json_object_get(file, "device");
-        if (json_is_object(device) && json_is_string(json_object_get(file, "vendor")))
-            read_vendor(&vendors[n++], file, device); /* keeps the strings, so the file stays */
-        else
+        if (json_is_object(device) && json_is_string(json_object_get(file, "vendor"))) {
+            files[n] = file;
+            read_vendor(&vendors[n++], file, device);
+        } else {
             json_decref(file); /* rules for one device of a vendor */
+        }
     }
     qsort(vendors, n, sizeof *vendors, by_order);
 }
