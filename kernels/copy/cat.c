@@ -28,6 +28,27 @@ static gems_format common_format(const gems_tensor *v, size_t n)
     return format;
 }
 
+/* stack is the host's cat of inputs that got one more dimension: the format follows from their strides. */
+static gems_format stacked_format(const gems_tensor *v, size_t n, int dim)
+{
+    gems_format format = GEMS_CONTIGUOUS;
+    for (size_t i = 0; i < n; i++) {
+        int64_t sizes[GEMS_MOVE_RANK], strides[GEMS_MOVE_RANK];
+        gems_tensor t = {.sizes = sizes, .strides = strides, .ndim = v[i].ndim + 1};
+        for (int d = 0, k = 0; d < t.ndim; d++) {
+            bool added = d == dim;
+            sizes[d] = added ? 1 : v[i].sizes[k];
+            strides[d] = !added ? v[i].strides[k] : k < v[i].ndim ? v[i].sizes[k] * v[i].strides[k] : 1;
+            k += !added;
+        }
+        gems_format its = gems_move_format(&t);
+        if (its == GEMS_CONTIGUOUS || (i > 0 && its != format))
+            return GEMS_CONTIGUOUS;
+        format = its;
+    }
+    return format;
+}
+
 static bool same_but(const gems_tensor *a, const gems_tensor *b, int dim)
 {
     for (int d = 0; d < a->ndim; d++)
@@ -42,17 +63,12 @@ static gems_status plan_inputs(gems_call *call, cat_plan *plan, const gems_tenso
     const gems_tensor *out = call->op->form == GEMS_OUT ? call->arg[2].tensor : NULL;
     gems_dtype dtype = v[0].dtype;
     for (size_t i = 0; i < n; i++) {
-        if (v[i].dtype == GEMS_DTYPE_NONE)
+        if (v[i].dtype == GEMS_DTYPE_NONE || v[i].wrapped)
             return gems_decline(call, "dtype");
-        if (v[i].wrapped || v[i].ndim == 0) /* weaker in promotion: only alike dtypes are simple */
-            dtype = v[i].dtype == dtype ? dtype : GEMS_DTYPE_NONE;
-        else if (dtype != GEMS_DTYPE_NONE)
-            dtype = gems_promote_types(dtype, v[i].dtype);
+        dtype = gems_promote_types(dtype, v[i].dtype);
         if (out && gems_move_overlap(out, &v[i]))
             return gems_decline(call, "out overlaps an input");
     }
-    if (dtype == GEMS_DTYPE_NONE)
-        return gems_decline(call, "dtypes");
     if (out && (out->dtype != dtype || gems_move_overlaps_itself(out)))
         return gems_decline(call, "out of another dtype or overlapping itself");
     if (numel == 0)
@@ -103,7 +119,7 @@ static gems_status plan_stack(gems_call *call)
 {
     const gems_tensor *v = call->arg[0].tensors.v;
     const size_t n = call->arg[0].tensors.n;
-    cat_plan plan = {.format = GEMS_CONTIGUOUS};
+    cat_plan plan = {.first = 0};
     if (call->arg[0].kind != GEMS_TENSORS || n == 0)
         return gems_decline(call, "no tensors");
     if (v[0].ndim >= GEMS_MOVE_RANK)
@@ -112,8 +128,9 @@ static gems_status plan_stack(gems_call *call)
     if (plan.dim < 0)
         return gems_decline(call, "dimension out of range");
     for (size_t i = 0; i < n; i++)
-        if (!same_but(&v[0], &v[i], -1) || v[i].dtype != v[0].dtype)
-            return gems_decline(call, "shapes or dtypes differ");
+        if (!same_but(&v[0], &v[i], -1))
+            return gems_decline(call, "shapes differ");
+    plan.format = stacked_format(v, n, plan.dim);
     return plan_inputs(call, &plan, v, n, v[0].numel * (int64_t)n);
 }
 
