@@ -28,25 +28,32 @@ static gems_format common_format(const gems_tensor *v, size_t n)
     return format;
 }
 
-/* stack is the host's cat of inputs that got one more dimension: the format follows from their strides. */
-static gems_format stacked_format(const gems_tensor *v, size_t n, int dim)
+/* Strides of stack's result. The host concatenates along that dimension and splits it; only along a new last dimension
+ * it concatenates inputs that got one more dimension of size 1. `sizes` are the result's. */
+static void stacked_strides(const gems_tensor *v, size_t n, int dim, const int64_t *sizes, int64_t *strides)
 {
-    gems_format format = GEMS_CONTIGUOUS;
-    for (size_t i = 0; i < n; i++) {
-        int64_t sizes[GEMS_MOVE_RANK], strides[GEMS_MOVE_RANK];
-        gems_tensor t = {.sizes = sizes, .strides = strides, .ndim = v[i].ndim + 1};
-        for (int d = 0, k = 0; d < t.ndim; d++) {
-            bool added = d == dim;
-            sizes[d] = added ? 1 : v[i].sizes[k];
-            strides[d] = !added ? v[i].strides[k] : k < v[i].ndim ? v[i].sizes[k] * v[i].strides[k] : 1;
-            k += !added;
-        }
-        gems_format its = gems_move_format(&t);
-        if (its == GEMS_CONTIGUOUS || (i > 0 && its != format))
-            return GEMS_CONTIGUOUS;
-        format = its;
+    const int ndim = v[0].ndim;
+    int64_t joined[GEMS_MOVE_RANK];
+    memcpy(joined, v[0].sizes, (size_t)ndim * sizeof *joined);
+    if (dim < ndim) {
+        joined[dim] *= (int64_t)n;
+        gems_format_strides(common_format(v, n), ndim, joined, strides);
+        memmove(strides + dim + 1, strides + dim, (size_t)(ndim - dim) * sizeof *strides);
+        strides[dim] = strides[dim + 1] * v[0].sizes[dim];
+        return;
     }
-    return format;
+    gems_format format = GEMS_CONTIGUOUS;
+    joined[ndim] = 1;
+    for (size_t i = 0; i < n; i++) {
+        memcpy(strides, v[i].strides, (size_t)ndim * sizeof *strides);
+        strides[ndim] = 1;
+        const gems_tensor longer = {.sizes = joined, .strides = strides, .ndim = ndim + 1};
+        gems_format its = gems_move_format(&longer);
+        format = i == 0 || its == format ? its : GEMS_CONTIGUOUS;
+        if (format == GEMS_CONTIGUOUS)
+            break;
+    }
+    gems_format_strides(format, ndim + 1, sizes, strides);
 }
 
 static bool same_but(const gems_tensor *a, const gems_tensor *b, int dim)
@@ -130,7 +137,6 @@ static gems_status plan_stack(gems_call *call)
     for (size_t i = 0; i < n; i++)
         if (!same_but(&v[0], &v[i], -1))
             return gems_decline(call, "shapes differ");
-    plan.format = stacked_format(v, n, plan.dim);
     return plan_inputs(call, &plan, v, n, v[0].numel * (int64_t)n);
 }
 
@@ -150,7 +156,10 @@ static gems_status run_inputs(gems_call *call, bool stacked)
         for (size_t i = 0; i < n; i++)
             sizes[plan.dim] += is_skipped(&v[i]) ? 0 : v[i].sizes[plan.dim];
     }
-    gems_format_strides(plan.format, ndim, sizes, strides);
+    if (stacked)
+        stacked_strides(v, n, plan.dim, sizes, strides);
+    else
+        gems_format_strides(plan.format, ndim, sizes, strides);
     gems_tensor *out = gems_call_result(call, 0, plan.dtype, ndim, sizes, strides);
     if (!out)
         return GEMS_DECLINED;
