@@ -1,0 +1,256 @@
+/* Runs a product: chooses variant and parameters, binds, launches. Used by blas.c. */
+#include "kernels/blas/blas.h"
+
+#include "kernels/device/device.h"
+#include "kernels/embedded.h"
+#include "tune/table.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    SKINNY = 8
+}; /* rows that gemv.cl can hold */
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* The same numbers with C, A, B turned: C^T = B^T A^T. */
+static gems_product transposed(const gems_product *p)
+{
+    gems_product t = *p;
+    t.m = p->n, t.n = p->m;
+    t.a = (gems_matrix){p->b.tensor, p->b.col, p->b.row, p->b.batch};
+    t.b = (gems_matrix){p->a.tensor, p->a.col, p->a.row, p->a.batch};
+    t.c = (gems_matrix){p->c.tensor, p->c.col, p->c.row, p->c.batch};
+    t.d = (gems_matrix){p->d.tensor, p->d.col, p->d.row, p->d.batch};
+    return t;
+}
+
+/* Kernel `entry` of kernels/blas/<stem>.cl for a dtype, with further options; found again by their hash (FNV-1a). */
+static gems_kernel *kernel_for(gems_job *job, const gems_product *p, const char *stem, const char *entry,
+                               const char *more)
+{
+    const gems_dtype_info *info = &gems_dtypes[p->dtype];
+    char options[256], file[64];
+    bool real = info->category == GEMS_CAT_FLOAT;
+    snprintf(options, sizeof options, "-DD=%s -DS=%s %s %s", info->name,
+             !real                  ? "long"
+             : p->dtype == GEMS_F64 ? "double"
+                                    : "float",
+             real ? "-DFLOAT" : "", more);
+    snprintf(file, sizeof file, "kernels/blas/%s.cl", stem);
+    uint64_t key = 0xcbf29ce484222325u;
+    const char *part[] = {file, entry, options};
+    for (int i = 0; i < 3; i++)
+        for (const char *s = part[i];; s++) {
+            key = (key ^ (unsigned char)*s) * 0x100000001b3u;
+            if (!*s)
+                break;
+        }
+    gems_kernel *kernel = gems_kernel_find(job, key);
+    const gems_embedded_file *source = kernel ? NULL : gems_embedded_find(file);
+    if (source)
+        kernel = gems_kernel_build(job, key, entry, "kernels/types.cl kernels/pack.cl", source->text, options, entry);
+    return kernel;
+}
+
+/* The arguments that every kernel here ends with: strides, alpha and beta in the kernel's type, and whether D is read.
+ */
+typedef struct tail {
+    int64_t stride[12];
+    union {
+        float f[2];
+        double d[2];
+        int64_t i[2];
+    } factor;
+    size_t factor_size;
+    int32_t add;
+} tail;
+
+static tail tail_of(const gems_product *p)
+{
+    tail t = {{p->a.row, p->a.col, p->b.row, p->b.col, p->c.row, p->c.col, p->d.row, p->d.col, p->a.batch, p->b.batch,
+               p->c.batch, p->d.batch}};
+    t.add = p->add;
+    if (gems_dtypes[p->dtype].category != GEMS_CAT_FLOAT)
+        t.factor.i[0] = p->int_alpha, t.factor.i[1] = p->int_beta, t.factor_size = sizeof(int64_t);
+    else if (p->dtype == GEMS_F64)
+        t.factor.d[0] = p->alpha, t.factor.d[1] = p->beta, t.factor_size = sizeof(double);
+    else
+        t.factor.f[0] = (float)p->alpha, t.factor.f[1] = (float)p->beta, t.factor_size = sizeof(float);
+    return t;
+}
+static int bind_tail(gems_arg *arg, const tail *t)
+{
+    int n = 0;
+    for (; n < 12; n++)
+        arg[n] = GEMS_VALUE(t->stride[n]);
+    const char *factor = (const char *)&t->factor;
+    arg[n++] = GEMS_BYTES(factor, t->factor_size);
+    arg[n++] = GEMS_BYTES(factor + t->factor_size, t->factor_size);
+    arg[n++] = GEMS_VALUE(t->add);
+    return n;
+}
+
+/* A, B, C, D. C is read too if it is D or if it has gaps, whose contents must stay. */
+static int bind_matrices(gems_arg *arg, const gems_product *p)
+{
+    bool same = p->add && p->d.tensor->data == p->c.tensor->data;
+    const gems_tensor *d = same ? p->c.tensor : p->add ? p->d.tensor : p->a.tensor;
+    bool keep = same || !gems_tensor_is_dense(p->c.tensor);
+    arg[0] = GEMS_IN(p->a.tensor);
+    arg[1] = GEMS_IN(p->b.tensor);
+    arg[2] = keep ? GEMS_INOUT(p->c.tensor) : GEMS_OUT_ARG(p->c.tensor);
+    arg[3] = same ? GEMS_INOUT(d) : GEMS_IN(d);
+    return 4;
+}
+
+/* Blocks of at most mc x nc on at most `workers`: smaller and even ones, down to 16 x 32, until each has a few. */
+static void balance(const gems_product *p, int64_t workers, int64_t *mc, int64_t *nc)
+{
+    int64_t wanted = workers * 4;
+    while (p->batch * ceil_div(p->m, *mc) * ceil_div(p->n, *nc) < wanted) {
+        if (*nc > 64)
+            *nc /= 2;
+        else if (*mc > 48)
+            *mc /= 2;
+        else
+            break;
+    }
+    *mc = least(*mc, ceil_div(ceil_div(p->m, ceil_div(p->m, *mc)), 8) * 8);
+    *nc = least(*nc, ceil_div(ceil_div(p->n, ceil_div(p->n, *nc)), 32) * 32);
+}
+
+static void run_cpu(gems_job *job, const gems_rule *rule, const gems_product *p)
+{
+    const gems_device_info *device = gems_job_device(job);
+    size_t element = p->dtype == GEMS_F64 || p->dtype == GEMS_I64 ? 8 : 4;
+    int64_t mc = gems_rule_param(rule, "tm", 96), nc = gems_rule_param(rule, "tn", 256), kc = 256;
+    while (((mc + 16) * (kc + 16 + nc) + kc * 32) * element > device->local_bytes && kc > 32)
+        kc /= 2, nc = nc > 32 ? nc / 2 : nc, mc = mc > 16 ? mc / 2 / 16 * 16 : mc;
+    char options[96];
+    snprintf(options, sizeof options, "-DMC=%d -DNC=%d -DKC=%d", (int)mc, (int)nc, (int)kc);
+    gems_kernel *kernel = kernel_for(job, p, "gemm_cpu", "gemm", options);
+
+    balance(p, device->compute_units, &mc, &nc);
+    int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)mc, (int32_t)nc};
+    tail t = tail_of(p);
+    gems_arg arg[32];
+    int n = bind_matrices(arg, p);
+    for (int i = 0; i < 5; i++)
+        arg[n++] = GEMS_VALUE(size[i]);
+    n += bind_tail(arg + n, &t);
+    size_t global[3] = {(size_t)ceil_div(p->m, mc), (size_t)ceil_div(p->n, nc), (size_t)p->batch};
+    const size_t local[3] = {1, 1, 1};
+    gems_launch(job, kernel, 3, global, local, arg, n);
+}
+
+static void run_gpu(gems_job *job, const gems_rule *rule, const gems_product *p)
+{
+    const gems_device_info *device = gems_job_device(job);
+    bool wide = p->dtype == GEMS_F64 || p->dtype == GEMS_I64;
+    /* Large blocks where they still fill the device. */
+    int64_t blocks = p->batch * ceil_div(p->m, 128) * ceil_div(p->n, 128);
+    int64_t fallback = !wide && blocks >= device->compute_units ? 128 : 64;
+    int tm = (int)gems_rule_param(rule, "tm", fallback), tn = (int)gems_rule_param(rule, "tn", fallback), tk = 16;
+    if (tm != 128)
+        tm = 64;
+    if (tn != 128)
+        tn = 64;
+    while ((size_t)tk * (size_t)(tm + tn + 8) * (wide ? 8 : 4) > device->local_bytes && tk > 4)
+        tk /= 2;
+    char options[128];
+    snprintf(options, sizeof options, "-DTM=%d -DTN=%d -DTK=%d -DGX=16 -DGY=16%s", tm, tn, tk,
+             p->k > 1024 ? " -DFLUSH=512" : "");
+    gems_kernel *kernel = kernel_for(job, p, "gemm_gpu", "gemm", options);
+
+    int32_t size[3] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k};
+    tail t = tail_of(p);
+    gems_arg arg[32];
+    int n = bind_matrices(arg, p);
+    for (int i = 0; i < 3; i++)
+        arg[n++] = GEMS_VALUE(size[i]);
+    n += bind_tail(arg + n, &t);
+    size_t global[3] = {16 * (size_t)ceil_div(p->n, tn), 16 * (size_t)ceil_div(p->m, tm), (size_t)p->batch};
+    const size_t local[3] = {16, 16, 1};
+    gems_launch(job, kernel, 3, global, local, arg, n);
+}
+
+/* Few rows. Work-items that read B down its columns where those are neighbours, along k elsewhere; k in parts where the
+ * columns alone do not fill the device. The number of parts depends on shape and device alone: same call, same bits. */
+static void run_vector(gems_job *job, const gems_rule *rule, const gems_product *p)
+{
+    const gems_device_info *device = gems_job_device(job);
+    bool cpu = device->is_cpu, by_columns = p->b.col == 1 && p->b.row != 1 && p->n >= 16;
+    int rows = p->m > 4 ? 8 : p->m > 2 ? 4 : (int)p->m;
+    int cols = !cpu ? 16 : rows == 1 ? 128 : rows == 8 ? 32 : 64;
+    int wide = rows > 2 ? 2 : 4, group = cpu ? 1 : 64;
+    int64_t strips = ceil_div(p->n, by_columns ? cols : wide);
+    int64_t wanted = (int64_t)device->compute_units * (cpu ? 4 : by_columns ? 256 : 16);
+    int64_t least_part = cpu ? 4096 : by_columns ? 64 : 4096;
+    int64_t parts = least(ceil_div(wanted, strips * p->batch), ceil_div(p->k, least_part));
+    parts = gems_rule_param(rule, "split", parts < 1 ? 1 : parts);
+    int64_t part = ceil_div(ceil_div(p->k, parts), 16) * 16;
+    if (part < 16)
+        part = 16;
+    parts = p->k > part ? ceil_div(p->k, part) : 1;
+
+    char options[64];
+    snprintf(options, sizeof options, "-DROWS=%d -DCOLS=%d -DGROUP=%d", rows, cols, group);
+    gems_kernel *kernel = kernel_for(job, p, "gemv", by_columns ? "gemv_cols" : "gemv_rows", options);
+    gems_kernel *sum = parts > 1 ? kernel_for(job, p, "gemv", "gemv_sum", options) : NULL;
+
+    size_t element = p->dtype == GEMS_F64 || p->dtype == GEMS_I64 ? 8 : 4;
+    size_t partial = parts > 1 ? (size_t)(parts * p->batch * p->m * p->n) * element : 64;
+    int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)part, (int32_t)parts};
+    tail t = tail_of(p);
+    gems_arg arg[32];
+    int n = bind_matrices(arg, p);
+    arg[n++] = GEMS_SCRATCH(gems_job_scratch(job, partial));
+    for (int i = 0; i < 5; i++)
+        arg[n++] = GEMS_VALUE(size[i]);
+    n += bind_tail(arg + n, &t);
+
+    size_t lanes = by_columns ? cpu ? 1 : 32 : (size_t)group;
+    size_t groups = by_columns ? (size_t)ceil_div(strips, (int64_t)lanes) : (size_t)strips;
+    const size_t global[3] = {groups * lanes, (size_t)parts, (size_t)p->batch}, local[3] = {lanes, 1, 1};
+    gems_launch(job, kernel, 3, global, local, arg, n);
+    if (parts > 1) {
+        const size_t items[3] = {(size_t)ceil_div(p->m * p->n, 16) * 16, 1, (size_t)p->batch};
+        const size_t sixteen[3] = {16, 1, 1};
+        gems_launch(job, sum, 3, items, sixteen, arg, n);
+    }
+}
+
+gems_status gems_blas_run(gems_call *call, const gems_product *product)
+{
+    const gems_rule *rule = call->rule;
+    gems_lane lane =
+        gems_rule_param(rule, "lane", GEMS_LANE_MAIN) == GEMS_LANE_SMALL ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
+    const char *variant = gems_rule_variant(rule);
+    gems_product p = *product;
+
+    gems_job *job = gems_job_begin(call, lane);
+    const gems_device_info *device = gems_job_device(job);
+    if (!device)
+        return gems_job_end(job);
+    if (!*variant)
+        variant = least(p.m, p.n) <= SKINNY ? "vector" : device->is_cpu ? "cpu" : "gpu";
+    bool vector = strcmp(variant, "vector") == 0 && least(p.m, p.n) <= SKINNY;
+    if (vector ? p.n < p.m : p.c.col != 1 && p.c.row == 1)
+        p = transposed(&p);
+    if (vector)
+        run_vector(job, rule, &p);
+    else if (strcmp(variant, "cpu") == 0)
+        run_cpu(job, rule, &p);
+    else
+        run_gpu(job, rule, &p);
+    return gems_job_end(job);
+}

@@ -1,0 +1,121 @@
+/* Matrix product for CPUs: C = alpha A B + beta D, one work-item a block of C, groups of one work-item.
+ *
+ * A work-item walks k in blocks of KC. For each it copies its rows of A and, 16 * NV columns at a time, its part of B
+ * into local memory, in the arithmetic type and in the order in which they are used; so every stride and dtype costs
+ * the same but for the copy. The innermost loop holds MR x NV vectors of sums in registers. Sums of one block of k are
+ * added to those of the blocks before it: two levels, so that the rounding error grows as in a blocked BLAS.
+ *
+ * Given: D the dtype, S the type of alpha and beta, MC, NC, KC the largest block (multiples of 16), FLOAT for floating
+ * point. Assumes groups of one work-item. Traffic: A is read N / nc times, B M / mc times. */
+
+#ifndef D
+#define D f32
+#define S float
+#define FLOAT
+#endif
+#ifndef MC
+#define MC 96
+#define NC 256
+#define KC 256
+#endif
+
+#define MEM GEMS_CAT(mem_, D)
+#define NUM GEMS_CAT(num_, D)
+#define NUM16 GEMS_CAT(num16_, D)
+#define LOAD GEMS_CAT(load_, D)
+#define LOAD16 GEMS_CAT(load16_, D)
+#define STORE GEMS_CAT(store_, D)
+#define STORE16 GEMS_CAT(store16_, D)
+#ifdef FLOAT
+#define MAD(x, y, z) fma(x, y, z)
+#else
+#define MAD(x, y, z) ((x) * (y) + (z))
+#endif
+
+/* MR x NV vectors of sums, NV of B and one of A must fit the registers: 32 of 16 floats, or 16 of 8. */
+#ifndef MR
+#ifdef __AVX512F__
+#define MR 8
+#define NV (sizeof(NUM) > 4 ? 1 : 2)
+#else
+#define MR (sizeof(NUM) > 4 ? 3 : 6)
+#define NV 1
+#endif
+#endif
+#define NR (16 * NV)
+#define MPAD (MC + 16) /* room to round the rows up to MR */
+#define KPAD (KC + 16) /* rows of A must not all fall into the same cache sets */
+
+/* Strides in elements. Dimension 0: blocks of rows, 1: of columns, 2: batches. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+gemm(const __global MEM *a, const __global MEM *b, __global MEM *c, const __global MEM *d, int m, int n, int k,
+     int mc, int nc, long a_row, long a_col, long b_row, long b_col, long c_row, long c_col, long d_row, long d_col,
+     long a_batch, long b_batch, long c_batch, long d_batch, S alpha, S beta, int add)
+{
+    __local NUM at[MPAD * KPAD] __attribute__((aligned(64)));
+    __local NUM bt[KC * NR] __attribute__((aligned(64)));
+    __local NUM sum[MPAD * NC] __attribute__((aligned(64)));
+
+    int m0 = get_group_id(0) * mc, n0 = get_group_id(1) * nc;
+    long z = get_group_id(2);
+    int rows = min(mc, m - m0), cols = min(nc, n - n0);
+    int padded = (rows + MR - 1) / MR * MR;
+    a += z * a_batch + m0 * a_row;
+    b += z * b_batch + n0 * b_col;
+    c += z * c_batch + m0 * c_row + n0 * c_col;
+    d += z * d_batch + m0 * d_row + n0 * d_col;
+    bool vectors = c_col == 1 && (!add || d_col == 1);
+
+    /* k == 0 makes one empty round, which stores beta D. */
+    for (int k0 = 0; k0 == 0 || k0 < k; k0 += KC) {
+        int depth = min(KC, k - k0);
+        bool last = k0 + KC >= k;
+        gems_pack(at, KPAD, padded, depth, a + k0 * a_col, a_row, a_col, rows, depth);
+        for (int j = 0; j < cols; j += NR) {
+            int width = min((int)NR, cols - j);
+            gems_pack(bt, NR, depth, NR, b + k0 * b_row + j * b_col, b_row, b_col, depth, width);
+            for (int i = 0; i < rows; i += MR) {
+                NUM16 acc[MR][NV];
+                _Pragma("unroll") for (int r = 0; r < MR; r++)
+                    _Pragma("unroll") for (int v = 0; v < NV; v++) acc[r][v] = 0;
+                for (int p = 0; p < depth; p++) {
+                    NUM16 y[NV];
+                    _Pragma("unroll") for (int v = 0; v < NV; v++) y[v] = vload16(v, bt + p * NR);
+                    _Pragma("unroll") for (int r = 0; r < MR; r++)
+                        _Pragma("unroll") for (int v = 0; v < NV; v++)
+                            acc[r][v] = MAD((NUM16)(at[(i + r) * KPAD + p]), y[v], acc[r][v]);
+                }
+                _Pragma("unroll") for (int r = 0; r < MR; r++)
+                    _Pragma("unroll") for (int v = 0; v < NV; v++)
+                {
+                    int left = width - 16 * v;
+                    if (i + r >= rows || left <= 0)
+                        continue;
+                    NUM16 t = acc[r][v];
+                    __local NUM *s = sum + (i + r) * NC + j + 16 * v;
+                    if (k0)
+                        t += vload16(0, s);
+                    if (!last) {
+                        vstore16(t, 0, s);
+                        continue;
+                    }
+                    long co = (i + r) * c_row + (j + 16 * v) * c_col, dof = (i + r) * d_row + (j + 16 * v) * d_col;
+                    if (vectors && left >= 16) {
+                        t = (NUM16)((NUM)alpha) * t;
+                        if (add)
+                            t = MAD((NUM16)((NUM)beta), LOAD16(d, dof), t);
+                        STORE16(c, co, t);
+                        continue;
+                    }
+                    vstore16(t, 0, s);
+                    for (int x = 0; x < min(left, 16); x++) {
+                        NUM u = (NUM)alpha * s[x];
+                        if (add)
+                            u = MAD((NUM)beta, LOAD(d, dof + x * d_col), u);
+                        STORE(c, co + x * c_col, u);
+                    }
+                }
+            }
+        }
+    }
+}

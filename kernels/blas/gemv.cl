@@ -1,0 +1,179 @@
+/* Products with few rows: C = alpha A B + beta D for at most ROWS rows of A, which is bound by reading B once.
+ *
+ * Three kernels, for any device. All take the same arguments and split k in get_num_groups(1) parts of `part`:
+ *   gemv_cols  B's columns are neighbours in memory: a work-item sums COLS columns down k
+ *   gemv_rows  any B, best where k runs along memory: a group of `lanes` work-items shares a column of B
+ *   gemv_sum   adds the parts, in order, and finishes. If there is one part the first two finish themselves.
+ * Sums of parts lie in `parts`, [part][batch][row][column], in the arithmetic type.
+ *
+ * Given: D the dtype, S the type of alpha and beta, ROWS, COLS a multiple of 16, FLOAT for floating point, GROUP the
+ * work-items of a group of gemv_rows. Batches are dimension 2. */
+
+#ifndef D
+#define D f32
+#define S float
+#define FLOAT
+#endif
+#ifndef ROWS
+#define ROWS 1
+#endif
+#ifndef COLS
+#define COLS 64
+#endif
+#ifndef GROUP
+#define GROUP 1
+#endif
+#define NV (COLS / 16)
+#define WIDE (ROWS > 2 ? 2 : 4) /* columns that one group of gemv_rows does at a time */
+
+#define MEM GEMS_CAT(mem_, D)
+#define NUM GEMS_CAT(num_, D)
+#define NUM16 GEMS_CAT(num16_, D)
+#define LOAD GEMS_CAT(load_, D)
+#define LOAD16 GEMS_CAT(load16_, D)
+#define STORE GEMS_CAT(store_, D)
+#ifdef FLOAT
+#define MAD(x, y, z) fma(x, y, z)
+#else
+#define MAD(x, y, z) ((x) * (y) + (z))
+#endif
+#define UNROLL _Pragma("unroll")
+
+#define PROBLEM                                                                                                        \
+    const __global MEM *a, const __global MEM *b, __global MEM *c, const __global MEM *d, __global NUM *parts, int m,   \
+        int n, int k, int part, int nparts, long a_row, long a_col, long b_row, long b_col, long c_row, long c_col,    \
+        long d_row, long d_col, long a_batch, long b_batch, long c_batch, long d_batch, S alpha, S beta, int add
+#define BATCHED                                                                                                        \
+    long z = get_group_id(2);                                                                                          \
+    a += z * a_batch, b += z * b_batch, c += z * c_batch, d += z * d_batch
+
+#define FINISH(i, j, t)                                                                                                \
+    do {                                                                                                               \
+        NUM u_ = (NUM)alpha * (t);                                                                                     \
+        if (add)                                                                                                       \
+            u_ = MAD((NUM)beta, LOAD(d, (i) * d_row + (j) * d_col), u_);                                               \
+        STORE(c, (i) * c_row + (j) * c_col, u_);                                                                       \
+    } while (0)
+#define PART(i, j, t) parts[(((long)get_group_id(1) * get_num_groups(2) + z) * m + (i)) * n + (j)] = (t)
+#define RESULT(i, j, t)                                                                                                \
+    do {                                                                                                               \
+        if (nparts == 1)                                                                                               \
+            FINISH(i, j, t);                                                                                           \
+        else                                                                                                           \
+            PART(i, j, t);                                                                                             \
+    } while (0)
+
+/* Dimension 0: work-items of COLS columns each (b_col is 1). */
+__kernel void gemv_cols(PROBLEM)
+{
+    BATCHED;
+    int j0 = (int)get_global_id(0) * COLS;
+    int k0 = (int)get_group_id(1) * part, k1 = min(k, k0 + part);
+    if (j0 >= n)
+        return;
+    if (j0 + COLS <= n) {
+        NUM16 acc[ROWS][NV];
+        UNROLL for (int r = 0; r < ROWS; r++)
+            UNROLL for (int v = 0; v < NV; v++) acc[r][v] = 0;
+        for (int p = k0; p < k1; p++) {
+            NUM16 y[NV];
+            UNROLL for (int v = 0; v < NV; v++) y[v] = LOAD16(b, p * b_row + j0 + 16 * v);
+            UNROLL for (int r = 0; r < ROWS; r++)
+            {
+                NUM16 x = LOAD(a, min(r, m - 1) * a_row + p * a_col);
+                UNROLL for (int v = 0; v < NV; v++) acc[r][v] = MAD(x, y[v], acc[r][v]);
+            }
+        }
+        UNROLL for (int r = 0; r < ROWS; r++)
+            UNROLL for (int v = 0; v < NV; v++)
+            {
+                NUM t[16];
+                vstore16(acc[r][v], 0, t);
+                for (int x = 0; x < 16 && r < m; x++)
+                    RESULT(r, j0 + 16 * v + x, t[x]);
+            }
+    } else
+        for (int r = 0; r < m; r++)
+            for (int j = j0; j < n; j++) {
+                NUM t = 0;
+                for (int p = k0; p < k1; p++)
+                    t = MAD(LOAD(a, r * a_row + p * a_col), LOAD(b, p * b_row + j), t);
+                RESULT(r, j, t);
+            }
+}
+
+/* 16 elements along k. */
+static inline NUM16 gather(const __global MEM *p, long at, long step)
+{
+    if (step == 1)
+        return LOAD16(p, at);
+    NUM t[16];
+    for (int x = 0; x < 16; x++)
+        t[x] = LOAD(p, at + x * step);
+    return vload16(0, t);
+}
+/* Their sum, by halves. */
+static inline NUM total(NUM16 v)
+{
+    NUM t[16];
+    vstore16(v, 0, t);
+    UNROLL for (int w = 8; w; w /= 2)
+        UNROLL for (int x = 0; x < w; x++) t[x] += t[x + w];
+    return t[0];
+}
+
+/* Dimension 0: groups of GROUP work-items, WIDE columns each. Work-item l takes 16 elements of k of every 16 GROUP. */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void gemv_rows(PROBLEM)
+{
+    BATCHED;
+    __local NUM sums[GROUP];
+    int l = get_local_id(0), j0 = (int)get_group_id(0) * WIDE;
+    int k0 = (int)get_group_id(1) * part, k1 = min(k, k0 + part);
+    NUM16 acc[ROWS][WIDE];
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int w = 0; w < WIDE; w++) acc[r][w] = 0;
+    int p = k0 + 16 * l;
+    for (; p + 16 <= k1; p += 16 * GROUP) {
+        NUM16 y[WIDE];
+        UNROLL for (int w = 0; w < WIDE; w++) y[w] = gather(b, p * b_row + min(j0 + w, n - 1) * b_col, b_row);
+        UNROLL for (int r = 0; r < ROWS; r++)
+        {
+            NUM16 x = gather(a, min(r, m - 1) * a_row + p * a_col, a_col);
+            UNROLL for (int w = 0; w < WIDE; w++) acc[r][w] = MAD(x, y[w], acc[r][w]);
+        }
+    }
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int w = 0; w < WIDE; w++)
+        {
+            NUM t = total(acc[r][w]);
+            long j = min(j0 + w, n - 1);
+            for (int q = p; q < k1 && q < p + 16; q++) /* the last, short piece is one work-item's */
+                t = MAD(LOAD(a, min(r, m - 1) * a_row + q * a_col), LOAD(b, q * b_row + j * b_col), t);
+#if GROUP > 1
+            sums[l] = t;
+            for (int half_ = GROUP / 2; half_; half_ /= 2) {
+                barrier(CLK_LOCAL_MEM_FENCE);
+                if (l < half_)
+                    sums[l] += sums[l + half_];
+            }
+            barrier(CLK_LOCAL_MEM_FENCE);
+            t = sums[0];
+            barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+            if (l == 0 && r < m && j0 + w < n)
+                RESULT(r, j0 + w, t);
+        }
+}
+
+/* Dimension 0: m * n results; dimension 1 has one group. */
+__kernel void gemv_sum(PROBLEM)
+{
+    BATCHED;
+    long e = get_global_id(0), i = e / n, j = e % n, apart = (long)get_num_groups(2) * m * n;
+    if (e >= (long)m * n)
+        return;
+    NUM t = 0;
+    for (int s = 0; s < nparts; s++)
+        t += parts[s * apart + (z * m + i) * n + j];
+    FINISH(i, j, t);
+}
