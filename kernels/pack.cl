@@ -1,7 +1,9 @@
 /* Copies a strided matrix of dtype D into local memory, in the arithmetic type and in rows of a given pitch: what
- * kernels do first that read a block many times on a CPU. Comes after types.cl, with D defined. */
+ * kernels do first that read a block many times on a CPU. D is the dtype. */
 #ifndef GEMS_PACK_CL
 #define GEMS_PACK_CL
+
+#include "kernels/types.cl"
 
 /* Turns 16 rows of 16 into 16 columns: four rounds of interleaving row i with row i + 8. */
 #define GEMS_SHUFFLE(to, from)                                                                                              \

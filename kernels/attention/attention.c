@@ -6,12 +6,10 @@
  * keys 0 to i. scale: 1 / sqrt(head) if absent. A row that sees no key gives 0. The output is laid out in memory as the
  * query is; logsumexp is [batch, heads, queries] with heads innermost, f32 (f64 for f64). */
 #include "kernels/device/device.h"
-#include "kernels/embedded.h"
 #include "kernels/family.h"
 #include "tune/table.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 typedef struct problem {
@@ -126,27 +124,6 @@ static void preserve(const gems_tensor *t, int64_t *strides)
     }
 }
 
-/* Kernel of kernels/attention/<stem>.cl with options, found again by their hash (FNV-1a). */
-static gems_kernel *kernel_for(gems_job *job, const char *stem, const char *options)
-{
-    char file[64];
-    snprintf(file, sizeof file, "kernels/attention/%s.cl", stem);
-    uint64_t key = 0xcbf29ce484222325u;
-    const char *part[] = {file, options};
-    for (int i = 0; i < 2; i++)
-        for (const char *s = part[i];; s++) {
-            key = (key ^ (unsigned char)*s) * 0x100000001b3u;
-            if (!*s)
-                break;
-        }
-    gems_kernel *kernel = gems_kernel_find(job, key);
-    const gems_embedded_file *source = kernel ? NULL : gems_embedded_find(file);
-    if (source)
-        kernel =
-            gems_kernel_build(job, key, stem, "kernels/types.cl kernels/pack.cl", source->text, options, "attention");
-    return kernel;
-}
-
 static int round_up(int64_t n, int to)
 {
     return (int)((n + to - 1) / to) * to;
@@ -165,6 +142,8 @@ static gems_status launch(gems_call *call, gems_job *job, const problem *p, gems
     const char *variant = gems_rule_variant(call->rule);
     const gems_dtype_info *info = &gems_dtypes[p->q->dtype];
     bool wide = p->q->dtype == GEMS_F64, cpu = *variant ? strcmp(variant, "cpu") == 0 : device->is_cpu;
+    if (wide && !device->f64)
+        return gems_decline(call, "the device has no f64");
     size_t element = wide ? 8 : 4;
     int64_t batch = p->q->sizes[0], heads = p->q->sizes[1], queries = p->q->sizes[2], head = p->q->sizes[3];
     int bq, bk, padded;
@@ -184,11 +163,11 @@ static gems_status launch(gems_call *call, gems_job *job, const problem *p, gems
         if (padded > 256)
             return gems_decline(call, "head too large for registers");
     }
-    char options[192];
-    snprintf(options, sizeof options, "-DD=%s -DMD=%s -DHEAD=%d -D%s=%d -DBK=%d%s", info->name,
-             p->mask ? gems_dtypes[p->mask->dtype].name : info->name, padded, cpu ? "BQ" : "ROWS", bq, bk,
-             wide ? " -DDOUBLE" : "");
-    gems_kernel *kernel = kernel_for(job, cpu ? "attention_cpu" : "attention_gpu", options);
+    gems_kernel *kernel =
+        gems_kernel_get(job, cpu ? "kernels/attention/attention_cpu.cl" : "kernels/attention/attention_gpu.cl",
+                        "attention", "-DD=%s -DMD=%s -DHEAD=%d -D%s=%d -DBK=%d%s", info->name,
+                        gems_dtypes[p->mask ? p->mask->dtype : p->q->dtype].name, padded, cpu ? "BQ" : "ROWS", bq, bk,
+                        wide ? " -DDOUBLE" : "");
 
     /* Even shares, small enough that all of the device has work. */
     if (cpu)
@@ -238,7 +217,7 @@ static gems_status run(gems_call *call)
     gems_lane lane =
         gems_rule_param(call->rule, "lane", GEMS_LANE_MAIN) == GEMS_LANE_SMALL ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
     gems_job *job = gems_job_begin(call, lane);
-    gems_status chosen = gems_job_device(job) ? launch(call, job, &p, out, lse) : GEMS_OK;
+    gems_status chosen = launch(call, job, &p, out, lse);
     gems_status done = gems_job_end(job);
     return chosen != GEMS_OK ? chosen : done;
 }

@@ -8,6 +8,8 @@
  *
  * Given: D the dtype, MD that of the mask, HEAD the head size rounded up to a multiple of 16 NV, BQ, BK multiples of 16.
  * Traffic: K and V are read once for every BQ queries. */
+#include "kernels/types.cl"
+#include "kernels/pack.cl"
 
 #define MEM GEMS_CAT(mem_, D)
 #define NUM GEMS_CAT(num_, D)

@@ -5,6 +5,7 @@
  *
  * Given: D the dtype, MD that of the mask, HEAD the head size rounded up to a multiple of 4, ROWS, BK.
  * Traffic: K and V are read once for every ROWS queries. */
+#include "kernels/types.cl"
 
 #define MEM GEMS_CAT(mem_, D)
 #define NUM GEMS_CAT(num_, D)

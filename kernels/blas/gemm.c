@@ -2,7 +2,6 @@
 #include "kernels/blas/blas.h"
 
 #include "kernels/device/device.h"
-#include "kernels/embedded.h"
 #include "tune/table.h"
 
 #include <stdio.h>
@@ -33,32 +32,16 @@ static gems_product transposed(const gems_product *p)
     return t;
 }
 
-/* Kernel `entry` of kernels/blas/<stem>.cl for a dtype, with further options; found again by their hash (FNV-1a). */
+/* Kernel `entry` of kernels/blas/<stem>.cl for a dtype, with further options. */
 static gems_kernel *kernel_for(gems_job *job, const gems_product *p, const char *stem, const char *entry,
                                const char *more)
 {
     const gems_dtype_info *info = &gems_dtypes[p->dtype];
-    char options[256], file[64];
     bool real = info->category == GEMS_CAT_FLOAT;
-    snprintf(options, sizeof options, "-DD=%s -DS=%s %s %s", info->name,
-             !real                  ? "long"
-             : p->dtype == GEMS_F64 ? "double"
-                                    : "float",
-             real ? "-DFLOAT" : "", more);
+    const char *factor = !real ? "long" : p->dtype == GEMS_F64 ? "double" : "float";
+    char file[64];
     snprintf(file, sizeof file, "kernels/blas/%s.cl", stem);
-    uint64_t key = 0xcbf29ce484222325u;
-    const char *part[] = {file, entry, options};
-    for (int i = 0; i < 3; i++)
-        for (const char *s = part[i];; s++) {
-            key = (key ^ (unsigned char)*s) * 0x100000001b3u;
-            if (!*s)
-                break;
-        }
-    gems_kernel *kernel = gems_kernel_find(job, key);
-    const gems_embedded_file *source = kernel ? NULL : gems_embedded_find(file);
-    if (source)
-        kernel = gems_kernel_build(job, key, entry, "kernels/types.cl kernels/pack.cl", source->text, options, entry);
-    return kernel;
+    return gems_kernel_get(job, file, entry, "-DD=%s -DS=%s %s %s", info->name, factor, real ? "-DFLOAT" : "", more);
 }
 
 /* The arguments that every kernel here ends with: strides, alpha and beta in the kernel's type, and whether D is read.
@@ -239,11 +222,13 @@ gems_status gems_blas_run(gems_call *call, const gems_product *product)
 
     gems_job *job = gems_job_begin(call, lane);
     const gems_device_info *device = gems_job_device(job);
-    if (!device)
-        return gems_job_end(job);
-    if (!*variant)
-        variant = least(p.m, p.n) <= SKINNY ? "vector" : device->is_cpu ? "cpu" : "gpu";
-    bool vector = strcmp(variant, "vector") == 0 && least(p.m, p.n) <= SKINNY;
+    if (p.dtype == GEMS_F64 && !device->f64) {
+        gems_status ended = gems_job_end(job);
+        return ended == GEMS_OK ? gems_decline(call, "the device has no f64") : ended;
+    }
+    bool skinny = least(p.m, p.n) <= SKINNY, vector = skinny && (!*variant || strcmp(variant, "vector") == 0);
+    if (!*variant || strcmp(variant, "vector") == 0)
+        variant = device->is_cpu ? "cpu" : "gpu";
     if (vector ? p.n < p.m : p.c.col != 1 && p.c.row == 1)
         p = transposed(&p);
     if (vector)

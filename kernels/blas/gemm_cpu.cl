@@ -7,12 +7,9 @@
  *
  * Given: D the dtype, S the type of alpha and beta, MC, NC, KC the largest block (multiples of 16), FLOAT for floating
  * point. Assumes groups of one work-item. Traffic: A is read N / nc times, B M / mc times. */
+#include "kernels/types.cl"
+#include "kernels/pack.cl"
 
-#ifndef D
-#define D f32
-#define S float
-#define FLOAT
-#endif
 #ifndef MC
 #define MC 96
 #define NC 256

@@ -8,12 +8,8 @@
  *
  * Given: D the dtype, S the type of alpha and beta, FLOAT for floating point, TM, TN, TK, GX, GY: TM a multiple of 4 GY,
  * TN of 4 GX, TM * TK and TN * TK of GX * GY. Traffic: A is read n / TN times, B m / TM times. */
+#include "kernels/types.cl"
 
-#ifndef D
-#define D f32
-#define S float
-#define FLOAT
-#endif
 #ifndef TM
 #define TM 64
 #define TN 64

@@ -8,12 +8,8 @@
  *
  * Given: D the dtype, S the type of alpha and beta, ROWS, COLS a multiple of 16, FLOAT for floating point, GROUP the
  * work-items of a group of gemv_rows. Batches are dimension 2. */
+#include "kernels/types.cl"
 
-#ifndef D
-#define D f32
-#define S float
-#define FLOAT
-#endif
 #ifndef ROWS
 #define ROWS 1
 #endif
