@@ -17,7 +17,8 @@ typedef struct gems_family {
     /* Makes the results, launches, waits. Anything but GEMS_OK: nothing that the caller can see has changed. If a
      * result may alias an argument, only the last launch may write it. */
     gems_status (*run)(gems_call *call);
-    /* What a table's rule may name for this family, separated by spaces: "row col split". NULL: not checked. */
+    /* What a table's rule may name for this family, separated by spaces: variants "row col split"; parameters with the
+     * values that make sense, and a step if not all between do, "lane[0..1] tile[16..256:16]". NULL: not checked. */
     const char *variants, *params;
     /* True if a result or named size may exceed the product of the element counts of the tensor arguments (repeat,
      * pad): then the gate must look at small calls too. */

@@ -160,23 +160,18 @@ static bool read_where(loader *l, json_t *value, gems_rule *rule)
     return true;
 }
 
-/* True if `word` is one of the words of a list separated by spaces. */
-static bool has_word(const char *list, const char *word)
+/* Behind `word` in a list separated by spaces, where words may carry a range in brackets; NULL if it is not there. */
+static const char *find_word(const char *list, const char *word)
 {
     size_t n = strlen(word);
     for (const char *p = list; (p = strstr(p, word)) != NULL; p += n)
-        if ((p == list || p[-1] == ' ') && (p[n] == ' ' || p[n] == 0))
-            return true;
-    return false;
+        if ((p == list || p[-1] == ' ') && strchr(" [", p[n]))
+            return p + n;
+    return NULL;
 }
 
-typedef enum family_word {
-    FAMILY_VARIANT,
-    FAMILY_PARAM
-} family_word;
-
-/* True if a kernel of the rule's operators has a variant or parameter of this name, or one does not tell. */
-static bool kernel_knows(const gems_rule *rule, family_word kind, const char *word)
+/* True if a kernel of the rule's operators has a variant of this name, or one does not tell. */
+static bool has_variant(const gems_rule *rule, const char *variant)
 {
     bool any = false;
     for (unsigned i = 0; i < gems_op_count; i++) {
@@ -184,11 +179,34 @@ static bool kernel_knows(const gems_rule *rule, family_word kind, const char *wo
         if (!kernel || !gems_opset_has(rule->ops, i))
             continue;
         any = true;
-        const char *list = kind == FAMILY_VARIANT ? kernel->variants : kernel->params;
-        if (!list || has_word(list, word))
+        if (!kernel->variants || find_word(kernel->variants, variant))
             return true;
     }
     return !any; /* no kernel yet: nothing to hold the rule against */
+}
+
+/* Checks a parameter against every kernel of the rule's operators that has it. *known: whether there is one. */
+static bool check_param(loader *l, const gems_rule *rule, const char *name, long long value, bool *known)
+{
+    bool any = false;
+    *known = false;
+    for (unsigned i = 0; i < gems_op_count; i++) {
+        const gems_family *kernel = gems_ops[i].kernel;
+        if (!kernel || !gems_opset_has(rule->ops, i))
+            continue;
+        any = true;
+        const char *range = kernel->params ? find_word(kernel->params, name) : "";
+        if (!range)
+            continue;
+        *known = true;
+        long long low, high, step = 1;
+        if (sscanf(range, "[%lld..%lld:%lld", &low, &high, &step) >= 2 &&
+            (value < low || value > high || (value - low) % step != 0))
+            return refuse(l, "%.40s is %lld; %s takes %lld to %lld%s", name, value, kernel->name, low, high,
+                          step > 1 ? " in steps" : "");
+    }
+    *known |= !any; /* no kernel yet: nothing to hold the rule against */
+    return true;
 }
 
 static bool read_params(loader *l, json_t *value, gems_rule *rule, bool defaults)
@@ -202,7 +220,9 @@ static bool read_params(loader *l, json_t *value, gems_rule *rule, bool defaults
         enter_key(l, name);
         if (!json_is_integer(number))
             return refuse(l, "the parameter %.40s is not an integer", name);
-        bool known = kernel_knows(rule, FAMILY_PARAM, name), given = false;
+        bool known, given = false;
+        if (!check_param(l, rule, name, json_integer_value(number), &known))
+            return false;
         if (!known && !defaults)
             return refuse(l, "no kernel of these operators has a parameter %.40s", name);
         for (int i = 0; i < rule->nparams; i++)
@@ -292,7 +312,7 @@ static bool read_choice(loader *l, const rule_parts *parts, json_t *defaults, ge
         return refuse(l, "a rule for the host takes no variant and no parameters");
     MEMBER(l, "variant", parts->variant,
            read_string(l, parts->variant, &rule->variant) &&
-               (kernel_knows(rule, FAMILY_VARIANT, rule->variant) ||
+               (has_variant(rule, rule->variant) ||
                 refuse(l, "no kernel of these operators has a variant %.40s", rule->variant)));
     MEMBER(l, "params", parts->params, read_params(l, parts->params, rule, false));
     if (defaults && !rule->host) {

@@ -192,5 +192,7 @@ static gems_status run_stack(gems_call *call)
     return run_inputs(call, true);
 }
 
-const gems_family gems_family_cat = {"cat", plan_cat, run_cat};
-const gems_family gems_family_stack = {"stack", plan_stack, run_stack};
+const gems_family gems_family_cat = {
+    .name = "cat", .plan = plan_cat, .run = run_cat, .variants = "", .params = "lane[0..1]"};
+const gems_family gems_family_stack = {
+    .name = "stack", .plan = plan_stack, .run = run_stack, .variants = "", .params = "lane[0..1]"};

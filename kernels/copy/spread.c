@@ -75,7 +75,8 @@ static gems_status run_flip(gems_call *call)
     return finish(call, &move);
 }
 
-const gems_family gems_family_flip = {"flip", plan_flip, run_flip};
+const gems_family gems_family_flip = {
+    .name = "flip", .plan = plan_flip, .run = run_flip, .variants = "", .params = "lane[0..1]"};
 
 /* ---- repeat(self, repeats) ----------------------------------------------------------------------------------- */
 
@@ -120,7 +121,8 @@ static gems_status run_repeat(gems_call *call)
     return finish(call, &move);
 }
 
-const gems_family gems_family_repeat = {"repeat", plan_repeat, run_repeat};
+const gems_family gems_family_repeat = {
+    .name = "repeat", .plan = plan_repeat, .run = run_repeat, .variants = "", .params = "lane[0..1]", .grows = true};
 
 /* ---- repeat_interleave.self_int(self, repeats, dim, output_size) ----------------------------------------------- */
 
@@ -170,7 +172,12 @@ static gems_status run_interleave(gems_call *call)
     return finish(call, &move);
 }
 
-const gems_family gems_family_repeat_interleave = {"repeat_interleave", plan_interleave, run_interleave};
+const gems_family gems_family_repeat_interleave = {.name = "repeat_interleave",
+                                                   .plan = plan_interleave,
+                                                   .run = run_interleave,
+                                                   .variants = "",
+                                                   .params = "lane[0..1]",
+                                                   .grows = true};
 
 /* ---- constant_pad_nd(self, pad, value) ----------------------------------------------------------------------- */
 
@@ -248,7 +255,8 @@ static gems_status run_pad(gems_call *call)
     return gems_job_end(job);
 }
 
-const gems_family gems_family_pad = {"pad", plan_pad, run_pad};
+const gems_family gems_family_pad = {
+    .name = "pad", .plan = plan_pad, .run = run_pad, .variants = "", .params = "lane[0..1]", .grows = true};
 
 /* ---- fill_(self, value) -------------------------------------------------------------------------------------- */
 
@@ -280,4 +288,5 @@ static gems_status run_fill(gems_call *call)
     return gems_job_end(job);
 }
 
-const gems_family gems_family_fill = {"fill", plan_fill, run_fill};
+const gems_family gems_family_fill = {
+    .name = "fill", .plan = plan_fill, .run = run_fill, .variants = "", .params = "lane[0..1]"};

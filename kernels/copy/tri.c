@@ -41,4 +41,5 @@ static gems_status run_tri(gems_call *call)
     return gems_job_end(job);
 }
 
-const gems_family gems_family_tri = {"tri", plan_tri, run_tri};
+const gems_family gems_family_tri = {
+    .name = "tri", .plan = plan_tri, .run = run_tri, .variants = "", .params = "lane[0..1]"};

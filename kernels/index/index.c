@@ -71,7 +71,8 @@ static gems_status run_embedding(gems_call *call)
     return finish(call, &move);
 }
 
-const gems_family gems_family_embedding = {"embedding", plan_embedding, run_embedding};
+const gems_family gems_family_embedding = {
+    .name = "embedding", .plan = plan_embedding, .run = run_embedding, .variants = "", .params = "lane[0..1]"};
 
 /* ---- index_select(self, dim, index), and out ----------------------------------------------------------------- */
 
@@ -113,7 +114,8 @@ static gems_status run_select(gems_call *call)
     return finish(call, &move);
 }
 
-const gems_family gems_family_index_select = {"index_select", plan_select, run_select};
+const gems_family gems_family_index_select = {
+    .name = "index_select", .plan = plan_select, .run = run_select, .variants = "", .params = "lane[0..1]"};
 
 /* ---- gather(self, dim, index, sparse_grad), and out ---------------------------------------------------------- */
 
@@ -152,4 +154,5 @@ static gems_status run_gather(gems_call *call)
     return finish(call, &move);
 }
 
-const gems_family gems_family_gather = {"gather", plan_gather, run_gather};
+const gems_family gems_family_gather = {
+    .name = "gather", .plan = plan_gather, .run = run_gather, .variants = "", .params = "lane[0..1]"};

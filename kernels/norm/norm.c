@@ -167,4 +167,5 @@ static gems_status run(gems_call *call)
     return gems_job_end(job);
 }
 
-const gems_family gems_family_norm = {"norm", plan, run};
+const gems_family gems_family_norm = {
+    .name = "norm", .plan = plan, .run = run, .variants = "group", .params = "lane[0..1]"};

@@ -662,4 +662,8 @@ static gems_status run(gems_call *call)
     return kernel || status != GEMS_OK ? status : gems_fail(call, "no kernel source");
 }
 
-const gems_family gems_family_pointwise = {"pointwise", plan, run};
+const gems_family gems_family_pointwise = {.name = "pointwise",
+                                           .plan = plan,
+                                           .run = run,
+                                           .variants = "",
+                                           .params = "lane[0..1] vec[2..16:2] run[64..1073741824] group[1..1024]"};

@@ -144,4 +144,5 @@ static gems_status run(gems_call *call)
     return gems_job_end(job);
 }
 
-const gems_family gems_family_arg = {"arg", plan, run};
+const gems_family gems_family_arg = {
+    .name = "arg", .plan = plan, .run = run, .variants = "", .params = "lane[0..1] splits[1..4096]"};

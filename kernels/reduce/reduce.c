@@ -203,4 +203,5 @@ static gems_status run(gems_call *call)
     return gems_job_end(job);
 }
 
-const gems_family gems_family_reduce = {"reduce", plan, run};
+const gems_family gems_family_reduce = {
+    .name = "reduce", .plan = plan, .run = run, .variants = "", .params = "lane[0..1] splits[1..4096]"};

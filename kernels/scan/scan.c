@@ -161,4 +161,5 @@ static gems_status run(gems_call *call)
     return gems_job_end(job);
 }
 
-const gems_family gems_family_scan = {"scan", plan, run};
+const gems_family gems_family_scan = {
+    .name = "scan", .plan = plan, .run = run, .variants = "group", .params = "lane[0..1] splits[1..4096]"};

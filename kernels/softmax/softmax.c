@@ -157,4 +157,5 @@ static gems_status run(gems_call *call)
     return gems_job_end(job);
 }
 
-const gems_family gems_family_softmax = {"softmax", plan, run};
+const gems_family gems_family_softmax = {
+    .name = "softmax", .plan = plan, .run = run, .variants = "run group item", .params = "lane[0..1]"};
