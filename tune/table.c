@@ -8,8 +8,8 @@
 #include <string.h>
 
 enum {
-    MEMO_SLOTS = 2048,   /* a power of two; 96 bytes each */
-    MEMO_FROM_RULES = 8, /* below this, walking is as fast as remembering */
+    MEMO_SLOTS = 2048,    /* a power of two; 96 bytes each */
+    MEMO_FROM_RULES = 12, /* below this, walking is as fast as remembering */
     KEY_WORDS = 1 + GEMS_SIZE_COUNT
 };
 
@@ -197,10 +197,10 @@ static void make_key(uint64_t key[KEY_WORDS], const gems_op *op, gems_dtype dtyp
 
 static memo *find_slot(const gems_table *table, const uint64_t key[KEY_WORDS])
 {
-    uint64_t h = 0;
-    for (int i = 0; i < KEY_WORDS; i++)
-        h = (h ^ key[i]) * 0x9e3779b97f4a7c15u;
-    return &table->memos[(h >> 32) & (MEMO_SLOTS - 1)];
+    uint64_t h = 0, odd = 0x9e3779b97f4a7c15u;
+    for (int i = 0; i < KEY_WORDS; i++, odd += 0xbf58476d1ce4e5bau) /* products that do not wait for each other */
+        h += key[i] * odd;
+    return &table->memos[h >> 40 & (MEMO_SLOTS - 1)];
 }
 
 static bool recall(memo *m, const uint64_t key[KEY_WORDS], const gems_rule **rule)
