@@ -229,12 +229,12 @@ static void print_report(void)
             order[n++] = i;
     qsort(order, n, sizeof *order, more_calls);
     char s[512];
-    snprintf(s, sizeof s, "%-36s %9s %9s %10s %10s  %s", "operator", "routed", "host", "time ms", "moved MB",
+    snprintf(s, sizeof s, "%-44s %9s %9s %10s %10s  %s", "operator", "routed", "host", "time ms", "moved MB",
              "why host");
     line(s);
     for (unsigned k = 0; k < n; k++) {
         struct counter *c = &counters[order[k]];
-        size_t used = (size_t)snprintf(s, sizeof s, "%-36s %9llu %9llu %10.2f %10.2f  ", gems_ops[order[k]].name,
+        size_t used = (size_t)snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f  ", gems_ops[order[k]].name,
                                        (unsigned long long)c->routed, (unsigned long long)c->passed,
                                        1e-6 * (double)c->ns, 1e-6 * (double)c->bytes);
         for (int i = 0; i < REASONS && c->reason[i].text && used < sizeof s; i++)
@@ -246,7 +246,7 @@ static void print_report(void)
         line("no operator was called");
     struct gems_counters all;
     gems_report_counters(NULL, &all);
-    snprintf(s, sizeof s, "%-36s %9llu %9llu %10.2f %10.2f", "total", (unsigned long long)all.routed,
+    snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f", "total", (unsigned long long)all.routed,
              (unsigned long long)all.passed, 1e3 * all.seconds, 1e-6 * (double)all.bytes_moved);
     line(s);
     free(order);

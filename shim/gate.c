@@ -238,7 +238,8 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     enum gems_entered entered = GEMS_ENTERED_HOST;
     if (!gems_decode(f, raw))
         gems_decline(call, "an argument that cannot be expressed");
-    else if (f->entry == GEMS_ENTRY_CALL && !plain_tensors(call, op->form == GEMS_FUNCTIONAL))
+    /* Also below autograd: keys that fall through for this operator (named tensors) are not in the call's own set. */
+    else if (!plain_tensors(call, f->entry != GEMS_ENTRY_CALL || op->form == GEMS_FUNCTIONAL))
         gems_decline(call, "not a plain tensor");
     else if (above_autograd && op->form != GEMS_FUNCTIONAL)
         gems_decline(call, "in-place above autograd");

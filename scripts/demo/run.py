@@ -50,7 +50,7 @@ def report_of(stderr):
 
 def side_by_side(plain, routed):
     """Both search results in two columns."""
-    width = 72
+    width = 58
     for left, right in zip(plain.splitlines(), routed.splitlines()):
         if left.startswith(" "):
             print(f"  {left.strip()[:width]:<{width}}  {right.strip()[:width]}")

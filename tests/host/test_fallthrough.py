@@ -96,7 +96,7 @@ EXOTIC = {  # name: (maker, whether plain calls inside may be routed)
     "meta": (lambda: torch.rand(4, 4, device="meta"), False),
     "sparse-coo": (lambda: torch.eye(4).to_sparse(), True),
     "sparse-csr": (lambda: torch.eye(4).to_sparse_csr(), True),
-    "quantized": (lambda: torch.quantize_per_tensor(torch.rand(4, 4), 0.1, 0, torch.quint8), False),
+    "quantized": (lambda: torch.quantize_per_tensor(torch.rand(4, 4), 0.1, 0, torch.quint8), True),
     "mkldnn": (lambda: torch.rand(4, 4).to_mkldnn(), False),
     "nested": (lambda: torch.nested.nested_tensor([torch.rand(2, 3), torch.rand(4, 3)]), True),
     "nested-jagged": (lambda: torch.nested.nested_tensor([torch.rand(2, 3), torch.rand(4, 3)], layout=torch.jagged), True),
