@@ -136,7 +136,7 @@ def main():
         for what, operators in [
             ("does not have", unknown),
             ("has with other arguments", changed),
-            ("exports in part", [f"{o} (no {', '.join(e)})" for o, e in partial]),
+            ("exports in part", [f"{o} (no {', '.join(e)})".replace("aoti", "C shim") for o, e in partial]),
         ]:
             if operators:
                 notes.append(f"- {version} {what}: " + ", ".join(f"`{o}`" for o in operators))

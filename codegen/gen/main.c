@@ -28,22 +28,27 @@ static bool close_written(FILE *f, const char *name)
     return true;
 }
 
-static bool ops(const char *path, const char *header, const char *folder)
+static bool write_ops(const gems_rows *rows, const char *header, const char *folder)
 {
-    static gems_rows rows; /* lives as long as the program */
-    if (!gems_rows_read(path, &rows))
-        return false;
     FILE *f = create(folder, "thunks.c");
     if (!f)
         return false;
-    gems_emit_thunks(f, &rows);
+    gems_emit_thunks(f, rows);
     if (!close_written(f, "thunks.c") || !(f = create(folder, "ops.c")))
         return false;
-    gems_emit_ops(f, &rows);
+    gems_emit_ops(f, rows);
     if (!close_written(f, "ops.c") || !(f = create(folder, "exports.map")))
         return false;
-    bool ok = gems_emit_exports(f, &rows, header);
+    bool ok = gems_emit_exports(f, rows, header);
     return close_written(f, "exports.map") && ok;
+}
+
+static bool ops(const char *path, const char *header, const char *folder)
+{
+    gems_rows rows;
+    bool ok = gems_rows_read(path, &rows) && write_ops(&rows, header, folder);
+    gems_rows_free(&rows);
+    return ok;
 }
 
 static bool embed(const char *out, char **paths, int n)

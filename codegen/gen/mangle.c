@@ -11,7 +11,7 @@
 
 typedef struct mangler {
     FILE *out;
-    char *seen[128]; /* components in order of appearance */
+    char seen[64][192]; /* plain encodings of the components, in order of appearance */
     unsigned nseen;
 } mangler;
 
@@ -26,9 +26,11 @@ static int find(const mangler *m, const char *from, const char *to)
 
 static void add(mangler *m, const char *from, const char *to)
 {
-    if (m->nseen == sizeof m->seen / sizeof *m->seen)
+    size_t n = (size_t)(to - from);
+    if (m->nseen == sizeof m->seen / sizeof *m->seen || n >= sizeof *m->seen)
         abort();
-    m->seen[m->nseen++] = strndup(from, (size_t)(to - from));
+    memcpy(m->seen[m->nseen], from, n);
+    m->seen[m->nseen++][n] = 0;
 }
 
 /* S_ is the first, then S0_, S1_ ... in base 36. */
@@ -164,8 +166,6 @@ char *gems_mangle(const gems_schema *s, const char *function, bool keyset)
     if (!keyset && s->nparams == 0)
         fputc('v', m.out);
     fclose(m.out);
-    for (unsigned i = 0; i < m.nseen; i++)
-        free(m.seen[i]);
     free(scope);
     return text;
 }

@@ -42,7 +42,7 @@ static bool complain(const reader *r, size_t column, const char *fmt, ...)
     va_list ap;
     fprintf(stderr, "%s:%u:%zu: ", r->path, r->number, column);
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    vfprintf(stderr, fmt, ap); /* NOLINT: clang 14 does not see va_start */
     va_end(ap);
     fputc('\n', stderr);
     return false;
@@ -111,7 +111,7 @@ static bool read_row(const reader *r, gems_row *row)
     row->aoti = json_string_value(json_object_get(row->fields, "aoti"));
     row->composite = json_is_true(json_object_get(row->fields, "composite"));
 
-    gems_schema_error wrong;
+    gems_schema_error wrong = {0};
     if (!gems_schema_parse(row->text, &row->schema, &wrong))
         return complain(r, column_in_schema(r, wrong.at), "%s", wrong.text);
     bool itensors = json_is_true(json_object_get(row->fields, "itensors")), found = false;
@@ -176,37 +176,42 @@ static bool finish(const reader *r, const gems_rows *rows, gems_row *row)
     return true;
 }
 
+/* The row of one line, at the end of `rows`. */
+static bool append_line(reader *r, const char *line, gems_rows *rows)
+{
+    rows->v = realloc(rows->v, (rows->n + 1) * sizeof *rows->v);
+    if (!rows->v)
+        abort();
+    gems_row *row = &rows->v[rows->n++];
+    memset(row, 0, sizeof *row);
+    r->line = row->source = strdup(line);
+    if (!read_row(r, row))
+        return false;
+    if (rows->n == 1)
+        return true;
+    const gems_row *before = row - 1;
+    int order = strcmp(before->schema.strukt, row->schema.strukt);
+    if (order == 0)
+        return complain(r, 1, "a second row for %s, the first is on line %u", row->schema.strukt, before->line);
+    if (order > 0)
+        return complain(r, 1, "rows are sorted by struct: %s belongs before %s", row->schema.strukt,
+                        before->schema.strukt);
+    return true;
+}
+
 static bool read_lines(reader *r, FILE *file, gems_rows *rows)
 {
     char *line = NULL;
     size_t room = 0;
-    while (getline(&line, &room, file) > 0) {
+    bool ok = true;
+    while (ok && getline(&line, &room, file) > 0) {
         r->number++;
         char *p = line + strspn(line, " \t");
-        if (*p != '{')
-            continue;
-        rows->v = realloc(rows->v, (rows->n + 1) * sizeof *rows->v);
-        if (!rows->v)
-            abort();
-        gems_row *row = &rows->v[rows->n++];
-        memset(row, 0, sizeof *row);
-        r->line = row->source = strdup(line);
-        if (!read_row(r, row)) {
-            free(line);
-            return false;
-        }
-        if (rows->n > 1) {
-            const gems_row *before = row - 1;
-            int order = strcmp(before->schema.strukt, row->schema.strukt);
-            if (order == 0)
-                return complain(r, 1, "a second row for %s, the first is on line %u", row->schema.strukt, before->line);
-            if (order > 0)
-                return complain(r, 1, "rows are sorted by struct: %s belongs before %s", row->schema.strukt,
-                                before->schema.strukt);
-        }
+        if (*p == '{')
+            ok = append_line(r, line, rows);
     }
     free(line);
-    return true;
+    return ok;
 }
 
 bool gems_rows_read(const char *path, gems_rows *rows)
@@ -235,4 +240,18 @@ bool gems_rows_read(const char *path, gems_rows *rows)
     }
     json_decref(whole);
     return ok;
+}
+
+void gems_rows_free(gems_rows *rows)
+{
+    for (unsigned i = 0; i < rows->n; i++) {
+        gems_row *row = &rows->v[i];
+        gems_schema_free(&row->schema);
+        json_decref(row->fields);
+        free(row->call);
+        free(row->redispatch);
+        free(row->source);
+    }
+    free(rows->v);
+    memset(rows, 0, sizeof *rows);
 }

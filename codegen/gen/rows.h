@@ -27,6 +27,8 @@ typedef struct gems_rows {
 
 /* Reads the file. Anything wrong is printed to stderr as "path:line:column: reason", and the answer is false. */
 bool gems_rows_read(const char *path, gems_rows *rows);
+/* Also after a failure. */
+void gems_rows_free(gems_rows *rows);
 
 /* What is written out of the rows. */
 void gems_emit_thunks(FILE *out, const gems_rows *rows);

@@ -19,7 +19,7 @@ static bool fail_at(cursor *c, const char *where, const char *fmt, ...)
     va_list ap;
     c->error->at = (size_t)(where - c->start);
     va_start(ap, fmt);
-    vsnprintf(c->error->text, sizeof c->error->text, fmt, ap);
+    vsnprintf(c->error->text, sizeof c->error->text, fmt, ap); /* NOLINT: clang 14 does not see va_start */
     va_end(ap);
     return false;
 }
@@ -81,7 +81,7 @@ static bool type(cursor *c, gems_schema_item *item)
 {
     skip_space(c);
     const char *from = c->p;
-    char *base, spelling[64];
+    char *base = NULL, spelling[64];
     if (!identifier(c, "a type", &base))
         return false;
     snprintf(spelling, sizeof spelling - 8, "%s", base);

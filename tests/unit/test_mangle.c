@@ -8,7 +8,7 @@
 static void check(const char *text, bool itensors, const char *call, const char *redispatch)
 {
     gems_schema s;
-    gems_schema_error e;
+    gems_schema_error e = {0};
     cr_assert(gems_schema_parse(text, &s, &e), "%s: %s", text, e.text);
     if (itensors)
         s.params[0].type = gems_types_itensors();

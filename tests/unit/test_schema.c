@@ -9,7 +9,7 @@
 static gems_schema parse(const char *text)
 {
     gems_schema s;
-    gems_schema_error e;
+    gems_schema_error e = {0};
     cr_assert(gems_schema_parse(text, &s, &e), "%s: at %zu: %s", text, e.at, e.text);
     return s;
 }
@@ -100,7 +100,7 @@ Test(schema, every_suffix_and_hard_defaults)
 static void check_error(const char *text, size_t at, const char *what)
 {
     gems_schema s;
-    gems_schema_error e;
+    gems_schema_error e = {0};
     cr_assert_not(gems_schema_parse(text, &s, &e), "%s", text);
     cr_assert_eq(e.at, at, "%s: at %zu, not %zu: %s", text, e.at, at, e.text);
     cr_assert(strstr(e.text, what), "%s: '%s' lacks '%s'", text, e.text, what);
@@ -156,6 +156,7 @@ Test(rows, as_inherits_what_is_not_the_operators_own)
     cr_assert_str_eq(rows.v[1].kernel, "pointwise");
     cr_assert_null(rows.v[1].aoti);
     cr_assert_str_eq(json_string_value(json_object_get(rows.v[1].fields, "expr")), "y");
+    gems_rows_free(&rows);
 }
 
 /* The one line that is printed: path, then this. */
@@ -165,7 +166,8 @@ static void check_complaint(const char *text, const char *what)
     FILE *out = tmpfile();
     int saved = dup(STDERR_FILENO);
     cr_assert(out && saved >= 0 && dup2(fileno(out), STDERR_FILENO) >= 0);
-    read_text(text, false);
+    gems_rows rows = read_text(text, false);
+    gems_rows_free(&rows);
     fflush(stderr);
     dup2(saved, STDERR_FILENO);
     rewind(out);
