@@ -31,7 +31,7 @@ typedef struct gems_device_info {
     const char *platform;   /* CL_PLATFORM_NAME */
     const char *name;       /* CL_DEVICE_NAME */
     const char *driver;     /* CL_DRIVER_VERSION */
-    const char *prelude;    /* OpenCL C text put before every program (#defines: GEMS_CPU, GEMS_HAS_F64, ...) */
+    const char *prelude;    /* OpenCL C text put before every program: GEMS_CPU, GEMS_HAS_F64, ... are 1 or undefined */
     bool is_cpu;            /* one work-item should do a long run of neighbouring elements */
     bool unified;           /* kernels read the host's memory: no transfer */
     bool f64;               /* cl_khr_fp64 */
@@ -62,8 +62,9 @@ const char *gems_cache_dir(void);
 typedef struct gems_kernel gems_kernel;
 typedef struct gems_job gems_job;
 
-/* Starts the work of one call on a lane. Never NULL: errors are reported by gems_job_end. A thread holds one job of a
- * lane at a time: the queues are finite, and a thread that has none waits for those of others. */
+/* Starts the work of one call on a lane. Never NULL: errors are reported by gems_job_end (GEMS_DECLINED if there is
+ * no device, or none any more). A thread holds one job of a lane at a time: the queues are finite, and a thread that
+ * has none waits for those of others. */
 gems_job *gems_job_begin(gems_call *call, gems_lane lane);
 const gems_device_info *gems_job_device(const gems_job *job);
 

@@ -118,21 +118,27 @@ void gems_job_set_last(gems_job *job, cl_event event)
 
 gems_job *gems_job_begin(gems_call *call, gems_lane lane_name)
 {
-    /* Stands for every job that could not begin; never written, since all functions leave a failed job alone. */
-    static gems_job none = {.status = GEMS_FAILED};
+    /* Stand for every job that could not begin; never written, since all functions leave a failed job alone. */
+    static gems_job no_device = {.status = GEMS_DECLINED}, no_queue = {.status = GEMS_FAILED};
     gems_lane_state *lane = gems_open_lane(lane_name);
     cl_int error = CL_SUCCESS;
 
     if (!lane) {
-        gems_fail(call, "%s", gems_device_error());
-        return &none;
+        gems_decline(call, gems_device_error());
+        return &no_device;
     }
     atomic_fetch_add(&gems_open_jobs, 1);
-    gems_seat *seat = gems_device_open() ? take_seat(lane, &error) : NULL; /* again: the process may be ending by now */
+    gems_seat *seat = NULL;
+    if (gems_device_open()) /* asked again, now that the end of the process would wait for this job */
+        seat = take_seat(lane, &error);
     if (!seat) {
         atomic_fetch_sub(&gems_open_jobs, 1);
-        gems_fail(call, "clCreateCommandQueue: %s", error ? gems_cl_error(error) : gems_device_error());
-        return &none;
+        if (error == CL_SUCCESS) {
+            gems_decline(call, gems_device_error());
+            return &no_device;
+        }
+        gems_fail(call, "clCreateCommandQueue: %s", gems_cl_error(error));
+        return &no_queue;
     }
     gems_job *job = &seat->job;
     job->call = call;
@@ -326,12 +332,26 @@ static void free_memory(gems_job *job)
     job->nscratch = job->nspans = 0;
 }
 
-static void note_outcome(const gems_job *job)
+/* Whether the device still does anything at all: after a fault in a kernel some drivers refuse all further work. */
+static bool device_works(gems_job *job)
+{
+    int word = 0;
+    cl_int error;
+    cl_mem mem = CL_NEW(&error, clCreateBuffer, job->lane->context, CL_MEM_READ_WRITE, sizeof word, NULL);
+    if (!mem)
+        return false;
+    error = CL(clEnqueueWriteBuffer, job->seat->queue, mem, CL_TRUE, 0, sizeof word, &word, 0, NULL, NULL);
+    CL_SURE(clReleaseMemObject, mem);
+    return error == CL_SUCCESS;
+}
+
+static void note_outcome(gems_job *job)
 {
     if (job->status == GEMS_OK) {
         if (atomic_load_explicit(&failures_in_a_row, memory_order_relaxed))
             atomic_store(&failures_in_a_row, 0);
-    } else if (job->status == GEMS_FAILED && atomic_fetch_add(&failures_in_a_row, 1) + 1 == LOST_AFTER) {
+    } else if (job->status == GEMS_FAILED && (atomic_fetch_add(&failures_in_a_row, 1) + 1) % LOST_AFTER == 0 &&
+               !device_works(job)) {
         gems_log("%d calls in a row failed on %s, the last one: %s; the host runs everything from now on", LOST_AFTER,
                  job->lane->info.name, job->call->why);
         gems_open_stop("the device failed too often");

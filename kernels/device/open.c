@@ -12,7 +12,10 @@
 
 #define MAX_PLATFORMS  16
 #define MAX_CANDIDATES 64
-#define EXIT_WAIT_MS   2000 /* how long the end of the process waits for running jobs */
+/* Of vendors' extensions; refused by the others. */
+#define DEVICE_WARP_SIZE_NV        0x4003
+#define DEVICE_WAVEFRONT_WIDTH_AMD 0x4043
+#define EXIT_WAIT_MS               2000 /* how long the end of the process waits for running jobs */
 
 enum state {
     CLOSED,
@@ -233,13 +236,15 @@ static const candidate *choose(const candidate *all, unsigned n)
 
 /* ---- lanes ---- */
 
+/* Macros are defined if they hold, so that #if and #ifdef both read them. */
 static char *make_prelude(const gems_device_info *info, const gems_vendor_data *vendor)
 {
     char *text = NULL;
     int n = asprintf(&text,
-                     "#define GEMS_CPU %d\n#define GEMS_HAS_F64 %d\n#define GEMS_HAS_F16 %d\n#define GEMS_SUBGROUP %u\n"
+                     "%s%s%s#define GEMS_SUBGROUP %u\n"
                      "%s%s%s%s",
-                     info->is_cpu, info->f64, info->f16_arith, info->subgroup,
+                     info->is_cpu ? "#define GEMS_CPU 1\n" : "", info->f64 ? "#define GEMS_HAS_F64 1\n" : "",
+                     info->f16_arith ? "#define GEMS_HAS_F16 1\n" : "", info->subgroup,
                      info->f64 ? "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" : "",
                      info->f16_arith ? "#pragma OPENCL EXTENSION cl_khr_fp16 : enable\n" : "", vendor->prelude,
                      *vendor->prelude ? "\n" : "");
@@ -287,7 +292,11 @@ static gems_lane_state *open_lane(const candidate *c, gems_lane index)
     info->max_group = device_number(c->id, CL_DEVICE_MAX_WORK_GROUP_SIZE);
     info->local_bytes = device_number(c->id, CL_DEVICE_LOCAL_MEM_SIZE);
     info->memory_bytes = device_number(c->id, CL_DEVICE_GLOBAL_MEM_SIZE);
-    info->subgroup = info->is_cpu ? 1 : 32;
+    info->subgroup = info->is_cpu ? 1 : (uint32_t)device_number(c->id, DEVICE_WARP_SIZE_NV);
+    if (!info->subgroup)
+        info->subgroup = (uint32_t)device_number(c->id, DEVICE_WAVEFRONT_WIDTH_AMD);
+    if (!info->subgroup)
+        info->subgroup = 32;
     if (!info->compute_units)
         info->compute_units = 1;
     if (!info->max_group)
@@ -298,7 +307,6 @@ static gems_lane_state *open_lane(const candidate *c, gems_lane index)
     if (asprintf(&identity, "%s\n%s\n%s\n%s\n", info->platform, version, info->name, info->driver) > 0)
         lane->identity = identity;
     free(version);
-    lane->pool_limit = info->memory_bytes / 4;
     return lane;
 }
 
@@ -356,6 +364,12 @@ static bool wants_unified(const gems_lane_state *lane)
     return mode == GEMS_MEMORY_UNIFIED || (mode == GEMS_MEMORY_AUTO && lane->vendor->unified);
 }
 
+/* Bytes of unused blocks that a lane keeps: unified memory is the host's own, and only scratch comes from there. */
+static size_t pool_limit(const gems_device_info *info)
+{
+    return info->unified ? (size_t)256 << 20 : info->memory_bytes / 8;
+}
+
 static bool open_lanes(const candidate *main, const candidate *all, unsigned n)
 {
     gems_lane_state *big = open_lane(main, GEMS_LANE_MAIN), *small = NULL;
@@ -371,6 +385,9 @@ static bool open_lanes(const candidate *main, const candidate *all, unsigned n)
     big->info.unified = wants_unified(big) && takes_host_pointers(big);
     if (small)
         small->info.unified = big->info.unified;
+    big->pool_limit = pool_limit(&big->info);
+    if (small)
+        small->pool_limit = pool_limit(&small->info);
     device.lane[GEMS_LANE_MAIN] = big;
     device.lane[GEMS_LANE_SMALL] = small ? small : big;
     return true;

@@ -78,7 +78,7 @@ Test(device, a_vendor_that_is_not_there_is_named_and_nothing_runs)
     float x[4] = {1, 2, 3, 4}, out[4] = {0};
     cr_expect_not(gems_device_open());
     cr_expect(strstr(gems_device_error(), "GEMS_VENDOR=nonesuch"));
-    cr_expect_eq(run_add(GEMS_LANE_MAIN, &call, x, x, out, 4), GEMS_FAILED);
+    cr_expect_eq(run_add(GEMS_LANE_MAIN, &call, x, x, out, 4), GEMS_DECLINED);
     cr_expect(strstr(call.why, "GEMS_VENDOR=nonesuch"), "%s", call.why);
     cr_expect_eq(out[0], 0);
 }
@@ -478,7 +478,7 @@ static int child_runs_on_the_host(void *unused)
     (void)unused;
     if (gems_device_open() || !strstr(gems_device_error(), "forked"))
         return 1;
-    return run_add(GEMS_LANE_MAIN, &call, x, x, x, 4) == GEMS_FAILED && x[0] == 1 ? 0 : 2;
+    return run_add(GEMS_LANE_MAIN, &call, x, x, x, 4) == GEMS_DECLINED && x[0] == 1 ? 0 : 2;
 }
 
 Test(device, a_forked_child_runs_on_the_host_and_the_parent_goes_on)
@@ -537,7 +537,7 @@ static void try_late(void)
 {
     float x[4] = {1, 2, 3, 4};
     gems_call call;
-    jobs_after_exit_began = run_add(GEMS_LANE_MAIN, &call, x, x, x, 4) == GEMS_FAILED && x[0] == 1;
+    jobs_after_exit_began = run_add(GEMS_LANE_MAIN, &call, x, x, x, 4) == GEMS_DECLINED && x[0] == 1;
     _exit(jobs_after_exit_began ? 0 : 1);
 }
 

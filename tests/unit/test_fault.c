@@ -158,7 +158,7 @@ Test(fault, a_device_that_always_fails_is_given_up)
         cr_skip_test("no /dev/null");
     gems_cl_fault_set(-1);
     for (int i = 0; i < 100; i++)
-        cr_assert_eq(run_add(GEMS_LANE_MAIN, &call, x, y, x, N), GEMS_FAILED);
+        cr_assert_neq(run_add(GEMS_LANE_MAIN, &call, x, y, x, N), GEMS_OK);
     cr_expect_not(gems_device_open());
     cr_expect_str_eq(gems_device_error(), "the device failed too often");
     cr_expect_lt(gems_cl_fault_calls(), 100, "it is not asked for ever");
