@@ -105,7 +105,8 @@ format:
 lint:
 	$(Q)clang-format --dry-run -Werror $(FORMATTED)
 	$(Q)cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
-	  --suppress=missingIncludeSystem -I. $(filter %.c,$(FORMATTED))
+	  --suppress=missingIncludeSystem -I. -D'json_array_foreach(a,i,v)=for(i=0;i<1;i++)' \
+	  -D'json_object_foreach(o,k,v)=for(k=0;k;)' $(filter-out tests/unit/%,$(filter %.c,$(FORMATTED)))
 	$(Q)clang-tidy --quiet $(filter %.c,$(FORMATTED)) -- -std=gnu11 $(CPPFLAGS)
 
 # ---- set-up, demo and checks: each check can be run alone ----

@@ -211,6 +211,8 @@ const gems_variable *gems_config_nearest(const char *name)
 static struct {
     pthread_once_t once;
     gems_config config;
+    char
+        *texts[sizeof gems_variables / sizeof *gems_variables]; /* of strings: the program may change its environment */
 } process = {.once = PTHREAD_ONCE_INIT};
 
 /* True in the thread that is inside read_environment: its own complaints ask for the configuration again. */
@@ -264,12 +266,10 @@ static void read_environment(void)
         const char *text = get(v->name);
         if (!text)
             continue;
-        /* A copy: the program may change its environment. Kept as long as the process. */
-        char *copy = strdup(text);
-        if (!copy || !gems_config_parse(v, copy, config))
+        char **copy = &process.texts[v - gems_variables];
+        *copy = strdup(text);
+        if (!*copy || !gems_config_parse(v, *copy, config))
             bad[nbad++] = v;
-        if (v->type < GEMS_VAR_TEXT || (nbad && bad[nbad - 1] == v))
-            free(copy);
     }
     for (size_t i = 0; i < nbad; i++)
         gems_complain("%s=%.100s makes no sense and is ignored; accepted: %s", bad[i]->name, get(bad[i]->name),

@@ -287,10 +287,8 @@ void gems_log_call(const char *line)
         gems_log("GEMS_LOG_ONCE: too many distinct lines, further ones are left out");
     if (before == SEEN_NEW) {
         char buffer[2048];
-        size_t n = strlen(line);
-        if (n > sizeof buffer - 1)
-            n = sizeof buffer - 1;
-        memcpy(buffer, line, n);
+        snprintf(buffer, sizeof buffer - 1, "%s", line);
+        size_t n = strlen(buffer);
         buffer[n++] = '\n';
         write_log(buffer, n);
     }

@@ -15,7 +15,7 @@ enum {
 
 gems_opset *gems_opset_new(void)
 {
-    return calloc(gems_op_count / 64 + 1, sizeof(uint64_t));
+    return calloc(gems_op_count / 64 + 1, sizeof(gems_opset));
 }
 
 static void set_bit(gems_opset *set, unsigned op, bool value)
@@ -113,8 +113,10 @@ static void compile_allowed(void)
         gems_complain("GEMS_ONLY and GEMS_EXCLUDE both name %s%s: excluded", example, both > 1 ? " and others" : "");
     free(exclude);
     /* Out of memory: what the user asked to keep away is unknown, so nothing is routed. */
-    static const uint64_t none[64];
-    allowed = set && exclude ? set : (const gems_opset *)none;
+    static const gems_opset none[64];
+    allowed = set && exclude ? set : none;
+    if (allowed != set)
+        free(set);
 }
 
 const gems_opset *gems_opset_allowed(void)

@@ -112,7 +112,7 @@ static void add_environment(gems_tables *tables)
 
 gems_tables *gems_tables_build(const char *vendor, const char *device, const char *api, gems_table_error *error)
 {
-    gems_table_error scrap;
+    gems_table_error scrap = {""};
     error = error ? error : &scrap;
     gems_tables *tables = calloc(1, sizeof *tables);
     if (!tables) {

@@ -125,9 +125,9 @@ static bool read_range(loader *l, const char *name, json_t *value, gems_rule *ru
 {
     gems_rule_range *range = &rule->range[rule->nranges];
     range->size = GEMS_SIZE_COUNT;
-    for (uint8_t s = 0; s < GEMS_SIZE_COUNT; s++)
+    for (int s = 0; s < GEMS_SIZE_COUNT; s++)
         if (strcmp(gems_size_names[s], name) == 0)
-            range->size = s;
+            range->size = (uint8_t)s;
     if (range->size == GEMS_SIZE_COUNT)
         return refuse(l, "unknown size %.40s", name);
     rule->nranges++;

@@ -137,7 +137,7 @@ gems_table *gems_table_compile_for(const char *name, const char *json, const cha
                                    const gems_table *below, gems_table_error *error)
 {
     gems_table *table = calloc(1, sizeof *table);
-    gems_table_error ignored;
+    gems_table_error ignored = {""};
     error = error ? error : &ignored;
     if (table && !gems_layer_load(&table->layer, name, json, vendor, device, error)) {
         free(table);
