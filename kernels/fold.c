@@ -119,7 +119,7 @@ gems_kernel *gems_kernel_build_file(gems_job *job, uint64_t key, const char *nam
     if (f && source) {
         memcpy(source, defines, n);
         memcpy(source + n, f->text, f->size + 1);
-        kernel = gems_kernel_build(job, key, name, "kernels/types.cl kernels/fold.cl kernels/rows.cl", source, "", entry);
+        kernel = gems_kernel_build(job, key, name, "kernels/types.cl kernels/fold.cl kernels/rows.cl", source, "-w", entry);
     }
     free(source);
     return kernel;

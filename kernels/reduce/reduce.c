@@ -81,14 +81,15 @@ static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struc
     bool compensated = gems_op_attr(call->op, "compensated") && gems_dtypes[p->acc].category == GEMS_CAT_FLOAT;
     const char *acc = gems_dtypes[p->acc].compute;
     char defines[1024];
-    snprintf(defines, sizeof defines,
-             "#define %s\n#define GROUP %d\n#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n%s%s"
-             "#define LOWEST %s\n#define HIGHEST %s\n#define IDENTITY ((A)(%s))\n#define MAP_(x, zero, one) (%s)\n"
-             "#define COMBINE(a, b) (%s)\n#define FINISH_(a, n) (%s)\n",
-             guard, group, gems_dtypes[p->in].name, p->first ? gems_dtypes[p->from].compute : acc, acc,
-             gems_dtypes[p->out].name, p->last ? "" : "#define PART\n", compensated ? "#define COMPENSATED\n" : "",
-             lowest[p->acc], highest[p->acc], attr(call, "identity", "0"), p->first ? attr(call, "map", "x") : "x",
-             attr(call, "combine", "a + b"), attr(call, "finish", "a"));
+    snprintf(
+        defines, sizeof defines,
+        "#define %s\n#define GROUP %d\n#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n#define O %s\n%s%s"
+        "#define LOWEST %s\n#define HIGHEST %s\n#define IDENTITY ((A)(%s))\n#define MAP_(x, zero, one) (%s)\n"
+        "#define COMBINE(a, b) (%s)\n#define FINISH_(a, n) (%s)\n",
+        guard, group, gems_dtypes[p->in].name, p->first ? gems_dtypes[p->from].compute : acc, acc,
+        gems_dtypes[p->out].name, gems_dtypes[p->out].compute, p->last ? "" : "#define PART\n",
+        compensated ? "#define COMPENSATED\n" : "", lowest[p->acc], highest[p->acc], attr(call, "identity", "0"),
+        p->first ? attr(call, "map", "x") : "x", attr(call, "combine", "a + b"), attr(call, "finish", "a"));
     return gems_kernel_build_file(job, key, call->op->strukt, defines, "kernels/reduce/reduce.cl", entry);
 }
 

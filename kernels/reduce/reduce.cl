@@ -1,7 +1,7 @@
 /* Reductions of a strided tensor to a contiguous result: out[k] = FINISH(COMBINE over r of MAP(in[k, r])).
  *
- * The launcher defines: IN (dtype read), C (type that MAP works in), A (type accumulated in), OUT (dtype written; for a
- * first pass PART, type A), MAP_(x, zero, one), COMBINE(a, b), IDENTITY (of type A), FINISH_(a, n), and
+ * The launcher defines: IN (dtype read), C (type that MAP works in), A (type accumulated in), OUT and O (dtype
+ * written and its compute type; for a first pass PART, type A), MAP_(x, zero, one), COMBINE(a, b), IDENTITY (of type A), FINISH_(a, n), and
  * COMPENSATED where COMBINE is a floating sum.
  *
  * Accuracy: blocks of 16 terms a lane are added plainly, and blocks to each other with their rounding errors kept
@@ -17,6 +17,7 @@
 #define C float
 #define A float
 #define OUT f32
+#define O float
 #define MAP_(x, zero, one) x
 #define COMBINE(a, b) a + b
 #define IDENTITY 0
@@ -41,15 +42,12 @@
 #ifdef PART
 typedef A out_t;
 #define STORE(p, i, a) (p)[i] = (a)
+#define STORE16(p, i, a) vstore16(a, 0, (p) + (i))
 #else
 typedef GEMS_CAT(mem_, OUT) out_t;
-#define STORE(p, i, a) GEMS_CAT(store_, OUT)(p, i, finish(a, total))
-static inline GEMS_CAT(num_, OUT) finish(A a, long total)
-{
-    A n = TO_A(total);
-    (void)n;
-    return (GEMS_CAT(num_, OUT))(FINISH_((a), n));
-}
+#define FINISH(a) FINISH_((a), (TO_A(total)))
+#define STORE(p, i, a) GEMS_CAT(store_, OUT)(p, i, (GEMS_CAT(num_, OUT))FINISH(a))
+#define STORE16(p, i, a) GEMS_CAT(store16_, OUT)(p, i, GEMS_CAT(GEMS_CAT(convert_, O), 16)(FINISH(a)))
 #endif
 
 static inline C map(C x) { return MAP_((x), ((C)0), ((C)1)); }
@@ -193,12 +191,8 @@ __kernel void column(ARGS, long columns)
         for (; o < o_end; o++) {
             const __global MEM_IN *r = p + gems_fold_offset(&outer, o) + first * stride;
             for (long i = first; i < last; i++, r += stride) {
-                if (vectors == BAND)
-                    for (v = 0; v < BAND; v++)
-                        a[v] = combine16(a[v], TERM16(r, v * 16));
-                else
-                    for (v = 0; v < vectors; v++)
-                        a[v] = combine16(a[v], TERM16(r, v * 16));
+                for (v = 0; v < vectors; v++)
+                    a[v] = combine16(a[v], TERM16(r, v * 16));
                 if (++block == 16) {
                     for (v = 0; v < vectors; v++) {
                         JOIN(A16, s[v], a[v]);
@@ -210,11 +204,8 @@ __kernel void column(ARGS, long columns)
         }
         for (v = 0; v < vectors; v++) {
             JOIN(A16, s[v], a[v]);
-            A lane[16];
             A16 all = RESULT(s[v]);
-            vstore16(all, 0, lane);
-            for (int l = 0; l < 16; l++)
-                STORE(q, v * 16 + l, lane[l]);
+            STORE16(q, v * 16, all);
         }
         for (int c = vectors * 16; c < width; c++) {
             state one;
