@@ -95,6 +95,11 @@ gems_lane gems_lane_for(const gems_call *call)
     return gems_rule_param(call->rule, "lane", small) ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
 }
 
+bool gems_one_item_runs(const gems_call *call, const gems_device_info *device)
+{
+    return device->is_cpu && strcmp(gems_rule_variant(call->rule), "group") != 0;
+}
+
 /* Eight times the cores, so that a core that is late does not hold up the rest. */
 int64_t gems_cpu_items(const gems_device_info *device, int64_t units)
 {
@@ -119,7 +124,8 @@ gems_kernel *gems_kernel_build_file(gems_job *job, uint64_t key, const char *nam
     if (f && source) {
         memcpy(source, defines, n);
         memcpy(source + n, f->text, f->size + 1);
-        kernel = gems_kernel_build(job, key, name, "kernels/types.cl kernels/fold.cl kernels/rows.cl", source, "-w", entry);
+        kernel =
+            gems_kernel_build(job, key, name, "kernels/types.cl kernels/fold.cl kernels/rows.cl", source, "-w", entry);
     }
     free(source);
     return kernel;

@@ -35,6 +35,9 @@ bool gems_tensors_overlap(const gems_tensor *a, const gems_tensor *b);
 
 /* The rule's "lane" (0 main, 1 small), else the small one below 64 Ki elements. */
 gems_lane gems_lane_for(const gems_call *call);
+/* True if a work-item is to do a long run of elements (a CPU), false if a work-group shares them (a GPU, or the rule's
+ * variant is "group"). */
+bool gems_one_item_runs(const gems_call *call, const gems_device_info *device);
 /* How many work-items a CPU device should get for `units` of independent work. */
 int64_t gems_cpu_items(const gems_device_info *device, int64_t units);
 

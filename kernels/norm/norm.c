@@ -58,8 +58,8 @@ static gems_status plan(gems_call *call)
     }
     if (!center) {
         f.stats_dtype = half ? GEMS_F32 : (uint8_t)in->dtype;
-        if (!gems_tensor_is_contiguous(in))
-            return gems_decline(call, "input is not contiguous");
+        if (in->ndim >= 4 && !gems_tensor_is_contiguous(in))
+            return gems_decline(call, "the host may keep channels last");
     }
     if (eps->kind == GEMS_SCALAR_FLOAT)
         f.eps = eps->f;
@@ -156,7 +156,7 @@ static gems_status run(gems_call *call)
         args[nargs++] = GEMS_OUT_ARG(mean);
     if (rstd)
         args[nargs++] = GEMS_OUT_ARG(rstd);
-    if (device->is_cpu && strcmp(gems_rule_variant(call->rule), "group") != 0) {
+    if (gems_one_item_runs(call, device)) {
         size_t global = (size_t)gems_cpu_items(device, rows), local = 1;
         gems_launch(job, kernel_for(call, job, &f, mean, rstd, "run", "RUN", 0), 1, &global, &local, args, nargs);
     } else {

@@ -67,7 +67,7 @@ static void launch(const gems_call *call, gems_job *job, const struct search *s,
         args[nargs++] = GEMS_VALUE(s->columns);
         global = (size_t)gems_cpu_items(device, s->results / s->columns * ((s->columns + 15) / 16));
         kernel = kernel_for(call, job, false, "column", "COLUMN", 0);
-    } else if (device->is_cpu) {
+    } else if (gems_one_item_runs(call, device)) {
         global = (size_t)gems_cpu_items(device, units);
         kernel = kernel_for(call, job, s->splits > 1, "run", "RUN", 0);
     } else if (s->n <= 32 || (s->kept.rank && s->kept.stride[s->kept.rank - 1] == 1 && units >= 4096)) {
@@ -91,7 +91,8 @@ static void merge(const gems_call *call, gems_job *job, const struct search *s, 
         args[nargs++] = targets[i];
     args[nargs++] = GEMS_VALUE(s->results);
     args[nargs++] = GEMS_VALUE(s->splits);
-    size_t local = gems_job_device(job)->is_cpu ? 1 : 64, global = ((size_t)s->results + local - 1) / local * local;
+    size_t local = gems_one_item_runs(call, gems_job_device(job)) ? 1 : 64,
+           global = ((size_t)s->results + local - 1) / local * local;
     gems_launch(job, kernel_for(call, job, false, "merge", "MERGE", 0), 1, &global, &local, args, nargs);
 }
 
@@ -122,8 +123,8 @@ static gems_status run(gems_call *call)
 
     s.chunk = s.n;
     int64_t last = s.kept.rank - 1;
-    if (device->is_cpu && last >= 0 && s.kept.stride[last] == 1 && s.kept.size[last] >= 8 && s.reduced.rank <= 1 &&
-        s.n <= INT32_MAX) {
+    if (gems_one_item_runs(call, device) && last >= 0 && s.kept.stride[last] == 1 && s.kept.size[last] >= 8 &&
+        s.reduced.rank <= 1 && s.n <= INT32_MAX) {
         int64_t stride;
         gems_fold_split_inner(&s.kept, &s.columns, &stride);
     } else {

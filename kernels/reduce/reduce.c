@@ -131,7 +131,7 @@ static void launch(const gems_call *call, gems_job *job, struct pass *p, int64_t
                        GEMS_VALUE(p->cut.chunk),
                        GEMS_VALUE(p->total),
                        GEMS_VALUE(columns)};
-    if (device->is_cpu) {
+    if (gems_one_item_runs(call, device)) {
         if (columns)
             units = rows * ((columns + BAND - 1) / BAND) * p->cut.splits;
         size_t global = (size_t)gems_cpu_items(device, units), local = 1;
@@ -170,8 +170,8 @@ static gems_status run(gems_call *call)
     gems_fold_sort(&p.cut.outer);
     gems_fold_split_inner(&p.cut.outer, &p.cut.n, &p.cut.stride);
     p.cut.outer_count = gems_fold_count(&p.cut.outer);
-    int64_t columns = take_columns(&p, device->is_cpu ? 16 : TILE);
-    int64_t tile = device->is_cpu ? BAND : TILE;
+    int64_t columns = take_columns(&p, gems_one_item_runs(call, device) ? 16 : TILE);
+    int64_t tile = gems_one_item_runs(call, device) ? BAND : TILE;
     gems_reduce_cut(&p.cut, call, device, columns ? p.results / columns * ((columns + tile - 1) / tile) : p.results);
     gems_tensor *out = gems_reduce_result(call, 0, p.out, &r);
     if (!out)
@@ -198,7 +198,7 @@ static gems_status run(gems_call *call)
                            .inner_splits = 1,
                            .chunk_outer = 1,
                            .chunk = p.cut.splits};
-        columns = take_columns(&p, device->is_cpu ? 16 : TILE);
+        columns = take_columns(&p, gems_one_item_runs(call, device) ? 16 : TILE);
     }
     launch(call, job, &p, columns);
     return gems_job_end(job);

@@ -154,7 +154,7 @@ static gems_status run(gems_call *call)
     struct types t = types_for(call, &r, device);
     gems_job *job = gems_job_begin(call, lane);
     bool side_by_side = inside.rank == 1 && inside.stride[0] == 1;
-    if (device->is_cpu && strcmp(gems_rule_variant(call->rule), "group") != 0)
+    if (gems_one_item_runs(call, device))
         launch_cpu(call, job, &t, &s, side_by_side);
     else
         launch_gpu(call, job, &t, &s, side_by_side);

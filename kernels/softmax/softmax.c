@@ -86,14 +86,9 @@ enum variant {
 
 static enum variant choose(const gems_call *call, const gems_device_info *device, bool side_by_side)
 {
-    const char *named = gems_rule_variant(call->rule);
     int64_t n = call->sizes.v[GEMS_SIZE_COLS], inner = call->sizes.v[GEMS_SIZE_INNER];
-    if (strcmp(named, "group") == 0)
-        return GROUP;
-    if (strcmp(named, "item") == 0)
-        return ITEM;
-    if (device->is_cpu)
-        return inner >= 8 && side_by_side && strcmp(named, "run") != 0 ? COLUMN : RUN;
+    if (gems_one_item_runs(call, device))
+        return inner >= 8 && side_by_side ? COLUMN : RUN;
     return (inner >= 32 && side_by_side) || n <= 32 ? ITEM : GROUP;
 }
 

@@ -1,0 +1,95 @@
+"""layer_norm and rms_norm: results, saved statistics, mixed dtypes, layouts."""
+import pytest
+import torch
+
+from agree import agree
+from inputs import FLOATS, layouts, on_groups, special, values
+
+SHAPES = [(1,), (7,), (300,), (17, 40), (3, 1100), (5, 4, 33), (2, 3, 4, 5)]
+
+
+def affine(shape, dtype):
+    """Weight and bias, each there or not."""
+    w, b = values(shape, dtype), values(shape, dtype)
+    return [(None, None), (w, None), (None, b), (w, b)]
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_layer_norm(dtype):
+    wide = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {}
+    for shape in SHAPES:
+        for inner in range(1, min(len(shape), 2) + 1):
+            normalized = list(shape[-inner:])
+            for x in layouts(shape, dtype):
+                rows_are_walks = inner == 1 or x.is_contiguous() or x.shape[-2:].numel() == x.shape[-1]
+                for w, b in affine(normalized, dtype):
+                    routed = True if rows_are_walks else None
+                    agree(torch.native_layer_norm, x, normalized, w, b, 1e-5, op="native_layer_norm", routed=routed, **wide)
+                    agree(torch.layer_norm, x, normalized, w, b, op="layer_norm", routed=routed, **wide)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_layer_norm_with_f32_weight(dtype):
+    for shape in SHAPES[2:]:
+        w, b = values(shape[-1:]), values(shape[-1:])
+        for x in layouts(shape, dtype):
+            agree(torch.native_layer_norm, x, shape[-1:], w, b, 1e-5, op="native_layer_norm")
+    agree(torch.native_layer_norm, values((3, 8), dtype), [8], w[:8].double(), None, 1e-5, op="native_layer_norm", routed=False)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_rms_norm(dtype):
+    wide = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {}
+    for shape in SHAPES:
+        for inner in range(1, min(len(shape), 2) + 1):
+            normalized = list(shape[-inner:])
+            w = values(normalized, dtype)
+            for i, x in enumerate(layouts(shape, dtype)):
+                for weight in (None, w):
+                    for eps in (None, 1e-6):
+                        agree(torch.rms_norm, x, normalized, weight, eps, op="rms_norm", routed=True if i == 0 else None, **wide)
+                        agree(torch._fused_rms_norm, x, normalized, weight, eps, op="_fused_rms_norm",
+                              routed=True if i == 0 else None, **wide)
+
+
+def test_channels_last_is_kept():
+    x = values((2, 3, 4, 5)).contiguous(memory_format=torch.channels_last)
+    agree(torch.rms_norm, x, [5], op="rms_norm", routed=None)
+    agree(torch.layer_norm, x, [5], op="layer_norm")
+
+
+def test_gradient():
+    def both(x, w, b):
+        x = x.clone().requires_grad_()
+        torch.layer_norm(x, [40], w, b).square().sum().backward()
+        return x.grad
+    agree(both, values((17, 40)), values((40,)), values((40,)), op="native_layer_norm", rtol=1e-4, atol=1e-4)
+
+
+def test_special_values():
+    for x in (special(), special(torch.bfloat16)):
+        agree(torch.layer_norm, x, [33], op="layer_norm")
+        agree(torch.rms_norm, x, [33], op="rms_norm")
+    far = values((5, 400)) + 1e4  # nothing cancels
+    agree(torch.layer_norm, far, [400], op="layer_norm", rtol=2e-3, atol=2e-3)
+    same = torch.full((3, 50), 2.5)
+    agree(torch.layer_norm, same, [50], op="layer_norm")
+
+
+def test_errors_and_empty():
+    x = values((4, 5))
+    agree(torch.layer_norm, x, [4], op="layer_norm", routed=False)
+    agree(torch.layer_norm, x, [5], values((4,)), op="layer_norm", routed=False)
+    agree(torch.layer_norm, values((4, 5), torch.int32), [5], op="layer_norm", routed=False)
+    agree(torch.layer_norm, torch.empty(0, 5), [5], op="layer_norm", routed=False)
+    agree(torch.rms_norm, x.bfloat16(), [5], values((5,)), op="rms_norm", routed=None)
+
+
+def test_work_groups():
+    def all_of_it():
+        for shape in ((300,), (17, 40), (5, 4, 1100)):
+            for x in layouts(shape):
+                w, b = values(shape[-1:]), values(shape[-1:])
+                agree(torch.native_layer_norm, x, shape[-1:], w, b, 1e-5, op="native_layer_norm", rtol=1e-5)
+                agree(torch.rms_norm, x, shape[-1:], w, op="rms_norm", routed=None, rtol=1e-5)
+    on_groups(all_of_it)

@@ -1,0 +1,67 @@
+"""cumsum along every dimension of every layout, all dtypes, out form, accuracy."""
+import pytest
+import torch
+
+import gems
+from agree import agree
+from inputs import DTYPES, layouts, on_groups, special, values
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cumsum(dtype):
+    for shape in ((), (1,), (7,), (300,), (17, 40), (40, 17), (5, 40, 33)):
+        for x in layouts(shape, dtype):
+            for dim in range(-1, max(len(shape), 1)):
+                agree(torch.cumsum, x, dim, op="cumsum", rtol=1e-2 if dtype == torch.bfloat16 else None)
+
+
+@pytest.mark.parametrize("to", [torch.float32, torch.float64, torch.int64, torch.int16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint8, torch.int64, torch.bool], ids=str)
+def test_dtype_argument(dtype, to):
+    for x in layouts((17, 40), dtype):
+        for dim in (0, 1):
+            agree(torch.cumsum, x, dim, dtype=to, op="cumsum", routed=to.is_floating_point or not dtype.is_floating_point)
+
+
+def test_out():
+    x = values((6, 40))
+    agree(torch.cumsum, x, 1, out=torch.empty(6, 40), op="cumsum.out")
+    agree(torch.cumsum, x, 0, out=torch.empty(6, 40), op="cumsum.out")
+    agree(torch.cumsum, x, 0, out=torch.empty(40, 6).t(), op="cumsum.out", routed=False)
+    agree(torch.cumsum, x, 0, out=torch.empty(0), op="cumsum.out", routed=False)
+
+
+def test_special_values_errors_and_empty():
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        for dim in (0, 1):
+            agree(torch.cumsum, special(dtype), dim, op="cumsum")
+    agree(torch.cumsum, torch.empty(0, 3), 0, op="cumsum", routed=False)
+    agree(torch.cumsum, values((3,)), 1, op="cumsum", routed=False)
+
+
+def test_cumsum_is_as_accurate_as_the_hosts():
+    for shape, dim in (((1_000_000,), 0), ((3, 100_000), 1), ((20_000, 40), 0)):
+        with gems.off():
+            x = torch.rand(shape) - 0.3
+            exact = x.double().cumsum(dim)
+            host = (x.cumsum(dim) - exact).abs().max()
+        ours = torch.cumsum(x, dim)
+        with gems.off():
+            assert (ours - exact).abs().max() <= host, (shape, dim)
+
+
+def test_large():
+    agree(torch.cumsum, values((300, 1001)), 1, op="cumsum")
+    agree(torch.cumsum, values((1001, 300)), 0, op="cumsum")
+    agree(torch.cumsum, values((1_000_000,), torch.bool), 0, op="cumsum")
+
+
+def test_work_groups():
+    def all_of_it():
+        for shape in ((3000,), (17, 400), (400, 70), (5, 40, 70)):
+            for x in layouts(shape):
+                for dim in range(len(shape)):
+                    agree(torch.cumsum, x, dim, op="cumsum")
+        agree(torch.cumsum, special(), 1, op="cumsum")
+        agree(torch.cumsum, values((9, 700), torch.uint8), 1, op="cumsum")
+    on_groups(all_of_it)
