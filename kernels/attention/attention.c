@@ -222,4 +222,8 @@ static gems_status run(gems_call *call)
     return chosen != GEMS_OK ? chosen : done;
 }
 
-const gems_family gems_family_attention = {.name = "attention", .plan = plan, .run = run};
+const gems_family gems_family_attention = {.name = "attention",
+                                           .plan = plan,
+                                           .run = run,
+                                           .variants = "cpu gpu",
+                                           .params = "lane[0..1] bq[16..256:16] bk[32..256:32]"};

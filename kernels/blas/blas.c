@@ -250,4 +250,8 @@ static gems_status run(gems_call *call)
     return gems_blas_run(call, &p);
 }
 
-const gems_family gems_family_blas = {.name = "blas", .plan = plan, .run = run};
+const gems_family gems_family_blas = {.name = "blas",
+                                      .plan = plan,
+                                      .run = run,
+                                      .variants = "cpu gpu vector",
+                                      .params = "lane[0..1] tm[16..256:16] tn[32..1024:32] split[1..4096]"};

@@ -346,26 +346,20 @@ Test(table, a_table_with_anything_not_understood_is_refused_whole)
     }
 }
 
-Test(table, a_variant_or_parameter_that_the_kernel_does_not_have_is_refused)
+Test(table, every_family_says_what_a_rule_may_name)
 {
-    unsigned checked = 0;
     for (unsigned i = 0; i < gems_op_count; i++) {
         const gems_family *kernel = gems_ops[i].kernel;
         char json[300];
         gems_table_error error;
-        if (kernel && kernel->variants) {
-            snprintf(json, sizeof json, "{\"rules\": [{\"op\": \"%s\", \"variant\": \"no-such\"}]}", gems_ops[i].name);
-            cr_expect_null(gems_table_compile("t", json, NULL, &error), "%s", json);
-            checked++;
-        }
-        if (kernel && kernel->params) {
-            snprintf(json, sizeof json, "{\"rules\": [{\"op\": \"%s\", \"params\": {\"no-such\": 1}}]}",
-                     gems_ops[i].name);
-            cr_expect_null(gems_table_compile("t", json, NULL, &error), "%s", json);
-            checked++;
-        }
+        if (!kernel)
+            continue;
+        cr_expect(kernel->variants && kernel->params, "%s", kernel->name);
+        snprintf(json, sizeof json, "{\"rules\": [{\"op\": \"%s\", \"variant\": \"no-such\"}]}", gems_ops[i].name);
+        cr_expect_null(gems_table_compile("t", json, NULL, &error), "%s", json);
+        snprintf(json, sizeof json, "{\"rules\": [{\"op\": \"%s\", \"params\": {\"no-such\": 1}}]}", gems_ops[i].name);
+        cr_expect_null(gems_table_compile("t", json, NULL, &error), "%s", json);
     }
-    cr_expect_gt(checked, 0, "no family tells its variants or parameters");
 }
 
 Test(table, places_in_json)
