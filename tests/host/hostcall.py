@@ -10,8 +10,8 @@ import pathlib
 import torch
 
 HOST = ctypes.CDLL(str(pathlib.Path(torch.__file__).parent / "lib/libtorch_cpu.so"))
-i8, i32, i64, u32, size, address = (
-    ctypes.c_int8, ctypes.c_int32, ctypes.c_int64, ctypes.c_uint32, ctypes.c_size_t, ctypes.c_void_p)
+i8, i32, i64, size, address = (
+    ctypes.c_int8, ctypes.c_int32, ctypes.c_int64, ctypes.c_size_t, ctypes.c_void_p)
 
 
 def struct(name, **fields):
