@@ -27,7 +27,7 @@ EMBED   := $(sort $(wildcard kernels/*.cl kernels/*/*.cl) $(wildcard tune/*.json
 GENOUT  := thunks.c ops.c embedded.c
 OBJ     := $(SRC:%.c=$(B)/%.o) $(GENOUT:%.c=$(B)/gen/%.o)
 
-all: $(B)/libgems_preload.so $(if $(CMDSRC),$(B)/gems)
+all: $(B)/libgems_preload.so $(B)/gems $(B)/gems.1
 
 $(B)/libgems_preload.so: $(OBJ) $(B)/gen/exports.map
 	$(call say,LINK,$@)
