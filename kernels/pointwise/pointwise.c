@@ -12,6 +12,7 @@
 #include "tune/table.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -618,10 +619,12 @@ static gems_kernel *find_kernel(gems_job *job, const gems_call *call, const pw_p
     gems_kernel *kernel = gems_kernel_find(job, key);
     if (kernel)
         return kernel;
-    char *source = gems_pw_source(&l->spec, &p->expr, call->op->strukt);
+    char entry[80]; /* not the bare name: "abs" is taken */
+    snprintf(entry, sizeof entry, "pw_%s", call->op->strukt);
+    char *source = gems_pw_source(&l->spec, &p->expr, entry);
     if (!source)
         return NULL;
-    kernel = gems_kernel_build(job, key, call->op->name, "kernels/math.cl", source, "", call->op->strukt);
+    kernel = gems_kernel_build(job, key, call->op->name, "kernels/math.cl", source, "", entry);
     free(source);
     return kernel;
 }
