@@ -398,7 +398,7 @@ GEMS_FN float gems_pow(float x, float y)
     p = fma(p, z, 2.0);
     double l = fma(s * p, 1.4426950408889634, (double)(int)e);
     l = x == 0.0f ? -INFINITY : l;
-    l = a == INFINITY ? INFINITY : l;
+    l = a == INFINITY ? INFINITY : x != x ? NAN : l;
     const double t = (double)y * l;
     const double c = t < -1000.0 ? -1000.0 : t > 1000.0 ? 1000.0 : t != t ? 0.0 : t;
     const double n = rint(c), f = c - n;

@@ -86,8 +86,10 @@ def choices(row, kind, name, dtype, shape, seed):
         if name in ("grad_output", "output") or base in ("gelu", "silu"):  # products of the largest values are left out
             return [tensor(t, shape, seed, special=False)]
         domain = row.get("domain", "") if name == "other" else ""
-        if base == "pow" and not t.is_floating_point and name == "exponent":
+        if base == "pow" and t in INTS and name == "exponent":
             return [tensor(t, shape, seed).abs() % 7]
+        if base == "contiguous":
+            return [tensor(t, shape[::-1], seed).t()]
         return [tensor(t, shape, seed, domain=domain)] + ([None] if kind == "Tensor?" else [])
     if kind in ("Scalar", "Scalar?"):
         numbers = NUMBERS_BY_BASE.get(base, {}).get(name, NUMBERS.get(name, [2]))
@@ -116,7 +118,7 @@ def choices(row, kind, name, dtype, shape, seed):
 def caller(name, row):
     """A function that calls the operator so that the preloaded symbols see it: composites through torch's own functions."""
     base, _, overload = name.partition(".")
-    if row.get("composite"):
+    if row.get("composite") or base.startswith("bitwise"):
         if hasattr(torch, base):
             return getattr(torch, base)
         if hasattr(torch.Tensor, base):
