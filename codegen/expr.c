@@ -213,7 +213,7 @@ static int number(parser *p)
     return r;
 }
 
-static const char *const words[] = {"inf", "nan", "dtype_max", "dtype_lowest"};
+static const char *const words[] = {"inf", "nan", "dtype_max", "dtype_lowest", "reduced"};
 static const char *const types[] = {"T", "int", "uint", "long", "ulong", "float", "double", "bool"};
 
 static int word(parser *p)
@@ -535,6 +535,8 @@ static void write_node(const gems_expr *e, const gems_expr_style *style, int i, 
     case NODE_WORD:
         if (n->length < 2)
             gems_text_add(out, "((%s)%s)", style->type, n->length ? "NAN" : "INFINITY");
+        else if (n->length == 4)
+            gems_text_add(out, "%d", strstr(style->dtype, "f16") != NULL);
         else
             gems_text_add(out, "GEMS_%s_%s", n->length == 2 ? "MAX" : "LOWEST", style->dtype);
         break;

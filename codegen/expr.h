@@ -10,6 +10,7 @@
  *   is(name, number)   whether a number or bool has that value        } does not appear
  *   inf nan            of the type computed with
  *   dtype_max dtype_lowest   largest and smallest finite value of the common dtype
+ *   reduced            1 if the common dtype is f16 or bf16, else 0
  *
  * T is the type computed with; a literal such as 0.5 has it too. */
 #ifndef GEMS_EXPR_H

@@ -1,0 +1,178 @@
+/* The expression language: what it reads, what it refuses and where, what it writes; and kernels generated from it. */
+#include "codegen/expr.h"
+#include "codegen/pointwise.h"
+#include "kernels/pointwise/row.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const names[] = {"self", "other", "min", "max", "approximate"};
+static const char functions[] = "float gems_erf(float x);\nfloat gems_maximum(float a, float b);\n";
+
+static gems_expr *parse(const char *text)
+{
+    gems_expr_error error;
+    gems_expr *e = gems_expr_parse(text, names, 5, functions, &error);
+    cr_assert(e, "%s: %s", text, error.text);
+    return e;
+}
+
+/* What the expression writes with its names standing for themselves; freed by the caller. */
+static char *written(const char *text, uint32_t facts)
+{
+    gems_expr *e = parse(text);
+    const char *variables[GEMS_EXPR_NAMES];
+    for (unsigned i = 0; i < gems_expr_name_count(e); i++)
+        variables[i] = names[gems_expr_name_param(e, i)];
+    gems_expr_style style = {variables, "s_", "float", "f", "f16", "", facts};
+    gems_text out = {NULL, 0, 0, false};
+    gems_expr_write(e, &style, &out);
+    gems_expr_free(e);
+    cr_assert_not(out.failed);
+    return out.s;
+}
+
+static void writes(const char *text, uint32_t facts, const char *want)
+{
+    char *have = written(text, facts);
+    cr_expect_str_eq(have, want);
+    free(have);
+}
+
+static void refuses(const char *text, const char *why)
+{
+    gems_expr_error error;
+    gems_expr *e = gems_expr_parse(text, names, 5, functions, &error);
+    cr_assert_null(e, "%s should be refused", text);
+    cr_expect_str_eq(error.text, why, "%s: %s", text, error.text);
+}
+
+Test(expr, operators_bind_as_in_c)
+{
+    writes("self + other * 2", 0, "const float s_r0 = (self + (other * 2));\n");
+    writes("-self * other == 0.5 && self < other || 1", 0,
+           "const float s_r0 = (((((-self) * other) == 0.5f) && (self < other)) || 1);\n");
+    writes("self & other << 2 | 1 ^ 3", 0, "const float s_r0 = ((self & (other << 2)) | (1 ^ 3));\n");
+    writes("self - other - 1", 0, "const float s_r0 = ((self - other) - 1);\n");
+    writes("self ? other : self ? 1 : 2", 0, "const float s_r0 = (self ? other : (self ? 1 : 2));\n");
+    writes("!self != ~other", 0, "const float s_r0 = ((!self) != (~other));\n");
+}
+
+Test(expr, literals_casts_words_and_calls)
+{
+    writes("(T)1.5e3 + (int)self", 0, "const float s_r0 = (((float)1.5e3f) + ((int)self));\n");
+    writes("self == -inf ? dtype_max : dtype_lowest", 0,
+           "const float s_r0 = ((self == (-((float)INFINITY))) ? GEMS_MAX_f16 : GEMS_LOWEST_f16);\n");
+    writes("maximum(erf(self), (other))", 0, "const float s_r0 = gems_maximum(gems_erf(self), other);\n");
+    writes("reduced", 0, "const float s_r0 = 1;\n");
+}
+
+Test(expr, statements_name_what_later_ones_use)
+{
+    writes("t = self * self; t + 1; t - 1", 0,
+           "const float s_t = (self * self);\nconst float s_r0 = (s_t + 1);\nconst float s_r1 = (s_t - 1);\n");
+    gems_expr *e = parse("t = self; t; t == 1");
+    cr_expect_eq(gems_expr_result_count(e), 2);
+    gems_expr_free(e);
+}
+
+Test(expr, facts_take_branches_away)
+{
+    const char *text = "has(min) ? maximum(self, min) : is(approximate, \"tanh\") ? other : self";
+    gems_expr *e = parse(text);
+    cr_assert_eq(gems_expr_fact_count(e), 2);
+    const gems_expr_fact *f = gems_expr_fact_at(e, 1);
+    cr_expect(f->kind == 's' && f->length == 4 && memcmp(f->text, "tanh", 4) == 0);
+    uint32_t needs = gems_expr_needs(e, 0);
+    for (unsigned i = 0; i < gems_expr_name_count(e); i++)
+        cr_expect_eq((needs >> i) & 1, strcmp(names[gems_expr_name_param(e, i)], "self") == 0);
+    gems_expr_free(e);
+    writes(text, 1, "const float s_r0 = gems_maximum(self, min);\n");
+    writes(text, 2, "const float s_r0 = other;\n");
+    writes(text, 0, "const float s_r0 = self;\n");
+    writes("!has(min) && self ? 1 : 2", 0, "const float s_r0 = ((1 && self) ? 1 : 2);\n");
+    writes("is(other, -0.5) || has(min) ? 1 : 2", 2, "const float s_r0 = 1;\n");
+}
+
+Test(expr, refusals_name_the_column)
+{
+    refuses("self + nobody", "column 8: unknown name 'nobody'");
+    refuses("gamma(self)", "column 7: no function 'gamma' in kernels/math.cl");
+    refuses("self +", "column 7: expected an operand");
+    refuses("(self", "column 6: expected ')'");
+    refuses("self ? 1", "column 9: expected ':'");
+    refuses("self other", "column 6: unexpected 'o'");
+    refuses("t = self", "column 9: no result");
+    refuses("", "column 1: expected an operand");
+    refuses("self = 1; self", "column 7: 'self' is a parameter");
+    refuses("has(1)", "column 5: has() and is() want a parameter's name");
+    refuses("is(self, other)", "column 10: is() wants a text or a number");
+}
+
+Test(expr, nesting_and_length_are_bounded)
+{
+    char deep[400], *wide = malloc(4000);
+    memset(deep, '(', sizeof deep - 1);
+    deep[sizeof deep - 1] = 0;
+    gems_expr_error error;
+    cr_expect_null(gems_expr_parse(deep, names, 5, functions, &error));
+    strcpy(wide, "self");
+    for (int i = 0; i < 400; i++)
+        strcat(wide, "+self");
+    cr_expect_null(gems_expr_parse(wide, names, 5, functions, &error));
+    free(wide);
+}
+
+Test(rows, every_row_of_the_family_can_be_read)
+{
+    extern const struct gems_family gems_family_pointwise;
+    int n = 0;
+    for (unsigned i = 0; i < gems_op_count; i++)
+        if (gems_ops[i].kernel == &gems_family_pointwise) {
+            n++;
+            cr_expect(pw_row_get(&gems_ops[i]), "%s", gems_ops[i].name);
+        }
+    cr_expect_gt(n, 200);
+}
+
+/* self (f16) + other (f32), all dense, on a CPU; then erf of what an f16 tensor would hold of it, and only that stored.
+ */
+Test(source, a_chain_is_one_kernel_that_rounds_as_two_would)
+{
+    gems_expr *sum = parse("self + other"), *erf = parse("erf(self)");
+    gems_pw_spec spec;
+    memset(&spec, 0, sizeof spec);
+    spec.frame = GEMS_PW_RUN;
+    spec.noperands = 3;
+    spec.operand[0] = (gems_pw_operand){GEMS_F16, GEMS_PW_WRITE, GEMS_PW_UNIT};
+    spec.operand[1] = (gems_pw_operand){GEMS_F16, GEMS_PW_READ, GEMS_PW_UNIT};
+    spec.operand[2] = (gems_pw_operand){GEMS_F16, GEMS_PW_VALUE, 0};
+    spec.nsteps = 2;
+    spec.step[0] = (gems_pw_step){.expr_hash = gems_expr_hash(sum),
+                                  .compute = GEMS_F16,
+                                  .nresults = 1,
+                                  .result = {GEMS_F16},
+                                  .store = {GEMS_PW_UNSTORED},
+                                  .bind = {{0, 1, GEMS_F16, 0}, {0, 2, GEMS_F16, 0}}};
+    spec.step[1] = (gems_pw_step){.expr_hash = gems_expr_hash(erf),
+                                  .compute = GEMS_F16,
+                                  .nresults = 1,
+                                  .result = {GEMS_F16},
+                                  .store = {0},
+                                  .bind = {{1, 0, GEMS_F16, 0}}};
+    const gems_expr *exprs[2] = {sum, erf};
+    char *source = gems_pw_source(&spec, exprs, "pw_test");
+    cr_assert(source);
+    cr_expect(strstr(source, "const float x1 = gems_get_f16(p1[i]);"), "%s", source);
+    cr_expect(strstr(source, "const float s0_r0 = (x1 + c2);"), "%s", source);
+    cr_expect(strstr(source, "const float y0_0 = gems_get_f16(gems_put_f16(s0_r0));"), "%s", source);
+    cr_expect(strstr(source, "const float s1_r0 = gems_erf(y0_0);"), "%s", source);
+    cr_expect(strstr(source, "p0[i] = gems_put_f16(s1_r0);"), "%s", source);
+    uint64_t key = gems_pw_key(&spec);
+    spec.step[1].compute = GEMS_F32;
+    cr_expect_neq(gems_pw_key(&spec), key);
+    free(source);
+    gems_expr_free(sum);
+    gems_expr_free(erf);
+}
