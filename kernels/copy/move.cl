@@ -1,8 +1,9 @@
 /* Device code of kernels/copy/move.h. Given to the program:
  *   W        word type that is copied: 1 to 16 bytes, the widest that addresses, strides and sizes allow
  *   RANK     dimensions, the last one innermost; sizes and strides are in words
- *   ROW      both innermost strides are 1
- *   INDEX    type of the index tensor, if there is one; INNER_PICK: it varies along the innermost dimension
+ *   DST_STEP, SRC_STEP   innermost strides, where they are 1, 0 or -1: the compiler can then use vectors
+ *   INDEX    type of the index tensor, if there is one; INNER_PICK: it varies along the innermost dimension;
+ *            AXIS: the source's stride along the dimension that it selects from, if that is 1
  *   FROM, TO dtypes, if they differ (kernels/types.cl): W is then not used
  *   KEEP_UPPER, KEEP_LOWER, IN_PLACE   for tri
  * On a CPU a work-item takes a long run of neighbouring elements and hands the innermost loop to the vectoriser; on a GPU
@@ -31,9 +32,19 @@ struct block {
 #define MOVE(d, s)    dst[d] = src[s]
 #endif
 
+#ifndef DST_STEP
+#define DST_STEP      b.dst[RANK - 1]
+#endif
+#ifndef SRC_STEP
+#define SRC_STEP      b.src[RANK - 1]
+#endif
+#ifndef AXIS
+#define AXIS          b.axis
+#endif
+
 #ifdef INDEX
 /* The host has checked the index; the bound holds even if another thread changes it meanwhile. */
-#define PICK(o)       (b.axis * (long)min((ulong)index[o], (ulong)b.limit - 1))
+#define PICK(o)       (AXIS * (long)min((ulong)index[o], (ulong)b.limit - 1))
 #endif
 
 #ifdef MOVE_KERNEL
@@ -64,20 +75,15 @@ __kernel void move(__global DST_T *restrict dst, const __global SRC_T *restrict 
         for (int d = 0; d < RANK; d++)
             p0 += c[d] * b.pick[d];
 #endif
-#if defined(INNER_PICK)
+#ifdef INNER_PICK
         for (long j = 0; j < n; j++)
-            MOVE(d0 + j * b.dst[RANK - 1], s0 + j * b.src[RANK - 1] + PICK(p0 + j * b.pick[RANK - 1]));
+            MOVE(d0 + j * DST_STEP, s0 + j * SRC_STEP + PICK(p0 + j * b.pick[RANK - 1]));
 #else
 #ifdef INDEX
         s0 += PICK(p0);
 #endif
-#ifdef ROW
         for (long j = 0; j < n; j++)
-            MOVE(d0 + j, s0 + j);
-#else
-        for (long j = 0; j < n; j++)
-            MOVE(d0 + j * b.dst[RANK - 1], s0 + j * b.src[RANK - 1]);
-#endif
+            MOVE(d0 + j * DST_STEP, s0 + j * SRC_STEP);
 #endif
         i += n;
         c[RANK - 1] = 0;
@@ -128,13 +134,8 @@ __kernel void fill(__global W *restrict dst, const W value, const struct block b
             d0 += rest % b.size[d] * b.dst[d];
             rest /= b.size[d];
         }
-#ifdef ROW
         for (long j = 0; j < n; j++)
-            dst[d0 + j] = value;
-#else
-        for (long j = 0; j < n; j++)
-            dst[d0 + j * b.dst[RANK - 1]] = value;
-#endif
+            dst[d0 + j * DST_STEP] = value;
         i += n;
     }
 #else
@@ -173,29 +174,17 @@ __kernel void tri(__global W *dst,
             d0 += c * b.dst[d];
             s0 += c * b.src[d];
         }
-        const long ds = b.dst[RANK - 1], ss = b.src[RANK - 1];
         long r = line % rows;
 #ifdef KEEP_UPPER
         long cut = clamp(r + b.limit, 0L, cols), keep0 = cut, keep1 = cols, zero0 = 0, zero1 = cut;
 #else
         long cut = clamp(r + b.limit + 1, 0L, cols), keep0 = 0, keep1 = cut, zero0 = cut, zero1 = cols;
 #endif
-#ifdef ROW
-        __global W *to = dst + d0;
         for (long j = zero0; j < zero1; j++)
-            to[j] = (W)0;
-#ifndef IN_PLACE
-        const __global W *from = src + s0;
-        for (long j = keep0; j < keep1; j++)
-            to[j] = from[j];
-#endif
-#else
-        for (long j = zero0; j < zero1; j++)
-            dst[d0 + j * ds] = (W)0;
+            dst[d0 + j * DST_STEP] = (W)0;
 #ifndef IN_PLACE
         for (long j = keep0; j < keep1; j++)
-            dst[d0 + j * ds] = src[s0 + j * ss];
-#endif
+            dst[d0 + j * DST_STEP] = src[s0 + j * SRC_STEP];
 #endif
     }
 #else
