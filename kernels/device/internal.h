@@ -9,7 +9,7 @@
  * span     a piece of the host's memory as a job sees it
  *
  * Files: cl (OpenCL itself), vendor (tune/<vendor>.json), open (choice, lanes, fork, exit), program (build, kernels),
- * cache (binaries on disk), memory (blocks and spans), job (seats, launches, waiting). */
+ * cache and save (binaries on disk), memory (blocks and spans), job (seats, launches, waiting). */
 #ifndef GEMS_DEVICE_INTERNAL_H
 #define GEMS_DEVICE_INTERNAL_H
 
@@ -33,6 +33,7 @@ typedef struct gems_vendor_data {
     const char **libraries;                     /* drivers to try where the loader knows no such platform */
     const char **environment;                   /* "NAME=value", set while drivers load, unless the user did */
     const char **small_devices, **main_devices; /* prefixes of device names; NULL: one device serves both lanes */
+    bool save_when_idle;                        /* handing out a binary is slow */
     unsigned seats;                             /* queues used at once, at most */
     bool unified;                               /* kernels may take the host's pointers: tried at start */
     const char *options, *prelude;              /* "" if none */
@@ -93,12 +94,14 @@ extern _Atomic int gems_open_jobs;
 
 struct gems_program {
     gems_program *next;
+    gems_lane_state *lane;
     uint64_t hash[2];
     cl_program program;
     char *name;
     char *key; /* what the cache identifies it by; NULL if it came from there */
     size_t key_size;
-    _Atomic bool unsaved;
+    _Atomic bool unsaved;       /* to be put into the cache after a first successful run */
+    gems_program *next_unsaved; /* save.c */
 };
 
 typedef struct gems_clone {
@@ -127,9 +130,18 @@ gems_clone *gems_program_clone(gems_kernel *kernel, unsigned seat, cl_int *error
 void gems_program_quarantine(gems_kernel *kernel, const char *why);
 /* A kernel could not be launched: quarantined, unless memory may have been short for a moment. */
 void gems_program_failed(gems_kernel *kernel, cl_int error, const char *why);
-/* Writes the program's binary to the cache, once. Called after a first successful run: PoCL's binary then holds the
- * code for the work-group size in use, too. */
+/* Sees to it that the program's binary gets into the cache. Called after a first successful run: PoCL's binary then
+ * holds the code for the work-group size in use, too. */
 void gems_program_save(gems_program *program);
+/* Asks for the binary and writes it. May take as long as the build. */
+void gems_program_store(gems_program *program);
+
+/* ---- save.c ---- */
+
+void gems_save_later(gems_program *program);
+void gems_save_note_build(void);
+/* The process is ending: starts no more, waits for the one at work. */
+void gems_save_end(void);
 
 /* ---- cache.c ---- */
 

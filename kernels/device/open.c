@@ -68,6 +68,7 @@ static void at_exit(void)
     if (!atomic_compare_exchange_strong(&device.state, &state, STOPPED))
         return;
     atomic_store(&device.why, EXITING);
+    gems_save_end();
     for (int ms = 0; ms < EXIT_WAIT_MS && atomic_load(&gems_open_jobs) > 0; ms++)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }

@@ -140,6 +140,7 @@ static gems_program *program_new(gems_lane_state *lane, const char *name, const 
     p->hash[0] = gems_hash(5, p->key, p->key_size);
     p->hash[1] = gems_hash(6, p->key, p->key_size);
     p->name = strdup(name);
+    p->lane = lane;
     return p;
 }
 
@@ -180,6 +181,7 @@ gems_program *gems_program_get(gems_lane_state *lane, const char *name, const ch
     } else {
         p->program = from_source(lane, name, full, options, why, n);
         p->unsaved = p->program && gems_cache_dir();
+        gems_save_note_build();
         gems_open_guard_exit(); /* the compiler has just registered what it does at exit */
     }
     if (!p->program)
@@ -199,6 +201,14 @@ void gems_program_save(gems_program *program)
 {
     if (!atomic_exchange(&program->unsaved, false))
         return;
+    if (program->lane->vendor->save_when_idle)
+        gems_save_later(program);
+    else
+        gems_program_store(program);
+}
+
+void gems_program_store(gems_program *program)
+{
     size_t size = 0;
     unsigned char *binary = NULL;
     if (CL(clGetProgramInfo, program->program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) == CL_SUCCESS &&

@@ -55,6 +55,7 @@ static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json
     vendor->environment = strings(json_object_get(device, "environment"));
     vendor->small_devices = strings(json_object_get(lanes, "small"));
     vendor->main_devices = strings(json_object_get(lanes, "main"));
+    vendor->save_when_idle = strcmp(text(json_object_get(device, "save")), "idle") == 0;
     vendor->unified = strcmp(text(json_object_get(device, "memory")), "unified") == 0;
     vendor->options = text(json_object_get(device, "options"));
     vendor->prelude = text(json_object_get(device, "prelude"));

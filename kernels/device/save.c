@@ -1,0 +1,102 @@
+/* Storing binaries in the cache without holding anybody up.
+ *
+ * To hand out a program's binary PoCL compiles all of its kernels once more, for work-groups of any size: as long again
+ * as the build itself. So for such vendors ("save": "idle") a thread does it when nothing has been built for a while. A
+ * process that ends earlier leaves it to the next one. */
+#include "kernels/device/internal.h"
+
+#include <signal.h>
+#include <time.h>
+
+#define IDLE_SECONDS 1 /* without a build, before binaries are asked for */
+#define PAUSE_MS     100
+#define END_SECONDS  30 /* how long the end of the process waits for a binary that is being made */
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    gems_program *first; /* to be saved, linked by next_unsaved */
+    bool started;
+    atomic_bool ending, busy;
+    _Atomic int64_t last_build; /* seconds */
+} saver = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
+
+static int64_t seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
+static void pause_briefly(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
+}
+
+void gems_save_note_build(void)
+{
+    atomic_store_explicit(&saver.last_build, seconds(), memory_order_relaxed);
+}
+
+static void *save_loop(void *unused)
+{
+    (void)unused;
+    while (!atomic_load(&saver.ending)) {
+        pthread_mutex_lock(&saver.lock);
+        while (!saver.first)
+            pthread_cond_wait(&saver.work, &saver.lock);
+        gems_program *program = saver.first;
+        pthread_mutex_unlock(&saver.lock);
+
+        while (seconds() - atomic_load(&saver.last_build) <= IDLE_SECONDS && !atomic_load(&saver.ending))
+            pause_briefly();
+        atomic_store(&saver.busy, true);
+        if (!atomic_load(&saver.ending)) /* asked after `busy` is set: from there on the end waits */
+            gems_program_store(program);
+        atomic_store(&saver.busy, false);
+
+        pthread_mutex_lock(&saver.lock); /* newer ones were put in front */
+        for (gems_program **link = &saver.first; *link; link = &(*link)->next_unsaved)
+            if (*link == program) {
+                *link = program->next_unsaved;
+                break;
+            }
+        pthread_mutex_unlock(&saver.lock);
+    }
+    return NULL;
+}
+
+/* With the lock held. The thread takes no signals: they are the host's. */
+static bool start_thread(void)
+{
+    pthread_t thread;
+    sigset_t all, before;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool started = pthread_create(&thread, NULL, save_loop, NULL) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (started) {
+        pthread_setname_np(thread, "gems-save");
+        pthread_detach(thread);
+    }
+    return started;
+}
+
+void gems_save_later(gems_program *program)
+{
+    pthread_mutex_lock(&saver.lock);
+    if (!saver.started)
+        saver.started = start_thread();
+    program->next_unsaved = saver.first;
+    saver.first = program;
+    pthread_cond_signal(&saver.work);
+    pthread_mutex_unlock(&saver.lock);
+}
+
+void gems_save_end(void)
+{
+    atomic_store(&saver.ending, true);
+    for (int64_t start = seconds(); atomic_load(&saver.busy) && seconds() - start < END_SECONDS;)
+        pause_briefly();
+}
