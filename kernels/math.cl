@@ -187,6 +187,9 @@ GEMS_INTEGER(long, ulong)
 /* ---- f32 -------------------------------------------------------------------------------------------------------- */
 
 /* 2^n * v for -300 < n < 300, also where the result is subnormal. */
+/* Added to a float below 2^22, this rounds it to an integer and leaves that in the low bits: rint is a slow call in PoCL. */
+#define GEMS_TO_INT 12582912.0f
+
 GEMS_FN float gems_scale(float v, int n)
 {
     const int half_n = n >> 1;
@@ -240,13 +243,27 @@ GEMS_FN float gems_log1p(float x)
     return x < -1.0f || x != x ? NAN : r;
 }
 
-GEMS_FN float gems_exp(float x) { return exp(x); }
+/* 2^n e^r, n the nearest integer to x / ln 2, r = x - n ln 2 in two steps; e^r = 1 + r + r^2 P(r) (1.1e-8). Overflow and
+ * underflow come from the scaling. The builtin is a scalar call in PoCL without SLEEF. */
+GEMS_FN float gems_exp(float x)
+{
+    const float c = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
+    const float t = c * 1.44269504f + GEMS_TO_INT, n = t - GEMS_TO_INT;
+    const float r = fma(n, 1.904654e-9f, fma(n, -0.693147182f, c));
+    float p = 0.001392692661f;
+    p = fma(p, r, 0.008363773874f);
+    p = fma(p, r, 0.04166655011f);
+    p = fma(p, r, 0.1666657338f);
+    p = fma(p, r, 0.5f);
+    p = fma(p * r, r, r) + 1.0f;
+    return x != x ? x : gems_scale(p, as_int(t) - as_int(GEMS_TO_INT));
+}
 
 /* 2^(x - n) by a polynomial (error 1.9e-9), n the nearest integer. */
 GEMS_FN float gems_exp2(float x)
 {
     const float c = x < -160.0f ? -160.0f : x > 140.0f ? 140.0f : x;
-    const float n = rint(c), f = c - n;
+    const float t = c + GEMS_TO_INT, n = t - GEMS_TO_INT, f = c - n;
     float p = 0.000154614447f;
     p = fma(p, f, 0.001340042818f);
     p = fma(p, f, 0.009618056679f);
@@ -254,7 +271,7 @@ GEMS_FN float gems_exp2(float x)
     p = fma(p, f, 0.2402265092f);
     p = fma(p, f, 0.6931472067f);
     p = fma(p, f, 1.0f);
-    return x != x ? x : gems_scale(p, (int)(x != x ? 0.0f : n));
+    return x != x ? x : gems_scale(p, as_int(t) - as_int(GEMS_TO_INT));
 }
 
 /* Near 0: x + x^2 P(x) (P: 1.3e-8). */
@@ -266,7 +283,7 @@ GEMS_FN float gems_expm1(float x)
     p = fma(p, x, 0.04166579123f);
     p = fma(p, x, 0.166666668f);
     p = fma(p, x, 0.5000000122f);
-    return fabs(x) < 0.5f ? fma(x * x, p, x) : exp(x) - 1.0f;
+    return fabs(x) < 0.5f ? fma(x * x, p, x) : gems_exp(x) - 1.0f;
 }
 
 /* |x| <= 1: x P(x^2) (1.2e-9). Above: 1 - exp(-Q(|x|)), Q a fit of -log(erfc) up to 4 (1.7e-8), where erf is 1. */
@@ -289,11 +306,23 @@ GEMS_FN float gems_erf(float x)
     q = fma(q, a, 0.6318260516f);
     q = fma(q, a, 1.130233435f);
     q = fma(q, a, -0.0003201380497f);
-    const float large = copysign(1.0f - exp(-q), x);
+    const float large = copysign(1.0f - gems_exp(-q), x);
     return x != x ? x : fabs(x) <= 1.0f ? x * p : large;
 }
 
-GEMS_FN float gems_tanh(float x) { return tanh(x); }
+/* |x| < 0.63: x + x^3 P(x^2) (6.2e-9). Above: 1 - 2 / (e^(2|x|) + 1). */
+GEMS_FN float gems_tanh(float x)
+{
+    const float a = fabs(x), z = x * x;
+    float p = 0.002269501682f;
+    p = fma(p, z, -0.008323187055f);
+    p = fma(p, z, 0.02176250291f);
+    p = fma(p, z, -0.05395846163f);
+    p = fma(p, z, 0.1333330015f);
+    p = fma(p, z, -0.3333333315f);
+    const float large = copysign(1.0f - 2.0f / (gems_exp(2.0f * fmin(a, 10.0f)) + 1.0f), x);
+    return x != x ? x : a < 0.63f ? fma(x * z, p, x) : large;
+}
 
 /* |x| > 1 by atan(x) = pi/2 - atan(1/x); then x + x^3 P(x^2). */
 GEMS_FN float gems_atan(float x)
