@@ -8,15 +8,23 @@ typedef struct {
     long rank;
 } gems_fold;
 
-/* Offset in elements of the i-th visit. */
+/* Offset in elements of the i-th visit. Written without a variable index: Mesa's llvmpipe cannot index arguments. */
+#define GEMS_FOLD_STEP(d)                                                                                              \
+    if (f->rank > d) {                                                                                                 \
+        q = i / f->size[d];                                                                                            \
+        offset += (i - q * f->size[d]) * f->stride[d];                                                                 \
+        i = q;                                                                                                         \
+    }
 static inline long gems_fold_offset(const gems_fold *f, long i)
 {
-    long offset = 0;
-    for (long d = f->rank - 1; d > 0; d--) {
-        long q = i / f->size[d];
-        offset += (i - q * f->size[d]) * f->stride[d];
-        i = q;
-    }
+    long offset = 0, q;
+    GEMS_FOLD_STEP(7)
+    GEMS_FOLD_STEP(6)
+    GEMS_FOLD_STEP(5)
+    GEMS_FOLD_STEP(4)
+    GEMS_FOLD_STEP(3)
+    GEMS_FOLD_STEP(2)
+    GEMS_FOLD_STEP(1)
     return f->rank > 0 ? offset + i * f->stride[0] : 0;
 }
 
