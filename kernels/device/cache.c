@@ -214,7 +214,7 @@ static void trim(const char *dir)
         list[n++].size = st.st_size;
         total += st.st_size;
     }
-    if (total > bound) {
+    if (list && total > bound) {
         qsort(list, n, sizeof *list, older_first);
         for (size_t i = 0; i < n && total > bound - bound / 8; i++) /* some room, so that the next one fits */
             if (unlinkat(dirfd(d), list[i].name, 0) == 0)

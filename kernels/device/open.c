@@ -122,6 +122,7 @@ static unsigned add_devices(cl_platform_id platform, candidate *out, unsigned n,
 {
     cl_device_id ids[32];
     cl_uint found = 0;
+    unsigned before = n;
 
     if (CL(clGetDeviceIDs, platform, CL_DEVICE_TYPE_ALL, 32, ids, &found) != CL_SUCCESS)
         return n;
@@ -139,6 +140,8 @@ static unsigned add_devices(cl_platform_id platform, candidate *out, unsigned n,
                 c->vendor = v;
         n += c->vendor != NULL;
     }
+    if (n == before)
+        free(platform_name);
     free(maker);
     return n;
 }
@@ -232,7 +235,7 @@ static const candidate *choose(const candidate *all, unsigned n)
         if (list[i]->vendor == list[0]->vendor && class_of(list[i]->type) == class_of(list[0]->type))
             list[same++] = list[i];
     const char *rank = getenv("LOCAL_RANK");
-    return list[rank ? strtoul(rank, NULL, 10) % same : 0];
+    return list[rank && same ? strtoul(rank, NULL, 10) % same : 0];
 }
 
 /* ---- lanes ---- */

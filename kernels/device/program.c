@@ -264,7 +264,8 @@ gems_clone *gems_program_clone(gems_kernel *kernel, unsigned seat, cl_int *error
         free(clone);
         return NULL;
     }
-    return kernel->clone[seat] = clone;
+    kernel->clone[seat] = clone;
+    return clone;
 }
 
 static gems_kernel *usable(gems_job *job, gems_kernel *kernel)
@@ -399,13 +400,15 @@ out:
 
 gems_kernel *gems_kernel_get(gems_job *job, const char *file, const char *entry, const char *options, ...)
 {
-    char text[1024];
+    char text[1024] = "";
     va_list args;
+    int n = 0;
 
     if (job->status != GEMS_OK)
         return NULL;
     va_start(args, options);
-    int n = vsnprintf(text, sizeof text, options ? options : "", args);
+    if (options)
+        n = vsnprintf(text, sizeof text, options, args);
     va_end(args);
     if (n < 0 || (size_t)n >= sizeof text) {
         job->status = gems_fail(job->call, "options of kernel %s are too long", entry);

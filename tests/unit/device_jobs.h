@@ -72,7 +72,9 @@ static inline char *make_folder(void)
     const char *base = getenv("TMPDIR");
     char *path = malloc(512);
     snprintf(path, 512, "%s/gems-test-XXXXXX", base ? base : "/tmp");
-    return mkdtemp(path);
+    if (!mkdtemp(path))
+        abort();
+    return path;
 }
 
 static inline void remove_folder(char *path)

@@ -296,7 +296,7 @@ static int build_and_run(void *unused)
     const gems_program *program = kernel ? kernel->program : NULL;
     if (gems_job_end(job) != GEMS_OK)
         return 2;
-    for (int i = 0; i < 600 && !cached && !has_binary(program); i++)
+    for (int i = 0; i < 600 && program && !cached && !has_binary(program); i++)
         nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
     return cached;
 }
