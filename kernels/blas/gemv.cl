@@ -20,6 +20,7 @@
 #define GROUP 1
 #endif
 #define NV (COLS / 16)
+#define BLOCK 64                 /* elements of k that gemv_cols sums before it adds them to the rest: less rounding */
 #define WIDE (ROWS > 2 ? 2 : 4) /* columns that one group of gemv_rows does at a time */
 
 #define MEM GEMS_CAT(mem_, D)
@@ -34,6 +35,7 @@
 #define MAD(x, y, z) ((x) * (y) + (z))
 #endif
 #define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("nounroll")
 
 #define PROBLEM                                                                                                        \
     const __global MEM *a, const __global MEM *b, __global MEM *c, const __global MEM *d, __global NUM *parts, int m,   \
@@ -68,32 +70,40 @@ __kernel void gemv_cols(PROBLEM)
     if (j0 >= n)
         return;
     if (j0 + COLS <= n) {
-        NUM16 acc[ROWS][NV];
+        NUM16 sum[ROWS][NV];
         UNROLL for (int r = 0; r < ROWS; r++)
-            UNROLL for (int v = 0; v < NV; v++) acc[r][v] = 0;
-        for (int p = k0; p < k1; p++) {
-            NUM16 y[NV];
-            UNROLL for (int v = 0; v < NV; v++) y[v] = LOAD16(b, p * b_row + j0 + 16 * v);
+            UNROLL for (int v = 0; v < NV; v++) sum[r][v] = 0;
+        for (int q = k0; q < k1; q += BLOCK) {
+            NUM16 acc[ROWS][NV];
             UNROLL for (int r = 0; r < ROWS; r++)
-            {
-                NUM16 x = LOAD(a, min(r, m - 1) * a_row + p * a_col);
-                UNROLL for (int v = 0; v < NV; v++) acc[r][v] = MAD(x, y[v], acc[r][v]);
+                UNROLL for (int v = 0; v < NV; v++) acc[r][v] = 0;
+            for (int p = q; p < min(k1, q + BLOCK); p++) {
+                NUM16 y[NV];
+                UNROLL for (int v = 0; v < NV; v++) y[v] = LOAD16(b, p * b_row + j0 + 16 * v);
+                UNROLL for (int r = 0; r < ROWS; r++)
+                {
+                    NUM16 x = LOAD(a, min(r, m - 1) * a_row + p * a_col);
+                    UNROLL for (int v = 0; v < NV; v++) acc[r][v] = MAD(x, y[v], acc[r][v]);
+                }
             }
+            UNROLL for (int r = 0; r < ROWS; r++)
+                UNROLL for (int v = 0; v < NV; v++) sum[r][v] += acc[r][v];
         }
+        NUM t[ROWS * COLS];
         UNROLL for (int r = 0; r < ROWS; r++)
-            UNROLL for (int v = 0; v < NV; v++)
-            {
-                NUM t[16];
-                vstore16(acc[r][v], 0, t);
-                for (int x = 0; x < 16 && r < m; x++)
-                    RESULT(r, j0 + 16 * v + x, t[x]);
-            }
+            UNROLL for (int v = 0; v < NV; v++) vstore16(sum[r][v], r * NV + v, t);
+        NO_UNROLL for (int x = 0; x < m * COLS; x++)
+            RESULT(x / COLS, j0 + x % COLS, t[x]);
     } else
         for (int r = 0; r < m; r++)
             for (int j = j0; j < n; j++) {
                 NUM t = 0;
-                for (int p = k0; p < k1; p++)
-                    t = MAD(LOAD(a, r * a_row + p * a_col), LOAD(b, p * b_row + j), t);
+                for (int q = k0; q < k1; q += BLOCK) {
+                    NUM u = 0;
+                    for (int p = q; p < min(k1, q + BLOCK); p++)
+                        u = MAD(LOAD(a, r * a_row + p * a_col), LOAD(b, p * b_row + j), u);
+                    t += u;
+                }
                 RESULT(r, j, t);
             }
 }
@@ -138,27 +148,31 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void gemv_rows(PROBL
             UNROLL for (int w = 0; w < WIDE; w++) acc[r][w] = MAD(x, y[w], acc[r][w]);
         }
     }
+    NUM t[ROWS * WIDE];
     UNROLL for (int r = 0; r < ROWS; r++)
-        UNROLL for (int w = 0; w < WIDE; w++)
-        {
-            NUM t = total(acc[r][w]);
-            long j = min(j0 + w, n - 1);
-            for (int q = p; q < k1 && q < p + 16; q++) /* the last, short piece is one work-item's */
-                t = MAD(LOAD(a, min(r, m - 1) * a_row + q * a_col), LOAD(b, q * b_row + j * b_col), t);
+        UNROLL for (int w = 0; w < WIDE; w++) t[r * WIDE + w] = total(acc[r][w]);
+    NO_UNROLL for (int x = 0; x < m * WIDE; x++)
+    {
+        int r = x / WIDE, j = j0 + x % WIDE;
+        if (j >= n)
+            continue;
+        NUM u = t[x];
+        for (int q = p; q < k1 && q < p + 16; q++) /* the last, short piece is one work-item's */
+            u = MAD(LOAD(a, r * a_row + q * a_col), LOAD(b, q * b_row + j * b_col), u);
 #if GROUP > 1
-            sums[l] = t;
-            for (int half_ = GROUP / 2; half_; half_ /= 2) {
-                barrier(CLK_LOCAL_MEM_FENCE);
-                if (l < half_)
-                    sums[l] += sums[l + half_];
-            }
+        sums[l] = u;
+        for (int half_ = GROUP / 2; half_; half_ /= 2) {
             barrier(CLK_LOCAL_MEM_FENCE);
-            t = sums[0];
-            barrier(CLK_LOCAL_MEM_FENCE);
-#endif
-            if (l == 0 && r < m && j0 + w < n)
-                RESULT(r, j0 + w, t);
+            if (l < half_)
+                sums[l] += sums[l + half_];
         }
+        barrier(CLK_LOCAL_MEM_FENCE);
+        u = sums[0];
+        barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+        if (l == 0)
+            RESULT(r, j, u);
+    }
 }
 
 /* Dimension 0: m * n results; dimension 1 has one group. */

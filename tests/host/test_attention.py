@@ -1,0 +1,135 @@
+"""scaled_dot_product_attention on the CPU backend: values, logsumexp, strides, masks, NaN and errors of the host."""
+import ctypes
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import gems
+from agree import agree
+
+OP = "_scaled_dot_product_flash_attention_for_cpu"
+flash = getattr(torch.ops.aten, OP)
+NEAR = {torch.float32: {"rtol": 1e-5, "atol": 5e-6}, torch.float64: {"rtol": 1e-11, "atol": 1e-12},
+        torch.bfloat16: {"rtol": 2e-2, "atol": 1e-2}, torch.float16: {"rtol": 2e-3, "atol": 2e-3}}
+NEAR32 = NEAR[torch.float32]
+
+
+def qkv(batch, heads, queries, keys, head, dtype=torch.float32, kv_heads=None):
+    return (torch.randn(batch, heads, queries, head).to(dtype), torch.randn(batch, kv_heads or heads, keys, head).to(dtype),
+            torch.randn(batch, kv_heads or heads, keys, head).to(dtype))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("batch,heads,queries,keys,head", [(2, 4, 5, 7, 8), (1, 1, 1, 1, 1), (2, 3, 64, 64, 64), (1, 2, 100, 33, 64),
+                                                           (1, 2, 33, 150, 64), (3, 2, 1, 70, 64), (1, 1, 130, 130, 40),
+                                                           (1, 2, 20, 30, 100), (1, 1, 9, 40, 300)])
+def test_shapes(causal, batch, heads, queries, keys, head):
+    agree(flash, *qkv(batch, heads, queries, keys, head), 0.0, causal, op=OP, **NEAR32)
+
+
+@pytest.mark.parametrize("dtype", NEAR, ids=str)
+def test_dtypes(dtype):
+    args = qkv(2, 3, 40, 70, 32, dtype)
+    agree(flash, *args, op=OP, **NEAR[dtype])
+    agree(flash, *args, 0.0, True, attn_mask=torch.randn(40, 70).to(dtype), op=OP, **NEAR[dtype])
+    if dtype.itemsize == 2:
+        agree(flash, *args, attn_mask=torch.randn(40, 70), op=OP, **NEAR[dtype])
+
+
+@pytest.mark.parametrize("shape", [(5, 70), (1, 70), (5, 1), (2, 1, 1, 70), (2, 4, 5, 70), (1, 4, 5, 70), (1, 1, 5, 1), (2, 1, 5, 70)],
+                         ids=str)
+def test_masks(shape):
+    args = qkv(2, 4, 5, 70, 16)
+    agree(flash, *args, attn_mask=torch.randn(shape), op=OP, **NEAR32)
+    agree(flash, *args, attn_mask=torch.randn(shape[::-1]).permute(*range(len(shape) - 1, -1, -1)), op=OP, **NEAR32)
+    agree(F.scaled_dot_product_attention, *args, attn_mask=torch.rand(shape) > 0.3, op=OP, **NEAR32)
+
+
+def test_rows_without_a_key():
+    args, mask = qkv(2, 4, 5, 70, 16), torch.zeros(5, 70)
+    mask[2], mask[3, 5:], mask[4, :66] = float("-inf"), float("-inf"), float("-inf")
+    agree(flash, *args, attn_mask=mask, op=OP, **NEAR32)
+
+
+def test_nan_and_inf():
+    q, k, v = qkv(1, 2, 6, 70, 16)
+    q[0, 0, 1, 3], k[0, 1, 60, 2], v[0, 0, 69, 7], q[0, 1, 2, 2] = float("nan"), float("nan"), float("nan"), float("inf")
+    agree(flash, q, k, v, op=OP, **NEAR32)
+    mask = torch.zeros(6, 70)
+    mask[1, 2], mask[2, 3] = float("nan"), float("inf")
+    agree(flash, *qkv(1, 2, 6, 70, 16), attn_mask=mask, op=OP, **NEAR32)
+    agree(flash, *(100 * x for x in qkv(1, 2, 6, 70, 16)), op=OP, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("scale", [None, 0.3, 0.0, -1.0])
+def test_scale(scale):
+    agree(flash, *qkv(2, 4, 5, 70, 16), scale=scale, op=OP, **NEAR32)
+
+
+def test_layouts():
+    q, k, v = qkv(2, 4, 5, 70, 16)
+    packed = torch.randn(2, 50, 3, 4, 16).permute(2, 0, 3, 1, 4)
+    agree(flash, packed[0], packed[1], packed[2], op=OP, **NEAR32)
+    for other in [torch.randn(2, 5, 4, 16).transpose(1, 2), torch.randn(4, 2, 5, 16).transpose(0, 1), torch.randn(2, 4, 16, 5).mT,
+                  torch.randn(1, 4, 5, 16).expand(2, 4, 5, 16), torch.randn(2, 1, 5, 16).expand(2, 4, 5, 16),
+                  torch.randn(2, 4, 10, 16)[:, :, ::2], torch.randn(2, 4, 5, 32)[..., ::2], torch.randn(3, 5, 5, 20)[1:, :4, :, 3:19]]:
+        agree(flash, other, k, v, op=OP, **NEAR32)
+    for other in [torch.randn(2, 70, 4, 16).transpose(1, 2), torch.randn(2, 4, 16, 70).mT, torch.randn(2, 1, 70, 16).expand(2, 4, 70, 16),
+                  torch.randn(2, 4, 70, 32)[..., ::2]]:
+        agree(flash, q, other, v, op=OP, **NEAR32)
+        agree(flash, q, k, other, op=OP, **NEAR32)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_grouped_queries(kv_heads):
+    args = qkv(2, 4, 20, 70, 16, kv_heads=kv_heads)
+    agree(flash, *args, op=OP, **NEAR32)
+    agree(F.scaled_dot_product_attention, *args, is_causal=True, enable_gqa=True, op=OP, **NEAR32)
+
+
+def test_what_the_host_does():
+    q, k, v = qkv(2, 4, 5, 7, 8)
+    agree(flash, q, k, v, 0.1, op=OP, routed=False)
+    agree(flash, q, k, torch.randn(2, 4, 7, 6), op=OP, routed=False)
+    agree(flash, q, k, v, attn_mask=torch.ones(5, 7, dtype=torch.bool), op=OP, routed=False)
+    agree(flash, q, k, v, attn_mask=torch.ones(7), op=OP, routed=False)
+    agree(flash, q[0], k[0], v[0], op=OP, routed=False)
+    agree(flash, q.int(), k.int(), v.int(), op=OP, routed=False)
+    agree(flash, q, k.double(), v, op=OP, routed=False)
+    agree(flash, q[:0], k[:0], v[:0], op=OP, routed=False)
+
+
+def test_trains():
+    """Forward is routed also where a gradient is wanted, and its logsumexp serves the host's backward."""
+    args = [x.requires_grad_() for x in qkv(1, 2, 20, 30, 16)]
+
+    def step():
+        y = F.scaled_dot_product_attention(*args)
+        return (y, *torch.autograd.grad(y.square().sum(), args))
+
+    with gems.off():
+        expected = step()
+    before = gems.counters(OP)
+    actual = step()
+    assert gems.counters(OP).routed == before.routed + 1
+    for e, a in zip(expected, actual):
+        torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ['"variant": "cpu", "params": {"bq": 16, "bk": 32}', '"variant": "gpu"', '"params": {"lane": 1}'])
+def test_variants(rule):
+    error = ctypes.create_string_buffer(200)
+    assert gems.lib.gems_table_set(('{"rules": [{"op": "%s", %s}]}' % (OP, rule)).encode(), error, 200) == 0, error.value
+    try:
+        for args in [qkv(2, 4, 5, 7, 8), qkv(1, 2, 100, 133, 64), qkv(1, 4, 70, 20, 20, kv_heads=2)]:
+            n, m = args[0].size(2), args[1].size(2)
+            mask = torch.randn(n, m)
+            mask[n // 2] = float("-inf")
+            agree(flash, *args, op=OP, **NEAR32)
+            agree(flash, *args, 0.0, True, op=OP, **NEAR32)
+            agree(flash, *args, attn_mask=mask, op=OP, **NEAR32)
+        args = qkv(2, 3, 40, 70, 32, torch.bfloat16)
+        agree(flash, *args, op=OP, **NEAR[torch.bfloat16])
+    finally:
+        gems.lib.gems_table_set(None, error, 200)
