@@ -106,10 +106,13 @@ static const char *read_addend(gems_product *p, const gems_tensor *t, int ndim, 
     return NULL;
 }
 
-/* A factor; absent means 1. Floating-point factors of integer products are the host's (it truncates or complains). */
-static const char *read_factor(const gems_call *call, const char *name, bool integer, double *f, int64_t *i)
+/* A factor; absent means 1. For integer products the host truncates fractions, and complains of what the dtype does not
+ * hold: both are left to it. */
+static const char *read_factor(const gems_call *call, const char *name, gems_dtype dtype, double *f, int64_t *i)
 {
     const gems_value *v = gems_call_arg(call, name);
+    bool integer = gems_dtypes[dtype].category == GEMS_CAT_INT;
+    int64_t most = INT64_MAX >> (64 - 8 * gems_dtypes[dtype].size);
     *f = 1, *i = 1;
     switch (v->kind) {
     case GEMS_NONE:
@@ -117,7 +120,7 @@ static const char *read_factor(const gems_call *call, const char *name, bool int
     case GEMS_SCALAR_INT:
     case GEMS_SCALAR_BOOL:
         *i = v->i, *f = (double)v->i;
-        return NULL;
+        return integer && (*i > most || *i < (dtype == GEMS_U8 ? 0 : -most - 1)) ? "factor outside the dtype" : NULL;
     case GEMS_SCALAR_FLOAT:
         *f = v->f;
         return integer ? "floating-point factor of an integer product" : NULL;
@@ -149,9 +152,9 @@ static const char *read_call(const gems_call *call, gems_product *p, result_shap
 
     const char *why = read_operands(p, shape, l, r);
     if (!why)
-        why = read_factor(call, "alpha", integer, &p->alpha, &p->int_alpha);
+        why = read_factor(call, "alpha", p->dtype, &p->alpha, &p->int_alpha);
     if (!why)
-        why = read_factor(call, "beta", integer, &p->beta, &p->int_beta);
+        why = read_factor(call, "beta", p->dtype, &p->beta, &p->int_beta);
     if (why)
         return why;
     if (p->m > INT32_MAX - 1024 || p->n > INT32_MAX - 1024 || p->k > INT32_MAX - 1024 || p->batch > INT32_MAX)
