@@ -112,7 +112,7 @@ static const char *read_factor(const gems_call *call, const char *name, gems_dty
 {
     const gems_value *v = gems_call_arg(call, name);
     bool integer = gems_dtypes[dtype].category == GEMS_CAT_INT;
-    int64_t most = INT64_MAX >> (64 - 8 * gems_dtypes[dtype].size);
+    int64_t most = dtype == GEMS_U8 ? 255 : INT64_MAX >> (64 - 8 * gems_dtypes[dtype].size);
     *f = 1, *i = 1;
     switch (v->kind) {
     case GEMS_NONE:
@@ -120,7 +120,7 @@ static const char *read_factor(const gems_call *call, const char *name, gems_dty
     case GEMS_SCALAR_INT:
     case GEMS_SCALAR_BOOL:
         *i = v->i, *f = (double)v->i;
-        return integer && (*i > most || *i < (dtype == GEMS_U8 ? 0 : -most - 1)) ? "factor outside the dtype" : NULL;
+        return integer && (*i > most || *i < (dtype == GEMS_U8 ? -most : -most - 1)) ? "factor outside the dtype" : NULL;
     case GEMS_SCALAR_FLOAT:
         *f = v->f;
         return integer ? "floating-point factor of an integer product" : NULL;
