@@ -188,6 +188,21 @@ static void find_wrapped(struct sight *s, const host_tensor *a)
         gems_host.wrapped_mask = 0;
 }
 
+/* The bit that the host excludes while it ignores names of dimensions, as composites do around their parts. It says
+ * nothing about plain tensors, which have no names. */
+static uint64_t find_names(void)
+{
+    void (*enable_names)(bool);
+    struct host_keys before, without;
+    *(void **)&enable_names = dlsym(gems_host.handle, "_ZN2at9NamesMode11set_enabledEb");
+    if (!enable_names || !gems_host_thread_keys(&before))
+        return 0;
+    enable_names(false);
+    gems_host_thread_keys(&without);
+    enable_names(true);
+    return before.excluded ^ without.excluded;
+}
+
 static const char *calibrate(struct sight *s)
 {
     struct host *h = &gems_host;
@@ -234,6 +249,7 @@ static const char *calibrate(struct sight *s)
     why = "the bits of autograd were not found";
     if (!h->adinplace || !h->autograd || (h->below.excluded & h->adinplace) != h->adinplace)
         goto out;
+    h->names = find_names();
     h->ready = true;
     why = NULL;
     h->call_ready = find_keyset();

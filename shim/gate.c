@@ -83,6 +83,7 @@ static const char *foreign(const gems_op *op, enum gems_entry entry, uint64_t ks
                                                                                      : "not a plain call";
     if (!gems_host_thread_keys(&keys))
         return entry == GEMS_ENTRY_REDISPATCH ? NULL : "the thread's state cannot be judged";
+    keys.excluded &= ~gems_host.names;
     bool below = memcmp(&keys, &gems_host.below, sizeof keys) == 0;
     if (entry == GEMS_ENTRY_REDISPATCH)
         return below ? NULL : "not a plain thread";

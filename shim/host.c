@@ -26,6 +26,7 @@ static int match_library(struct dl_phdr_info *info, size_t size, void *data)
 
 static bool resolve_api(void)
 {
+    static const char undefined_tensor[] = "_ZN3c1019UndefinedTensorImpl10_singletonE";
     struct host_api *a = &gems_host.api;
     const struct {
         const char *name;
@@ -47,10 +48,13 @@ static bool resolve_api(void)
         {"_ZNK3c1010TensorImpl13requires_gradEv", &a->requires_grad},
         {"_ZNK3c1010TensorImpl8_fw_gradEmRKN2at10TensorBaseE", &a->fw_grad},
         {"_ZN3c1031get_default_dtype_as_scalartypeEv", &a->default_dtype},
-        {"_ZN3c1019UndefinedTensorImpl10_singletonE", &a->undefined},
+        {undefined_tensor, &a->undefined},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        void *p = dlsym(gems_host.handle, wanted[i].name);
+        /* An object may have been copied into the program itself (COPY relocation), which is then the one in use. */
+        void *p = wanted[i].name == undefined_tensor ? dlsym(RTLD_DEFAULT, undefined_tensor) : NULL;
+        if (!p)
+            p = dlsym(gems_host.handle, wanted[i].name);
         if (!p) {
             static char why[160];
             snprintf(why, sizeof why, "this PyTorch has no %s", wanted[i].name);

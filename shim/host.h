@@ -49,6 +49,7 @@ struct host {
     uint64_t plain_tensor;  /* key set of a plain tensor */
     uint64_t autograd;      /* bits that autograd adds: excluded below it */
     uint64_t adinplace;     /* the ADInplaceOrView bit */
+    uint64_t names;         /* the bit excluded where names are ignored, or 0 */
     struct host_keys below; /* thread state below autograd and ADInplaceOrView */
     int keyset_offset;      /* of key_set_ in TensorImpl */
     int wrapped_offset;     /* byte holding is_wrapped_number_ */
