@@ -105,7 +105,7 @@ static double element(const gems_tensor *t, int64_t offset)
     }
 }
 
-static void describe(const gems_call *call, char *s, size_t n)
+void gems_check_describe(const gems_call *call, char *s, size_t n)
 {
     size_t used = (size_t)snprintf(s, n, "%s", call->op->name);
     for (unsigned i = 0; i < call->op->nparams && used < n; i++) {
@@ -136,10 +136,9 @@ static const char *form_difference(const gems_tensor *a, const gems_tensor *b)
     return NULL;
 }
 
-void gems_check_compare(const gems_call *call, unsigned i, const gems_tensor *ours, const gems_tensor *host)
+void gems_check_compare(const gems_op *op, const char *what, unsigned i, const gems_tensor *ours,
+                        const gems_tensor *host)
 {
-    char what[120];
-    describe(call, what, sizeof what);
     const char *form = form_difference(ours, host);
     double absolute = 0, relative = 0;
     int64_t bad = 0, index[64] = {0}, at = 0;
@@ -165,11 +164,11 @@ void gems_check_compare(const gems_call *call, unsigned i, const gems_tensor *ou
     if (!worst)
         worst = calloc(gems_op_count, sizeof *worst);
     if (worst) {
-        struct worst *w = &worst[call->op->index];
+        struct worst *w = &worst[op->index];
         w->compared++;
         w->differing += form || bad;
         if (absolute >= w->absolute)
-            memcpy(w->where, what, sizeof w->where);
+            snprintf(w->where, sizeof w->where, "%s", what);
         w->absolute = absolute > w->absolute ? absolute : w->absolute;
         w->relative = relative > w->relative ? relative : w->relative;
     }

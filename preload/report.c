@@ -28,7 +28,7 @@ struct counter {
 
 static struct counter *counters;                         /* one per operator */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* reasons */
-static __thread const char *last_reason; /* static, or in last_text */
+static __thread const char *last_reason;                 /* static, or in last_text */
 static __thread char last_text[160];
 
 /* --- the call's line ---------------------------------------------------------------------------------------------- */

@@ -106,7 +106,7 @@ static const char *foreign(const gems_op *op, enum gems_entry entry, uint64_t ks
 /* --- GEMS_CHECK: ours first, then the host's, then a comparison -------------------------------------------------- */
 
 struct check {
-    gems_call call;
+    char what[120]; /* the call, in words: its arguments are gone when the host's result is there */
     unsigned nresults;
     gems_tensor result[GEMS_MAX_RESULTS];
     host_tensor *handle[GEMS_MAX_RESULTS]; /* functional: our result */
@@ -135,7 +135,7 @@ static struct check *check_keep(struct frame *f, void *const *backup)
     struct check *k = calloc(1, sizeof *k);
     if (!k)
         return NULL;
-    k->call = f->call;
+    gems_check_describe(&f->call, k->what, sizeof k->what);
     k->nresults = f->call.op->nresults;
     for (unsigned i = 0; i < k->nresults; i++) {
         k->result[i] = f->call.result[i];
@@ -188,7 +188,7 @@ void gems_leave(unsigned op, enum gems_entry entry, void *ret, void **raw)
         if (k->saved[i])
             ours.data = k->saved[i];
         if (t && gems_decode_tensor(t, &host))
-            gems_check_compare(&k->call, i, &ours, &host);
+            gems_check_compare(o, k->what, i, &ours, &host);
     }
     check_free(k);
 }

@@ -243,19 +243,25 @@ def test_small_program_is_routed():
     assert done.stdout.strip() == SMALL_RESULT and routed(done) > 0 and not complaints(done), done.stderr
 
 
-NO_DEVICE = {"vendor": {"GEMS_VENDOR": "nosuchvendor"}, "device": {"GEMS_DEVICE": "99"},
-             "driver": {"OCL_ICD_VENDORS": "/nonexistent"}}
+NO_DEVICE = {"vendor": {"GEMS_VENDOR": "nosuchvendor"}, "driver": {"OCL_ICD_VENDORS": "/nonexistent"}}
 
 
 @pytest.mark.parametrize("what", NO_DEVICE)
 def test_no_device(what):
-    """No such vendor or device, or no driver at all: one clear line, and the host's result."""
+    """No such vendor, or no driver at all: one clear line, and the host's result."""
     done = python(SMALL, **NO_DEVICE[what])
     assert done.returncode == 0 and done.stdout.strip() == SMALL_RESULT, done.stderr
     assert len(complaints(done)) == 1, done.stderr
     assert routed(done) == 0
     if what == "vendor":
         assert "nosuchvendor" in complaints(done)[0]
+
+
+def test_device_number_that_is_too_large():
+    """One clear line, and the first device serves."""
+    done = python(SMALL, GEMS_DEVICE=99)
+    assert done.returncode == 0 and done.stdout.strip() == SMALL_RESULT and routed(done) > 0, done.stderr
+    assert len(complaints(done)) == 1 and "GEMS_DEVICE=99" in complaints(done)[0]
 
 
 @pytest.mark.parametrize("what", NO_DEVICE)
