@@ -59,6 +59,18 @@ ROW_GET(W, get_w, T)
 #define SAVE_RSTD(k, v)
 #endif
 
+/* What is left of the mean after its subtraction is its rounding error: it belongs to the mean, not to the squares.
+ * Without this a row of equal elements is not 0. */
+#ifdef CENTER
+#define CORRECT(left)                                                                                                  \
+    left /= n;                                                                                                         \
+    mean += left;                                                                                                      \
+    squares -= left * left * n;                                                                                        \
+    squares = squares < 0 ? 0 : squares;
+#else
+#define CORRECT(left)
+#endif
+
 #define ARGS                                                                                                           \
     const __global MEM_IN *in, __global MEM_IN *out, const gems_fold kept, long rows, long n, long stride,             \
         T eps WEIGHT_ARG BIAS_ARG MEAN_ARG RSTD_ARG
@@ -81,14 +93,18 @@ __kernel void run(ARGS)
         }
         mean /= n;
 #endif
+        T left = 0;
         for (long b = 0; b < n; b += 1024) {
-            T16 sum = (T16)((T)0);
+            T16 sum = (T16)((T)0), rest = (T16)((T)0);
             for (long i = b; i < min(b + 1024, n); i += 16) {
                 T16 d = get_in(p, i, n, stride, mean) - mean;
                 sum += d * d;
+                rest += d;
             }
             squares += ROW_SUM16(sum);
+            left += ROW_SUM16(rest);
         }
+        CORRECT(left)
         T rstd = 1 / sqrt(squares / n + eps);
         SAVE_MEAN(k, mean);
         SAVE_RSTD(k, rstd);
@@ -132,11 +148,18 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
         mean += GEMS_CAT(load_, IN)(p, i * stride);
     mean = sum_all(part, mean) / n;
 #endif
+    T left = 0;
     for (long i = me; i < n; i += GROUP) {
         T d = GEMS_CAT(load_, IN)(p, i * stride) - mean;
         squares += d * d;
+        left += d;
     }
-    T rstd = 1 / sqrt(sum_all(part, squares) / n + eps);
+    squares = sum_all(part, squares);
+#ifdef CENTER
+    left = sum_all(part, left);
+    CORRECT(left)
+#endif
+    T rstd = 1 / sqrt(squares / n + eps);
     if (me == 0) {
         SAVE_MEAN(k, mean);
         SAVE_RSTD(k, rstd);

@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+import gems
 from agree import agree
 from inputs import FLOATS, INTS, layouts, on_groups, special, values
 
@@ -15,11 +16,25 @@ def dims(shape):
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_forward(name, dtype):
+    # Beside the last dimension the host rounds log_softmax of half types several times.
+    wide = {"atol": 2e-2 if dtype == torch.bfloat16 else 4e-3} if dtype.itemsize == 2 and name == "log_softmax" else {}
     for shape in SHAPES:
         for x in layouts(shape, dtype):
             for dim in dims(shape):
-                agree(getattr(torch, name), x, dim, op=name + ".int")
-                agree(getattr(torch, "_" + name), x, dim, False, op="_" + name)
+                agree(getattr(torch, name), x, dim, op=name + ".int", **wide)
+                agree(getattr(torch, "_" + name), x, dim, False, op="_" + name, **wide)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_half_types_are_rounded_once(name, dtype):
+    for dim in (0, 1):
+        x = values((40, 60), dtype)
+        ours = getattr(torch, name)(x, dim)
+        with gems.off():
+            exact = getattr(torch, name)(x.double(), dim)
+            place = torch.finfo(dtype).eps / 2 * exact.abs() + torch.finfo(dtype).smallest_normal
+            assert bool(((ours.double() - exact).abs() <= 1.01 * place).all())
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
@@ -52,7 +67,7 @@ def test_gradient():
             x = x.clone().requires_grad_()
             getattr(torch, name)(x, 1).square().sum().backward()
             return x.grad
-        agree(both, values((17, 40)), op="_" + name, rtol=1e-5)
+        agree(both, values((17, 40)), op="_" + name, routed=None, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
