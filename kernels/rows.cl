@@ -1,33 +1,68 @@
 /* Rows of a tensor, 16 elements at a time, for kernels that pass over a row more than once (softmax, norms, scans).
  *
- *   ROW_GET(D, name, T)   makes name(p, i, n, s, fill): elements i to i+15 of a row of n elements of dtype D with
- *                         stride s, converted to T16; `fill` past the row's end
- *   ROW_PUT(D, name)      makes name(p, i, n, s, v): stores those of the num16_D v that exist */
+ *   ROW_GET(D, name, T)   makes name_part(p, i, n, s, fill): elements i to i+15 of a row of n elements of dtype D with
+ *                         stride s, converted to T16; `fill` past the row's end; and name_full for those inside
+ *   ROW_PUT(D, name)      makes name_part(p, i, n, s, v): stores those of the num16_D v that exist; and name_full
+ *   ROW_WALK(from, to, n, STEP)   STEP(k, HOW, i) for i from `from` to `to` (a multiple of 64, or n), where k is 0 to 3
+ *                         (four chains, so that a step need not wait for the one before) and HOW is _full or _part
+ *
+ * DENSE_ROWS: all strides are 1. */
 #ifndef GEMS_ROWS_CL
 #define GEMS_ROWS_CL
 
 #define ROW_GET(D, name, T)                                                                                            \
-    static inline GEMS_CAT(T, 16) name(const __global GEMS_CAT(mem_, D) * p, long i, long n, long s, T fill)           \
+    static inline GEMS_CAT(T, 16) GEMS_CAT(name, _part)(const __global GEMS_CAT(mem_, D) * p, long i, long n, long s,  \
+                                                        T fill)                                                        \
     {                                                                                                                  \
-        if (s == 1 && i + 16 <= n)                                                                                     \
-            return GEMS_CAT(GEMS_CAT(convert_, T), 16)(GEMS_CAT(load16_, D)(p, i));                                    \
         T lane[16];                                                                                                    \
         for (int l = 0; l < 16; l++)                                                                                   \
             lane[l] = i + l < n ? (T)GEMS_CAT(load_, D)(p, (i + l) * s) : fill;                                        \
         return vload16(0, lane);                                                                                       \
+    }                                                                                                                  \
+    static inline GEMS_CAT(T, 16) GEMS_CAT(name, _full)(const __global GEMS_CAT(mem_, D) * p, long i, long n, long s,  \
+                                                        T fill)                                                        \
+    {                                                                                                                  \
+        return ROW_DENSE(s) ? GEMS_CAT(GEMS_CAT(convert_, T), 16)(GEMS_CAT(load16_, D)(p, i))                          \
+                            : GEMS_CAT(name, _part)(p, i, i + 16, s, fill);                                            \
     }
 
 #define ROW_PUT(D, name)                                                                                               \
-    static inline void name(__global GEMS_CAT(mem_, D) * p, long i, long n, long s, GEMS_CAT(num16_, D) v)             \
+    static inline void GEMS_CAT(name, _part)(__global GEMS_CAT(mem_, D) * p, long i, long n, long s,                   \
+                                             GEMS_CAT(num16_, D) v)                                                    \
     {                                                                                                                  \
-        if (s == 1 && i + 16 <= n) {                                                                                   \
-            GEMS_CAT(store16_, D)(p, i, v);                                                                            \
-            return;                                                                                                    \
-        }                                                                                                              \
         GEMS_CAT(num_, D) lane[16];                                                                                    \
         vstore16(v, 0, lane);                                                                                          \
         for (int l = 0; l < 16 && i + l < n; l++)                                                                      \
             GEMS_CAT(store_, D)(p, (i + l) * s, lane[l]);                                                              \
+    }                                                                                                                  \
+    static inline void GEMS_CAT(name, _full)(__global GEMS_CAT(mem_, D) * p, long i, long n, long s,                   \
+                                             GEMS_CAT(num16_, D) v)                                                    \
+    {                                                                                                                  \
+        if (ROW_DENSE(s))                                                                                              \
+            GEMS_CAT(store16_, D)(p, i, v);                                                                            \
+        else                                                                                                           \
+            GEMS_CAT(name, _part)(p, i, i + 16, s, v);                                                                 \
+    }
+
+#ifdef DENSE_ROWS
+#define ROW_DENSE(s) true
+#else
+#define ROW_DENSE(s) ((s) == 1)
+#endif
+
+#define ROW_WALK(from, to, n, STEP)                                                                                    \
+    {                                                                                                                  \
+        long i = (from), end_ = min((long)(to), (long)(n));                                                            \
+        for (; i + 64 <= end_; i += 64) {                                                                              \
+            STEP(0, _full, i)                                                                                          \
+            STEP(1, _full, (i + 16))                                                                                   \
+            STEP(2, _full, (i + 32))                                                                                   \
+            STEP(3, _full, (i + 48))                                                                                   \
+        }                                                                                                              \
+        for (; i + 16 <= end_; i += 16)                                                                                \
+            STEP(0, _full, i)                                                                                          \
+        if (i < end_)                                                                                                  \
+            STEP(1, _part, i)                                                                                          \
     }
 
 #define ROW_SUM16(v)                                                                                                   \

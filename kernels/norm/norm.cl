@@ -3,7 +3,7 @@
  *
  * The launcher defines IN (dtype of input and output), T (type computed in), W (dtype of weight and bias), S (dtype of
  * the saved mean and rstd), and what there is: CENTER, WEIGHT, BIAS, MEAN, RSTD. Mean first, then the squares of the
- * differences, so nothing cancels. Sums run over blocks of 1024 terms, then over blocks: fixed order.
+ * differences, so nothing cancels. Sums run over blocks of 4096 terms, then over blocks: fixed order.
  *
  * run     one work-item a row, several rows in turn (CPU)
  * group   one work-group a row (GPU) */
@@ -26,20 +26,20 @@ ROW_PUT(IN, put_out)
 #ifdef WEIGHT
 #define WEIGHT_ARG , const __global GEMS_CAT(mem_, W) * weight
 #define TIMES_WEIGHT(v, i) (v) * (T)GEMS_CAT(load_, W)(weight, i)
-#define TIMES_WEIGHT16(v, i) (v) * get_w(weight, i, n, 1, 0)
+#define TIMES_WEIGHT16(v, HOW, i) (v) * GEMS_CAT(get_w, HOW)(weight, i, n, 1, 0)
 #else
 #define WEIGHT_ARG
 #define TIMES_WEIGHT(v, i) (v)
-#define TIMES_WEIGHT16(v, i) (v)
+#define TIMES_WEIGHT16(v, HOW, i) (v)
 #endif
 #ifdef BIAS
 #define BIAS_ARG , const __global GEMS_CAT(mem_, W) * bias
 #define PLUS_BIAS(v, i) (v) + (T)GEMS_CAT(load_, W)(bias, i)
-#define PLUS_BIAS16(v, i) (v) + get_w(bias, i, n, 1, 0)
+#define PLUS_BIAS16(v, HOW, i) (v) + GEMS_CAT(get_w, HOW)(bias, i, n, 1, 0)
 #else
 #define BIAS_ARG
 #define PLUS_BIAS(v, i) (v)
-#define PLUS_BIAS16(v, i) (v)
+#define PLUS_BIAS16(v, HOW, i) (v)
 #endif
 #if defined(WEIGHT) || defined(BIAS)
 ROW_GET(W, get_w, T)
@@ -62,12 +62,14 @@ ROW_GET(W, get_w, T)
 /* What is left of the mean after its subtraction is its rounding error: it belongs to the mean, not to the squares.
  * Without this a row of equal elements is not 0. */
 #ifdef CENTER
+#define CENTER_ONLY(...) __VA_ARGS__
 #define CORRECT(left)                                                                                                  \
     left /= n;                                                                                                         \
     mean += left;                                                                                                      \
     squares -= left * left * n;                                                                                        \
     squares = squares < 0 ? 0 : squares;
 #else
+#define CENTER_ONLY(...)
 #define CORRECT(left)
 #endif
 
@@ -76,6 +78,24 @@ ROW_GET(W, get_w, T)
         T eps WEIGHT_ARG BIAS_ARG MEAN_ARG RSTD_ARG
 
 #ifdef RUN
+#define GET(HOW, i, fill) GEMS_CAT(get_in, HOW)(p, i, n, stride, fill)
+#define SUM_STEP(k, HOW, i) sum##k += GET(HOW, i, 0);
+#define SQUARES_STEP(k, HOW, i)                                                                                        \
+    {                                                                                                                  \
+        T16 d = GET(HOW, i, mean) - mean;                                                                              \
+        sum##k += d * d;                                                                                               \
+        CENTER_ONLY(rest##k += d;)                                                                                     \
+    }
+#define OUT_STEP(k, HOW, i)                                                                                            \
+    {                                                                                                                  \
+        T16 y = (GET(HOW, i, 0) - mean) * rstd;                                                                        \
+        y = TIMES_WEIGHT16(y, HOW, i);                                                                                 \
+        y = PLUS_BIAS16(y, HOW, i);                                                                                    \
+        GEMS_CAT(put_out, HOW)(q, i, n, 1, y);                                                                         \
+    }
+#define ZERO ((T16)((T)0))
+#define BLOCK 4096
+
 __kernel void run(ARGS)
 {
     long per = (rows + get_global_size(0) - 1) / get_global_size(0);
@@ -83,37 +103,29 @@ __kernel void run(ARGS)
     for (long k = get_global_id(0) * per; k < k_end; k++) {
         const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
         __global MEM_IN *q = out + k * n;
-        T mean = 0, squares = 0;
+        T mean = 0, squares = 0, left = 0;
 #ifdef CENTER
-        for (long b = 0; b < n; b += 1024) {
-            T16 sum = (T16)((T)0);
-            for (long i = b; i < min(b + 1024, n); i += 16)
-                sum += get_in(p, i, n, stride, 0);
-            mean += ROW_SUM16(sum);
+        for (long b = 0; b < n; b += BLOCK) {
+            T16 sum0 = ZERO, sum1 = ZERO, sum2 = ZERO, sum3 = ZERO;
+            ROW_WALK(b, b + BLOCK, n, SUM_STEP)
+            sum0 = (sum0 + sum1) + (sum2 + sum3);
+            mean += ROW_SUM16(sum0);
         }
         mean /= n;
 #endif
-        T left = 0;
-        for (long b = 0; b < n; b += 1024) {
-            T16 sum = (T16)((T)0), rest = (T16)((T)0);
-            for (long i = b; i < min(b + 1024, n); i += 16) {
-                T16 d = get_in(p, i, n, stride, mean) - mean;
-                sum += d * d;
-                rest += d;
-            }
-            squares += ROW_SUM16(sum);
-            left += ROW_SUM16(rest);
+        for (long b = 0; b < n; b += BLOCK) {
+            T16 sum0 = ZERO, sum1 = ZERO, sum2 = ZERO, sum3 = ZERO;
+            CENTER_ONLY(T16 rest0 = ZERO; T16 rest1 = ZERO; T16 rest2 = ZERO; T16 rest3 = ZERO;)
+            ROW_WALK(b, b + BLOCK, n, SQUARES_STEP)
+            sum0 = (sum0 + sum1) + (sum2 + sum3);
+            squares += ROW_SUM16(sum0);
+            CENTER_ONLY(rest0 = (rest0 + rest1) + (rest2 + rest3); left += ROW_SUM16(rest0);)
         }
         CORRECT(left)
         T rstd = 1 / sqrt(squares / n + eps);
         SAVE_MEAN(k, mean);
         SAVE_RSTD(k, rstd);
-        for (long i = 0; i < n; i += 16) {
-            T16 y = (get_in(p, i, n, stride, 0) - mean) * rstd;
-            y = TIMES_WEIGHT16(y, i);
-            y = PLUS_BIAS16(y, i);
-            put_out(q, i, n, 1, y);
-        }
+        ROW_WALK(0, n, n, OUT_STEP)
     }
 }
 #endif

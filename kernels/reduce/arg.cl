@@ -89,10 +89,10 @@ static winner walk(const __global MEM_IN *p, const gems_fold *reduced, long firs
     while (i + 16 <= last) {
         long base = i;
         int rounds = (int)min((last - i) / 16, (long)1 << 24);
-        C16 v = get_in(p, i, last, stride, 0);
+        C16 v = get_in_full(p, i, last, stride, 0);
         int16 at = 0;
         for (int r = 1; r < rounds; r++) {
-            C16 x = get_in(p, base + r * 16, last, stride, 0);
+            C16 x = get_in_full(p, base + r * 16, last, stride, 0);
             int16 take = convert_int16(BETTER((v), (x)));
             at = take ? (int16)(r) : at;
             v = BETTER((v), (x)) ? x : v;
@@ -127,6 +127,7 @@ __kernel void run(ARGS)
 #endif
 
 #ifdef COLUMN
+#define GET(p) (left >= 16 ? get_in_full(p, 0, left, 1, 0) : get_in_part(p, 0, left, 1, 0))
 __kernel void column(ARGS, long columns)
 {
     long tiles = (columns + 15) / 16, rows = results / columns, units = rows * tiles;
@@ -135,10 +136,10 @@ __kernel void column(ARGS, long columns)
     for (long u = get_global_id(0) * per; u < u_end; u++) {
         long row = u / tiles, c = u % tiles * 16, left = columns - c;
         const __global MEM_IN *p = in + gems_fold_offset(&kept, row) + c;
-        C16 v = get_in(p, 0, left, 1, 0);
+        C16 v = GET(p);
         int16 at = 0;
         for (long i = 1; i < n; i++) {
-            C16 x = get_in(p + i * stride, 0, left, 1, 0);
+            C16 x = GET(p + i * stride);
             int16 take = convert_int16(BETTER((v), (x)));
             at = take ? (int16)((int)i) : at;
             v = BETTER((v), (x)) ? x : v;

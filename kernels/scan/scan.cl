@@ -9,7 +9,7 @@
  *
  * part    one work-item totals one part of a row
  * run     one work-item a part of a row, several in turn (CPU)
- * column  one work-item for 16 neighbouring rows that lie side by side (CPU)
+ * column  one work-item for 64 neighbouring rows that lie side by side (CPU)
  * group   one work-group a row (GPU)
  * item    one work-item a row: short rows, or rows side by side (GPU) */
 #ifndef IN
@@ -40,24 +40,26 @@ static inline A16 combine16(A16 a, A16 b) { return COMBINE((a), (b)); }
     const __global MEM_IN *in, __global MEM_OUT *out, const gems_fold kept, long rows, long n, long stride, long inner
 #define ROW_BASE(k)                                                                                                    \
     const __global MEM_IN *p = in + gems_fold_offset(&kept, k);                                                        \
-    __global MEM_OUT *q = out + (k) / inner * n * inner + (k) % inner;
+    __global MEM_OUT *q = out + (inner == 1 ? (k) * n : (k) / inner * n * inner + (k) % inner);
 
 /* The running value. */
 #ifdef COMPENSATED
-#define STATE(V)                                                                                                       \
-    V high = (V)(IDENTITY), low = (V)(IDENTITY);                                                                       \
-    (void)low;
-#define NEXT(V, x)                                                                                                     \
+typedef struct { A high, low; } state;
+typedef struct { A16 high, low; } state16;
+#define START(s) ((s).high = IDENTITY, (s).low = IDENTITY)
+#define NEXT(s, V, x)                                                                                                  \
     do {                                                                                                               \
-        V x_ = (x), t_ = high + x_, y_ = t_ - high;                                                                    \
-        low += (high - (t_ - y_)) + (x_ - y_);                                                                         \
-        high = t_;                                                                                                     \
+        V x_ = (x), t_ = (s).high + x_, y_ = t_ - (s).high;                                                            \
+        (s).low += ((s).high - (t_ - y_)) + (x_ - y_);                                                                 \
+        (s).high = t_;                                                                                                 \
     } while (0)
-#define VALUE (isfinite(high) ? high + low : high)
+#define VALUE(s) (isfinite((s).high) ? (s).high + (s).low : (s).high)
 #else
-#define STATE(V) V high = (V)(IDENTITY);
-#define NEXT(V, x) high = COMBINE((high), (x))
-#define VALUE high
+typedef struct { A high; } state;
+typedef struct { A16 high; } state16;
+#define START(s) ((s).high = IDENTITY)
+#define NEXT(s, V, x) (s).high = COMBINE(((s).high), (x))
+#define VALUE(s) ((s).high)
 #endif
 
 #ifdef PART
@@ -65,10 +67,11 @@ __kernel void part(ARGS, __global A *totals, long splits, long chunk)
 {
     long u = get_global_id(0), k = u / splits, first = u % splits * chunk, last = min(first + chunk, n);
     ROW_BASE(k)
-    STATE(A)
+    state s;
+    START(s);
     for (long i = first; i < last; i++)
-        NEXT(A, LOAD(p, i * stride));
-    totals[u] = VALUE;
+        NEXT(s, A, LOAD(p, i * stride));
+    totals[u] = VALUE(s);
     (void)q;
 }
 #endif
@@ -81,45 +84,63 @@ __kernel void run(ARGS, const __global A *totals, long splits, long chunk)
     for (long u = get_global_id(0) * per; u < u_end; u++) {
         long k = u / splits, split = u % splits, i = split * chunk, last = min(i + chunk, n);
         ROW_BASE(k)
-        STATE(A)
+        state s;
+        START(s);
         for (long b = 0; b < split; b++)
-            NEXT(A, totals[k * splits + b]);
+            NEXT(s, A, totals[k * splits + b]);
 #ifndef COMPENSATED
         /* Sixteen at once: each step combines with what lies 1, 2, 4, 8 places before. */
         const A16 none = (A16)(IDENTITY);
         for (; i + 16 <= last; i += 16) {
-            A16 v = TO_A16(get_in(p, i, n, stride, 0));
+            A16 v = TO_A16(get_in_full(p, i, n, stride, 0));
             v = combine16((A16)(none.s0, v.s01234567, v.s89ab, v.scd, v.se), v);
             v = combine16((A16)(none.s01, v.s01234567, v.s89ab, v.scd), v);
             v = combine16((A16)(none.s0123, v.s01234567, v.s89ab), v);
             v = combine16((A16)(none.s01234567, v.s01234567), v);
-            v = combine16((A16)(high), v);
-            high = v.sf;
-            put_out(q, i, n, inner, TO_OUT16(v));
+            v = combine16((A16)(s.high), v);
+            s.high = v.sf;
+            put_out_full(q, i, n, inner, TO_OUT16(v));
         }
 #endif
         for (; i < last; i++) {
-            NEXT(A, LOAD(p, i * stride));
-            STORE(q, i * inner, VALUE);
+            NEXT(s, A, LOAD(p, i * stride));
+            STORE(q, i * inner, VALUE(s));
         }
     }
 }
 #endif
 
 #ifdef COLUMN
+#define WIDTH 64
+#define COLUMN_STEP(HOW, v)                                                                                            \
+    {                                                                                                                  \
+        A16 x = TO_A16(GEMS_CAT(get_in, HOW)(r, (v) * 16, left, 1, 0));                                                \
+        NEXT(s[v], A16, x);                                                                                            \
+        GEMS_CAT(put_out, HOW)(w, (v) * 16, left, 1, TO_OUT16(VALUE(s[v])));                                           \
+    }
 __kernel void column(ARGS)
 {
-    long tiles = (inner + 15) / 16, units = rows / inner * tiles;
+    long tiles = (inner + WIDTH - 1) / WIDTH, units = rows / inner * tiles;
     long per = (units + get_global_size(0) - 1) / get_global_size(0);
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
     for (long u = get_global_id(0) * per; u < u_end; u++) {
-        long c = u % tiles * 16, left = inner - c, k = u / tiles * inner + c;
+        long c = u % tiles * WIDTH, left = min(inner - c, (long)WIDTH), k = u / tiles * inner + c;
         ROW_BASE(k)
-        STATE(A16)
+        state16 s[WIDTH / 16];
+        for (int v = 0; v < WIDTH / 16; v++)
+            START(s[v]);
         for (long i = 0; i < n; i++) {
-            A16 x = TO_A16(get_in(p + i * stride, 0, left, 1, 0));
-            NEXT(A16, x);
-            put_out(q + i * inner, 0, left, 1, TO_OUT16(VALUE));
+            const __global MEM_IN *r = p + i * stride;
+            __global MEM_OUT *w = q + i * inner;
+            if (left == WIDTH) {
+                for (int v = 0; v < WIDTH / 16; v++)
+                    COLUMN_STEP(_full, v)
+            } else {
+                for (int v = 0; v < left / 16; v++)
+                    COLUMN_STEP(_full, v)
+                if (left % 16)
+                    COLUMN_STEP(_part, left / 16)
+            }
         }
     }
 }
@@ -132,7 +153,8 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
     __local A tile[2][GROUP];
     int me = get_local_id(0);
     ROW_BASE(get_group_id(0))
-    STATE(A)
+    state s;
+    START(s);
     for (long b = 0; b < n; b += GROUP) {
         long i = b + me;
         int from = 0;
@@ -146,12 +168,12 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
         }
         if (i < n) {
 #ifdef COMPENSATED
-            STORE(q, i * inner, isfinite(high) ? high + (low + tile[from][me]) : high + tile[from][me]);
+            STORE(q, i * inner, isfinite(s.high) ? s.high + (s.low + tile[from][me]) : s.high + tile[from][me]);
 #else
-            STORE(q, i * inner, combine(high, tile[from][me]));
+            STORE(q, i * inner, combine(s.high, tile[from][me]));
 #endif
         }
-        NEXT(A, tile[from][GROUP - 1]);
+        NEXT(s, A, tile[from][GROUP - 1]);
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 }
@@ -164,10 +186,11 @@ __kernel void item(ARGS)
     if (k >= rows)
         return;
     ROW_BASE(k)
-    STATE(A)
+    state s;
+    START(s);
     for (long i = 0; i < n; i++) {
-        NEXT(A, LOAD(p, i * stride));
-        STORE(q, i * inner, VALUE);
+        NEXT(s, A, LOAD(p, i * stride));
+        STORE(q, i * inner, VALUE(s));
     }
 }
 #endif

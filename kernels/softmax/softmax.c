@@ -68,10 +68,12 @@ static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struc
     bool keep = gems_op_attr(call->op, "keep") && (f->out == GEMS_F32 || f->out == GEMS_F64);
     char defines[512];
     snprintf(defines, sizeof defines,
-             "#define %s\n#define GROUP %d\n#define IN %s\n#define OUT %s\n#define T %s\n%s%s"
+             "#define %s\n#define GROUP %d\n#define IN %s\n#define OUT %s\n#define T %s\n%s%s%s%s"
              "#define TERM (%s)\n#define ROW (%s)\n#define FINISH (%s)\n",
              guard, group, gems_dtypes[call->dtype].name, gems_dtypes[f->out].name, gems_dtypes[f->out].compute,
-             f->backward ? "#define BACKWARD\n" : "", keep ? "#define KEEP\n" : "", term ? term : "e", row ? row : "s",
+             f->backward ? "#define BACKWARD\n" : "", keep ? "#define KEEP\n" : "",
+             gems_op_attr(call->op, "keep") ? "" : "#define E_UNUSED\n",
+             !f->backward && f->out != GEMS_F64 ? "#define FAST_EXP\n" : "", term ? term : "e", row ? row : "s",
              finish ? finish : "e");
     return gems_kernel_build_file(job, key, call->op->strukt, defines, "kernels/softmax/softmax.cl", entry);
 }

@@ -6,12 +6,13 @@
  *   FINISH  an output element of x, m, e, t; backward: of g, y, t
  * BACKWARD: two inputs, gradient and output, both contiguous. KEEP: FINISH needs only e and t, and OUT holds e exactly,
  * so e is stored by the second pass and not computed again.
+ * E_UNUSED: FINISH does without e. FAST_EXP: T is float, forward.
  *
- * Sums run over blocks of 1024 terms, 16 lanes each, then over blocks: fixed order. A row of -inf, or with inf or NaN,
+ * Sums run over blocks of 4096 terms (64 in `column`), then over blocks: fixed order. A row of -inf, or with inf or NaN,
  * gives NaN as exp(inf - inf) does. Rows are read three times (twice backward), from cache if they fit.
  *
  * run     one work-item a row, several rows in turn (CPU)
- * column  one work-item for 16 neighbouring rows that lie side by side (CPU)
+ * column  one work-item for 64 neighbouring rows that lie side by side (CPU)
  * group   one work-group a row (GPU)
  * item    one work-item a row: short rows, or rows side by side (GPU) */
 #ifndef IN
@@ -47,10 +48,80 @@ ROW_PUT(OUT, put_out)
 #define INPUTS(p2)
 #endif
 #define ROW_BASE(k)                                                                                                    \
-    long out_base = (k) / inner * n * inner + (k) % inner;                                                             \
+    long out_base = inner == 1 ? (k) * n : (k) / inner * n * inner + (k) % inner;                                                             \
     const __global MEM_IN *p = in + gems_fold_offset(&kept, k);                                                        \
     __global MEM_OUT *q = out + out_base;                                                                              \
     INPUTS(p2)
+
+/* exp of x <= 0, or NaN: 2^r e^f with r whole and |f| <= ln2 / 2, where Taylor's polynomial of degree 7 leaves 5e-9. Adding
+ * 1.5 * 2^23 rounds to whole numbers and leaves r in the low bits. Below -87 the result, which would soon be
+ * subnormal, is 0. Written out because it inlines into 15 vector instructions; the driver's exp takes twice that. */
+#if GEMS_CPU && defined(FAST_EXP)
+static inline T16 exp16(T16 x)
+{
+    const float big = 12582912.0f;
+    float16 t = x * 1.44269504f + big, r = t - big;
+    float16 f = x - r * 0.693359375f + r * 2.12194440e-4f; /* ln2 in two parts: r times the first is exact */
+    float16 y = 1.0f + f * (1.0f + f * (0.5f + f * (1.0f / 6 + f * (1.0f / 24 + f * (1.0f / 120 + f * (1.0f / 720 + f * (1.0f / 5040)))))));
+    float16 power = as_float16((as_int16(t) << 23) + 0x3f800000);
+    return x < -87.0f ? (float16)(0.0f) : y * power;
+}
+#else
+#define exp16(x) exp(x)
+#endif
+
+#define ZERO ((T16)((T)0))
+#define LOWEST16 ((T16)((T)-INFINITY))
+
+/* What a step does at elements i to i+15 of a row, or at 16 neighbouring columns of element i. */
+#define IN_AT(HOW, i) GEMS_CAT(get_in, HOW)(p, i, n, stride, -INFINITY)
+#define G_AT(HOW, i) GEMS_CAT(get_in, HOW)(p, i, n, stride, 0)
+#define Y_AT(HOW, i) GEMS_CAT(get_in, HOW)(p2, i, n, inner, 0)
+#define PUT_AT(HOW, i, v) GEMS_CAT(put_out, HOW)(q, i, n, inner, v)
+#ifdef KEEP
+#define KEEP_E(HOW, i) PUT_AT(HOW, i, e);
+#define AGAIN(HOW, i) T16 e = GEMS_CAT(get_out, HOW)(q, i, n, inner, 0);
+#else
+#define KEEP_E(HOW, i)
+#define AGAIN(HOW, i)                                                                                                  \
+    T16 x = IN_AT(HOW, i), e = ZERO;                                                                                   \
+    IF_E(e = exp16(x - m);)
+#endif
+#ifdef E_UNUSED
+#define IF_E(...)
+#else
+#define IF_E(...) __VA_ARGS__
+#endif
+
+#ifdef BACKWARD
+#define SUM_STEP(k, HOW, i)                                                                                            \
+    {                                                                                                                  \
+        T16 g = G_AT(HOW, i), y = Y_AT(HOW, i);                                                                        \
+        sum##k += TERM;                                                                                                \
+    }
+#define OUT_STEP(k, HOW, i)                                                                                            \
+    {                                                                                                                  \
+        T16 g = G_AT(HOW, i), y = Y_AT(HOW, i);                                                                        \
+        PUT_AT(HOW, i, FINISH);                                                                                        \
+    }
+#else
+#define MAX_STEP(k, HOW, i)                                                                                            \
+    {                                                                                                                  \
+        T16 x = IN_AT(HOW, i);                                                                                         \
+        m##k = x > m##k ? x : m##k;                                                                                    \
+    }
+#define SUM_STEP(k, HOW, i)                                                                                            \
+    {                                                                                                                  \
+        T16 x = IN_AT(HOW, i), e = exp16(x - m);                                                                       \
+        sum##k += TERM;                                                                                                \
+        KEEP_E(HOW, i)                                                                                                 \
+    }
+#define OUT_STEP(k, HOW, i)                                                                                            \
+    {                                                                                                                  \
+        AGAIN(HOW, i)                                                                                                  \
+        PUT_AT(HOW, i, FINISH);                                                                                        \
+    }
+#endif
 
 #ifdef RUN
 __kernel void run(ARGS)
@@ -60,108 +131,112 @@ __kernel void run(ARGS)
     for (long k = get_global_id(0) * per; k < k_end; k++) {
         ROW_BASE(k)
         T s = 0;
-#ifdef BACKWARD
-        for (long b = 0; b < n; b += 1024) {
-            T16 sum = (T16)((T)0);
-            for (long i = b; i < min(b + 1024, n); i += 16) {
-                T16 g = get_in(p, i, n, stride, 0), y = get_in(p2, i, n, inner, 0);
-                sum += TERM;
-            }
-            s += ROW_SUM16(sum);
+#ifndef BACKWARD
+        T16 m0 = LOWEST16, m1 = m0, m2 = m0, m3 = m0;
+        ROW_WALK(0, n, n, MAX_STEP)
+        m0 = m1 > m0 ? m1 : m0;
+        m2 = m3 > m2 ? m3 : m2;
+        m0 = m2 > m0 ? m2 : m0;
+        GEMS_CAT(T, 8) a = m0.lo > m0.hi ? m0.lo : m0.hi;
+        GEMS_CAT(T, 4) b4 = a.lo > a.hi ? a.lo : a.hi;
+        GEMS_CAT(T, 2) c = b4.lo > b4.hi ? b4.lo : b4.hi;
+        T m = c.x > c.y ? c.x : c.y;
+#endif
+        for (long b = 0; b < n; b += 4096) {
+            T16 sum0 = ZERO, sum1 = ZERO, sum2 = ZERO, sum3 = ZERO;
+            ROW_WALK(b, b + 4096, n, SUM_STEP)
+            sum0 = (sum0 + sum1) + (sum2 + sum3);
+            s += ROW_SUM16(sum0);
         }
         T t = ROW;
-        for (long i = 0; i < n; i += 16) {
-            T16 g = get_in(p, i, n, stride, 0), y = get_in(p2, i, n, inner, 0);
-            put_out(q, i, n, inner, FINISH);
-        }
-#else
-        T16 m16 = (T16)((T)-INFINITY);
-        for (long i = 0; i < n; i += 16) {
-            T16 x = get_in(p, i, n, stride, -INFINITY);
-            m16 = x > m16 ? x : m16;
-        }
-        T lane[16];
-        vstore16(m16, 0, lane);
-        T m = lane[0];
-        for (int l = 1; l < 16; l++)
-            m = lane[l] > m ? lane[l] : m;
-        for (long b = 0; b < n; b += 1024) {
-            T16 sum = (T16)((T)0);
-            for (long i = b; i < min(b + 1024, n); i += 16) {
-                T16 x = get_in(p, i, n, stride, -INFINITY), e = exp(x - m);
-                sum += TERM;
-#ifdef KEEP
-                put_out(q, i, n, inner, e);
-#endif
-            }
-            s += ROW_SUM16(sum);
-        }
-        T t = ROW;
-        for (long i = 0; i < n; i += 16) {
-#ifdef KEEP
-            T16 e = get_out(q, i, n, inner, 0);
-#else
-            T16 x = get_in(p, i, n, stride, 0), e = exp(x - m);
-#endif
-            put_out(q, i, n, inner, FINISH);
-        }
-#endif
+        ROW_WALK(0, n, n, OUT_STEP)
     }
 }
 #endif
 
-/* Rows k to k+15 of one outer index: their elements are neighbours in input and output. */
+/* Rows k to k+63 of one outer index: their elements are neighbours in input and output. */
 #ifdef COLUMN
+#define WIDTH 64
+#undef IN_AT
+#undef G_AT
+#undef Y_AT
+#undef PUT_AT
+#undef AGAIN
+#define IN_AT(HOW, c) GEMS_CAT(get_in, HOW)(p + i * stride, c, left, 1, -INFINITY)
+#define G_AT(HOW, c) GEMS_CAT(get_in, HOW)(p + i * stride, c, left, 1, 0)
+#define Y_AT(HOW, c) GEMS_CAT(get_in, HOW)(p2 + i * inner, c, left, 1, 0)
+#define PUT_AT(HOW, c, v) GEMS_CAT(put_out, HOW)(q + i * inner, c, left, 1, v)
+#ifdef KEEP
+#define AGAIN(HOW, c) T16 e = GEMS_CAT(get_out, HOW)(q + i * inner, c, left, 1, 0);
+#else
+#define AGAIN(HOW, c)                                                                                                  \
+    T16 x = IN_AT(HOW, c), e = ZERO;                                                                                   \
+    IF_E(e = exp16(x - m);)
+#endif
+/* STEP for each 16 of the columns, with that part of the column's state as `m`, `sum0`, `t`. */
+#define COLUMNS(PASS)                                                                                                  \
+    if (left == WIDTH) {                                                                                               \
+        for (int v = 0; v < WIDTH / 16; v++)                                                                           \
+            PASS(_full, v)                                                                                             \
+    } else {                                                                                                           \
+        for (int v = 0; v < left / 16; v++)                                                                            \
+            PASS(_full, v)                                                                                             \
+        if (left % 16)                                                                                                 \
+            PASS(_part, (int)(left / 16))                                                                              \
+    }
+#define MAX_PASS(HOW, v)                                                                                               \
+    {                                                                                                                  \
+        T16 m0 = ms[v];                                                                                                \
+        MAX_STEP(0, HOW, (v) * 16)                                                                                     \
+        ms[v] = m0;                                                                                                    \
+    }
+#define SUM_PASS(HOW, v)                                                                                               \
+    {                                                                                                                  \
+        T16 m = ms[v], sum0 = sums[v];                                                                                 \
+        (void)m;                                                                                                       \
+        SUM_STEP(0, HOW, (v) * 16)                                                                                     \
+        sums[v] = sum0;                                                                                                \
+    }
+#define OUT_PASS(HOW, v)                                                                                               \
+    {                                                                                                                  \
+        T16 m = ms[v], t = ts[v];                                                                                      \
+        (void)m;                                                                                                       \
+        OUT_STEP(0, HOW, (v) * 16)                                                                                     \
+    }
 __kernel void column(ARGS)
 {
-    long tiles = (inner + 15) / 16, units = rows / inner * tiles;
+    long tiles = (inner + WIDTH - 1) / WIDTH, units = rows / inner * tiles;
     long per = (units + get_global_size(0) - 1) / get_global_size(0);
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
     for (long u = get_global_id(0) * per; u < u_end; u++) {
-        long c = u % tiles * 16, left = inner - c, k = u / tiles * inner + c;
+        long c = u % tiles * WIDTH, left = min(inner - c, (long)WIDTH), k = u / tiles * inner + c;
         ROW_BASE(k)
-        T16 s = (T16)((T)0);
-#ifdef BACKWARD
+        T16 ms[WIDTH / 16], sums[WIDTH / 16], ts[WIDTH / 16];
+        for (int v = 0; v < WIDTH / 16; v++) {
+            ms[v] = LOWEST16;
+            ts[v] = ZERO;
+        }
+#ifndef BACKWARD
+        for (long i = 0; i < n; i++) {
+            COLUMNS(MAX_PASS)
+        }
+#endif
         for (long b = 0; b < n; b += 64) {
-            T16 sum = (T16)((T)0);
+            for (int v = 0; v < WIDTH / 16; v++)
+                sums[v] = ZERO;
             for (long i = b; i < min(b + 64, n); i++) {
-                T16 g = get_in(p + i * stride, 0, left, 1, 0), y = get_in(p2 + i * inner, 0, left, 1, 0);
-                sum += TERM;
+                COLUMNS(SUM_PASS)
             }
-            s += sum;
+            for (int v = 0; v < WIDTH / 16; v++)
+                ts[v] += sums[v];
         }
-        T16 t = ROW;
+        for (int v = 0; v < WIDTH / 16; v++) {
+            T16 s = ts[v];
+            ts[v] = ROW;
+        }
         for (long i = 0; i < n; i++) {
-            T16 g = get_in(p + i * stride, 0, left, 1, 0), y = get_in(p2 + i * inner, 0, left, 1, 0);
-            put_out(q + i * inner, 0, left, 1, FINISH);
+            COLUMNS(OUT_PASS)
         }
-#else
-        T16 m = (T16)((T)-INFINITY);
-        for (long i = 0; i < n; i++) {
-            T16 x = get_in(p + i * stride, 0, left, 1, 0);
-            m = x > m ? x : m;
-        }
-        for (long b = 0; b < n; b += 64) {
-            T16 sum = (T16)((T)0);
-            for (long i = b; i < min(b + 64, n); i++) {
-                T16 x = get_in(p + i * stride, 0, left, 1, 0), e = exp(x - m);
-                sum += TERM;
-#ifdef KEEP
-                put_out(q + i * inner, 0, left, 1, e);
-#endif
-            }
-            s += sum;
-        }
-        T16 t = ROW;
-        for (long i = 0; i < n; i++) {
-#ifdef KEEP
-            T16 e = get_out(q + i * inner, 0, left, 1, 0);
-#else
-            T16 x = get_in(p + i * stride, 0, left, 1, 0), e = exp(x - m);
-#endif
-            put_out(q + i * inner, 0, left, 1, FINISH);
-        }
-#endif
     }
 }
 #endif
