@@ -117,7 +117,9 @@ static gems_status check_options(gems_call *call, const pw_plan *p)
         bool wrapped = v->kind == GEMS_TENSOR && v->tensor->ndim == 0; /* looked at in run() */
         if (integers && (row->divisor >> i & 1) && !wrapped && (!is_number(v) || number_of(v) == 0))
             return gems_decline(call, "integer divisor that may be zero");
-        if (!is_number(v) || call->op->params[i].type == GEMS_T_BOOL)
+        if (call->op->params[i].type == GEMS_T_OPT_BOOL && v->kind == GEMS_SCALAR_BOOL && v->i)
+            return gems_decline(call, "pinned memory");
+        if (!is_number(v) || call->op->params[i].type == GEMS_T_BOOL || call->op->params[i].type == GEMS_T_OPT_BOOL)
             continue;
         if (integers && (row->exponent >> i & 1) && number_of(v) < 0)
             return gems_decline(call, "negative exponent of an integer");

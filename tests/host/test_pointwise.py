@@ -118,13 +118,21 @@ def choices(row, kind, name, dtype, shape, seed):
 def caller(name, row):
     """A function that calls the operator so that the preloaded symbols see it: composites through torch's own functions."""
     base, _, overload = name.partition(".")
-    if row.get("composite") or base.startswith("bitwise"):
+    if name == "silu_backward":
+        return silu_backward
+    if row.get("composite"):
         if hasattr(torch, base):
             return getattr(torch, base)
         if hasattr(torch.Tensor, base):
             return getattr(torch.Tensor, base)
-        return {"silu_backward": torch.ops.aten.silu_backward, "log_sigmoid": torch.nn.functional.logsigmoid}[base]
+        return {"log_sigmoid": torch.nn.functional.logsigmoid}[base]
     return getattr(getattr(torch.ops.aten, base), overload or "default")
+
+
+def silu_backward(grad, x):
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(torch.nn.functional.silu(x), x, grad)[0]
 
 
 def calls(name, row, dtype, shape, all_choices):
@@ -180,6 +188,12 @@ def dtypes_of(name, row):
     return allowed[:1] if "as" in row else [allowed[0], *dict.fromkeys(more)]
 
 
+# Operators that Python cannot call so that the library sees them: the operator below them is routed.
+UNREACHED = {"remainder.Scalar_Tensor"}
+# A composite that writes an argument counts versions before it calls: it is only ours where nothing is counted.
+INFERENCE = {"log_sigmoid.out"}
+
+
 @pytest.mark.parametrize("name", sorted(ROWS))
 def test_row(name):
     row = ROWS[name]
@@ -194,13 +208,16 @@ def test_row(name):
                     continue
                 made = made if isinstance(made, tuple) else (made,)
                 kwargs = {**kwargs, **{p: torch.zeros_like(m) for p, m in zip(outs, made)}}
-            before = gems.counters(name).routed
+            # torch's own functions of some composites call the operator they stand for
+            counted = None if row.get("composite") or name in UNREACHED else name
+            before = gems.counters(counted).routed
             try:
-                agree(fn, *args, op=name, routed=None, **kwargs)
+                with torch.inference_mode(name in INFERENCE):
+                    agree(fn, *args, op=name, routed=None, **kwargs)
             except AssertionError as e:
                 numbers = [a if not isinstance(a, torch.Tensor) else a.dtype for a in args]
                 raise AssertionError(f"{name} {dtype} {numbers} {kwargs.keys()}: {e}") from None
-            routed += gems.counters(name).routed - before
+            routed += gems.counters(counted).routed - before
     assert routed > 0, f"{name} was never routed: {gems.last_reason()}"
 
 
