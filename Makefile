@@ -140,7 +140,13 @@ check: setup
 	$(Q)for check in $(CHECKS); do printf '  %-8s%s\n' CHECK $$check; \
 	  $(MAKE) --no-print-directory $$check || exit 1; done
 
-.PHONY: all unit install uninstall clean format lint setup setup-demo demo \
+# Host and device side by side, and what interposing costs. BENCH="--only 'cat*'": options of bench/bench.py.
+BENCH  ?=
+bench: setup
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
+	$(Q)LD_PRELOAD=$(LIB) $(PYTHON) bench/bench.py $(BENCH)
+
+.PHONY: all bench unit install uninstall clean format lint setup setup-demo demo \
   check check-host check-process check-fault
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

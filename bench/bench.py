@@ -15,7 +15,6 @@ import datetime
 import json
 import os
 import pathlib
-import platform
 import re
 import statistics
 import subprocess
@@ -68,8 +67,10 @@ def scoped(fn, mode):
     return routed if mode else host
 
 
-def is_routed(fn, mode):
+def counted(fn, mode):
+    """The counters of one call, after one that builds what it needs."""
     gems.lib.gems_route_set(mode)
+    fn()
     gems.lib.gems_counters_reset()
     fn()
     return gems.counters()
@@ -98,13 +99,12 @@ def measure(case, args):
         return {**row, "why": "not a case of this script"}
     try:
         with torch.no_grad():
-            once = is_routed(fn, b"all")
+            once = counted(fn, b"all")
+            row["bytes_moved"] = once.bytes_moved
             row["routed"] = once.routed > 0
             row["why"] = "" if once.routed else gems.last_reason() or "no kernel"
             if once.routed:
-                row["table"] = is_routed(fn, b"table").routed > 0
-                warm = is_routed(fn, b"all")
-                row["bytes_moved"] = warm.bytes_moved
+                row["table"] = counted(fn, b"table").routed > 0
                 host, ours = in_turn([scoped(fn, None), scoped(fn, b"all")], args.seconds)
                 row.update(host_us=host * 1e6, gems_us=ours * 1e6, ratio=host / ours)
             else:
@@ -136,7 +136,7 @@ def markdown(result, peers):
     head = result["machine"]
     lines = [f"# {head['device']}", "",
              f"{head['date']}, {head['cpus']} CPU cores ({head['threads']} host threads), driver {head['driver']}, vendor "
-             f"`{head['vendor']}`, PyTorch {head['torch']}. Ratio: the host's time by ours, in one run; above 1 is faster "
+             f"`{head['vendor']}`, {head['memory']} memory, PyTorch {head['torch']}. Ratio: the host's time by ours, in one run; above 1 is faster "
              "than the host. Transfers are counted. Table: what the table chooses for this call.", ""]
     cuda = any("cuda_us" in r for r in result["cases"])
     extra = ["moved MB", "PyTorch CUDA us"] if cuda else []
@@ -189,11 +189,10 @@ plot $data using 0:(1):xtic(1) with lines lc rgb "black", \\
 
 
 def machine():
-    gems.lib.gems_vendor()
+    device = gems.describe("devices").get("main") or {}
     return {
-        "vendor": (gems.lib.gems_vendor() or b"none").decode(),
-        "device": (gems.lib.gems_device_name() or b"none").decode().strip(),
-        "driver": os.environ.get("GEMS_BENCH_DRIVER", platform.release()),
+        "vendor": device.get("vendor", "none"), "device": device.get("name", "none").strip(),
+        "driver": device.get("driver", ""), "memory": device.get("memory", ""),
         "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
     }
@@ -213,8 +212,8 @@ def main():
     args = p.parse_args()
     if gems.lib is None:
         sys.exit("bench.py must run with LD_PRELOAD=<build>/libgems_preload.so (make bench does)")
-    if args.flops is None:  # about a second for the host: 5 GFLOP/s a core is what slow half-precision products reach
-        args.flops = 5e9 * os.cpu_count() * 2 if os.cpu_count() < 16 else 1e15
+    if args.flops is None:  # a second or two where half-precision products reach 5 GFLOP/s a core
+        args.flops = 10e9 * os.cpu_count() if os.cpu_count() < 16 else 1e15
     result = {"machine": machine(), "cases": []}
     if not args.no_overhead:
         result["overhead"] = overhead.measure()

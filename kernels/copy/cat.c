@@ -140,6 +140,15 @@ static gems_status plan_stack(gems_call *call)
     return plan_inputs(call, &plan, v, n, v[0].numel * (int64_t)n);
 }
 
+/* Conversions compute; what only moves is bits. */
+static bool needs_f64(const cat_plan *plan, const gems_tensor *v, size_t n)
+{
+    bool converts = false;
+    for (size_t i = 0; i < n; i++)
+        converts |= v[i].dtype != plan->dtype;
+    return converts && plan->dtype == GEMS_F64;
+}
+
 /* `stacked`: each input is one slice of a dimension that it does not have itself. */
 static gems_status run_inputs(gems_call *call, bool stacked)
 {
@@ -149,6 +158,8 @@ static gems_status run_inputs(gems_call *call, bool stacked)
     const size_t n = call->arg[0].tensors.n;
     const int ndim = first->ndim + stacked;
     int64_t sizes[GEMS_MOVE_RANK], strides[GEMS_MOVE_RANK];
+    if (needs_f64(&plan, v, n) && !gems_device_get(GEMS_LANE_MAIN)->f64)
+        return gems_decline(call, "the device has no f64");
     for (int d = 0, k = 0; d < ndim; d++)
         sizes[d] = stacked && d == plan.dim ? (int64_t)n : first->sizes[k++];
     if (!stacked) {
