@@ -1,5 +1,6 @@
 // The time of a small operator call without Python: `loop CALLS STRETCHES` prints the best stretch in nanoseconds a call.
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <chrono>
 #include <cstdio>
@@ -9,7 +10,7 @@ int main(int argc, char **argv)
 {
     const long calls = argc > 1 ? std::atol(argv[1]) : 20000;
     const long stretches = argc > 2 ? std::atol(argv[2]) : 50;
-    at::NoGradGuard no_grad;
+    c10::NoGradGuard no_grad;
     at::Tensor a = at::ones({4, 4}), b = at::ones({4, 4});
     double best = 1e18;
     for (long s = 0; s < stretches + 1; s++) {

@@ -27,6 +27,7 @@ static struct {
     gems_tables *candidates[CANDIDATES]; /* until then: the tables of all vendors */
     char *user_json;                     /* gems_table_set */
     atomic_bool enabled, opened, no_device, started;
+    atomic_bool enabled_given, mode_given; /* by the C API, perhaps before the start: they stand */
     atomic_int mode, scopes; /* scopes: threads' open GEMS_SCOPE_USE */
 } route = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -91,8 +92,10 @@ void gems_route_start(void)
 {
     const gems_config *c = gems_config_get();
     route.allowed = gems_opset_allowed();
-    route.enabled = !c->disable;
-    route.mode = (int)c->route;
+    if (!route.enabled_given)
+        route.enabled = !c->disable;
+    if (!route.mode_given)
+        route.mode = (int)c->route;
     gems_report_start();
     route.started = true;
     set_thresholds();
@@ -174,6 +177,7 @@ gems_status gems_route(gems_call *call)
 void gems_route_enable(bool enabled)
 {
     route.enabled = enabled;
+    route.enabled_given = true;
     set_thresholds();
 }
 
@@ -187,6 +191,7 @@ void gems_route_scopes(int change)
 void gems_route_set_mode(int mode)
 {
     route.mode = mode;
+    route.mode_given = true;
     set_thresholds();
 }
 

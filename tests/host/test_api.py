@@ -1,4 +1,6 @@
 """The C API of preload/gems.h through ctypes, on real calls."""
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -135,3 +137,14 @@ def test_many_threads():
         t.join()
     assert not wrong
     assert gems.counters("add.Tensor").routed - before.routed == 8 * 200
+
+
+def test_what_is_set_before_the_first_operator_stands(env):
+    """The library starts with the first operator; what the C API was told before that is kept."""
+    code = ("import sys, torch, gems\n"
+            "gems.lib.gems_route_set(b'all')\n"
+            "x = torch.eye(3)\n"
+            "torch.abs(x); print(gems.counters('abs').routed)\n"
+            "gems.lib.gems_disable(); torch.abs(x); print(gems.counters('abs').routed)\n")
+    out = subprocess.run([sys.executable, "-c", code], env={**env, "GEMS_ROUTE": "off"}, capture_output=True, text=True)
+    assert out.stdout.split() == ["1", "1"], out.stdout + out.stderr
