@@ -140,6 +140,8 @@ def markdown(result, peers):
              "than the host. Transfers are counted. Table: what the table chooses for this call.", ""]
     cuda = any("cuda_us" in r for r in result["cases"])
     extra = ["moved MB", "PyTorch CUDA us"] if cuda else []
+    known = peers["cases"] if "H200" in head["device"] else {}  # measured on that card: bench/peers-h200.json
+    extra += ["best known us"] if known else []
     names = ["case", "host us", "routed us", "ratio", "routed rate", "table"] + extra + ["remark"]
     lines += ["| " + " | ".join(names) + " |", "|" + "|".join(["---"] + ["---:"] * (len(names) - 2) + ["---"]) + "|"]
     for r in result["cases"]:
@@ -148,6 +150,9 @@ def markdown(result, peers):
             remark = f"dimensions halved {r['halved']}x. {remark}".strip()
         table = "" if "table" not in r else "device" if r["table"] else "host"
         more = [f"{r.get('bytes_moved', 0) / 1e6:.1f}", number(r, "cuda_us")] if cuda else []
+        if known:
+            times = [v for k, v in known.get(r["id"], {}).items() if k != "cpu_ms" and v]
+            more.append(f"{min(times):.1f}" if times and not r["halved"] else "")
         cells = [r["id"], number(r, "host_us"), number(r, "gems_us"), number(r, "ratio", 2), rate(r, "gems_us"), table]
         lines.append("| " + " | ".join(cells + more + [remark]) + " |")
     ratios = [r["ratio"] for r in result["cases"] if "ratio" in r]
