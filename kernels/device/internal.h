@@ -33,15 +33,18 @@ typedef struct gems_vendor_data {
     const char **libraries;                     /* drivers to try where the loader knows no such platform */
     const char **environment;                   /* "NAME=value", set while drivers load, unless the user did */
     const char **small_devices, **main_devices; /* prefixes of device names; NULL: one device serves both lanes */
-    bool save_when_idle;                        /* handing out a binary is slow */
-    unsigned seats;                             /* queues used at once, at most */
-    bool unified;                               /* kernels may take the host's pointers: tried at start */
-    const char *options, *prelude;              /* "" if none */
+    const char *const *own_cache;  /* devices whose driver keeps kernels itself and is not asked for binaries */
+    bool save_when_idle;           /* handing out a binary is slow */
+    unsigned seats;                /* queues used at once, at most */
+    bool unified;                  /* kernels may take the host's pointers: tried at start */
+    const char *options, *prelude; /* "" if none */
 } gems_vendor_data;
 
 /* All vendors of this library, in order of preference; ends with a NULL name. Parsed once. */
 const gems_vendor_data *gems_vendor_all(void);
 bool gems_vendor_matches(const gems_vendor_data *vendor, const char *platform, const char *maker, const char *device);
+/* Whether this device is one of own_cache. */
+bool gems_vendor_has_own_cache(const gems_vendor_data *vendor, const char *device);
 bool gems_vendor_has_prefix(const char *const *list, const char *name);
 
 /* ---- open.c ---- */

@@ -180,7 +180,7 @@ gems_program *gems_program_get(gems_lane_state *lane, const char *name, const ch
         p->key = NULL;
     } else {
         p->program = from_source(lane, name, full, options, why, n);
-        p->unsaved = p->program && gems_cache_dir();
+        p->unsaved = p->program && gems_cache_dir() && !gems_vendor_has_own_cache(lane->vendor, lane->info.name);
         gems_save_note_build();
         gems_open_guard_exit(); /* the compiler has just registered what it does at exit */
     }

@@ -56,6 +56,7 @@ static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json
     vendor->small_devices = strings(json_object_get(lanes, "small"));
     vendor->main_devices = strings(json_object_get(lanes, "main"));
     vendor->save_when_idle = strcmp(text(json_object_get(device, "save")), "idle") == 0;
+    vendor->own_cache = strings(json_object_get(device, "own_cache"));
     vendor->unified = strcmp(text(json_object_get(device, "memory")), "unified") == 0;
     vendor->options = text(json_object_get(device, "options"));
     vendor->prelude = text(json_object_get(device, "prelude"));
@@ -118,4 +119,9 @@ bool gems_vendor_has_prefix(const char *const *list, const char *name)
         if (strncasecmp(name, *list, strlen(*list)) == 0)
             return true;
     return false;
+}
+
+bool gems_vendor_has_own_cache(const gems_vendor_data *vendor, const char *device)
+{
+    return vendor->own_cache && contains_any(vendor->own_cache, device);
 }
