@@ -27,10 +27,10 @@ def close(op, dtype):
     return {}
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool], ids=str)
 @pytest.mark.parametrize("op", WHOLE)
 def test_whole(op, dtype):
-    for shape in ((), (1,), (7,), (300,), (17, 40), (3, 4, 5)):
+    for shape in ((), (7,), (300,), (17, 40), (3, 4, 5)):
         for x in layouts(shape, dtype):
             agree(function(op), x, op=op, routed=takes(op, dtype), **close(op, dtype))
 
@@ -38,7 +38,7 @@ def test_whole(op, dtype):
 @pytest.mark.parametrize("op", LISTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int32], ids=str)
 def test_dims(op, dtype):
-    for shape in ((6,), (17, 40), (40, 17), (5, 40, 33), (2, 3, 4, 5)):
+    for shape in ((6,), (40, 17), (5, 40, 33), (2, 3, 4, 5)):
         for x in layouts(shape, dtype):
             for n in range(1, len(shape) + 1):
                 for dims in itertools.combinations(range(len(shape)), n):
@@ -73,17 +73,16 @@ def test_amax_every_dtype(dtype):
         for x in layouts(shape, dtype):
             for dim in (0, 1):
                 agree(torch.amax, x, dim, op="amax")
-                agree(torch.sum, x, dim, op="sum.dim_IntList")
+            agree(torch.sum, x, 1, op="sum.dim_IntList")
 
 
-@pytest.mark.parametrize("to", [torch.float32, torch.float64, torch.int64, torch.int32], ids=str)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint8, torch.int64, torch.bool], ids=str)
+@pytest.mark.parametrize("to", [torch.float32, torch.int32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint8, torch.int64], ids=str)
 def test_dtype_argument(dtype, to):
     routed = to.is_floating_point or not dtype.is_floating_point
     for x in layouts((7, 40), dtype):
         agree(torch.sum, x, dtype=to, op="sum", routed=routed)
         agree(torch.sum, x, 0, dtype=to, op="sum.dim_IntList", routed=routed)
-        agree(torch.prod, x[:3, :4], dtype=to, op="prod", routed=routed, rtol=1e-5)
         agree(torch.mean, x, 1, dtype=to, op="mean.dim", routed=to.is_floating_point)
 
 
@@ -105,7 +104,7 @@ def test_out():
     agree(torch.amax, x, 0, out=torch.empty(40, dtype=torch.int64), op="amax.out", routed=False)  # an error
 
 
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_special_values(dtype):
     x = special(dtype)
     for t in (x, x.t().contiguous()):
@@ -182,11 +181,14 @@ def test_work_groups():
 
 # ---- argmax, argmin, max.dim, min.dim ----
 
-@pytest.mark.parametrize("name", ["argmax", "argmin", "max", "min"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64] + INTS, ids=str)
+ARG_CASES = [("argmax", d) for d in FLOATS + INTS] + [(n, d) for n in ("argmin", "max", "min")
+                                                      for d in (torch.float32, torch.int32)]
+
+
+@pytest.mark.parametrize("name,dtype", ARG_CASES, ids=str)
 def test_arg(name, dtype):
     fn, pair = getattr(torch, name), name in ("max", "min")
-    for shape in ((1,), (7,), (300,), (17, 40), (40, 17), (5, 40, 33)):
+    for shape in ((7,), (300,), (40, 17), (5, 40, 33)):
         for x in layouts(shape, dtype):
             for dim in range(-1, len(shape)):
                 agree(fn, x, dim, dim == 0, op=name + ".dim" if pair else name)
@@ -196,7 +198,7 @@ def test_arg(name, dtype):
 
 
 def test_arg_special():
-    for dtype in (torch.float32, torch.float16):
+    for dtype in (torch.float32,):
         x = special(dtype)
         for t in (x, x.t().contiguous()):
             for dim in (0, 1):
