@@ -69,7 +69,20 @@ __kernel void part(ARGS, __global A *totals, long splits, long chunk)
     ROW_BASE(k)
     state s;
     START(s);
-    for (long i = first; i < last; i++)
+    long i = first;
+#ifndef COMPENSATED
+    A16 a0 = (A16)(IDENTITY), a1 = a0;
+    for (; i + 32 <= last; i += 32) {
+        a0 = combine16(a0, TO_A16(get_in_full(p, i, n, stride, 0)));
+        a1 = combine16(a1, TO_A16(get_in_full(p, i + 16, n, stride, 0)));
+    }
+    a0 = combine16(a0, a1);
+    GEMS_CAT(A, 8) a8 = COMBINE((a0.lo), (a0.hi));
+    GEMS_CAT(A, 4) a4 = COMBINE((a8.lo), (a8.hi));
+    GEMS_CAT(A, 2) a2 = COMBINE((a4.lo), (a4.hi));
+    s.high = combine(a2.x, a2.y);
+#endif
+    for (; i < last; i++)
         NEXT(s, A, LOAD(p, i * stride));
     totals[u] = VALUE(s);
     (void)q;

@@ -98,6 +98,9 @@ def test_out():
     agree(torch.sum, x, 1, True, out=torch.empty(6, 1), op="sum.IntList_out")
     agree(torch.amax, x, 0, out=torch.empty(40), op="amax.out")
     agree(torch.mean, x, 0, out=torch.empty(40), op="mean.out")
+    agree(torch.any, x, 1, out=torch.empty(6, dtype=torch.bool), op="any.out")
+    agree(torch.max, x, out=torch.empty(()), op="max.unary_out")
+    agree(torch.max, x, 1, out=(torch.empty(6), torch.empty(6, dtype=torch.int64)), op="max.dim_max")
     agree(torch.sum, x, 1, out=torch.empty(6, 2)[:, 0], op="sum.IntList_out", routed=False)
     agree(torch.sum, x, 1, out=torch.empty(0), op="sum.IntList_out", routed=False)  # to be resized
     agree(torch.sum, x, 1, out=torch.empty(6, dtype=torch.float64), op="sum.IntList_out", routed=False)
