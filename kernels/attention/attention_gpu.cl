@@ -10,7 +10,12 @@
 #define MEM GEMS_CAT(mem_, D)
 #define NUM GEMS_CAT(num_, D)
 #define LOAD GEMS_CAT(load_, D)
+/* Arrays belong in registers; where a CPU runs this the compiler may take its time elsewhere. */
+#ifdef GEMS_CPU
+#define UNROLL
+#else
 #define UNROLL _Pragma("unroll")
+#endif
 #ifdef DOUBLE
 #define NUM4 double4
 #else

@@ -27,7 +27,12 @@
 #else
 #define MAD(x, y, z) ((x) * (y) + (z))
 #endif
+/* Arrays belong in registers; where a CPU runs this the compiler may take its time elsewhere. */
+#ifdef GEMS_CPU
+#define UNROLL
+#else
 #define UNROLL _Pragma("unroll")
+#endif
 
 #define GROUP (GX * GY)
 #define PM (TM / GY)        /* rows of a work-item */
