@@ -44,6 +44,10 @@ static const char *read_call(const gems_call *call, problem *p)
     if (y->sizes[0] != x->sizes[0] || y->sizes[3] != x->sizes[3] || x->sizes[1] % y->sizes[1] != 0)
         return "shapes do not match";
 
+    /* The host's kernel takes this for granted; its callers see to it. */
+    if (x->sizes[3] > 1 && (x->strides[3] != 1 || y->strides[3] != 1 || w->strides[3] != 1))
+        return "elements of a head are not neighbours";
+
     const gems_value *dropout = gems_call_arg(call, "dropout_p"), *causal = gems_call_arg(call, "is_causal"),
                      *scale = gems_call_arg(call, "scale"), *mask = gems_call_arg(call, "attn_mask");
     if (dropout->kind != GEMS_SCALAR_FLOAT || dropout->f != 0)

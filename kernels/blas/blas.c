@@ -120,7 +120,8 @@ static const char *read_factor(const gems_call *call, const char *name, gems_dty
     case GEMS_SCALAR_INT:
     case GEMS_SCALAR_BOOL:
         *i = v->i, *f = (double)v->i;
-        return integer && (*i > most || *i < (dtype == GEMS_U8 ? -most : -most - 1)) ? "factor outside the dtype" : NULL;
+        return integer && (*i > most || *i < (dtype == GEMS_U8 ? -most : -most - 1)) ? "factor outside the dtype"
+                                                                                     : NULL;
     case GEMS_SCALAR_FLOAT:
         *f = v->f;
         return integer ? "floating-point factor of an integer product" : NULL;

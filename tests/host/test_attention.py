@@ -73,12 +73,11 @@ def test_layouts():
     q, k, v = qkv(2, 4, 5, 70, 16)
     packed = torch.randn(2, 50, 3, 4, 16).permute(2, 0, 3, 1, 4)
     agree(flash, packed[0], packed[1], packed[2], op=OP, **NEAR32)
-    for other in [torch.randn(2, 5, 4, 16).transpose(1, 2), torch.randn(4, 2, 5, 16).transpose(0, 1), torch.randn(2, 4, 16, 5).mT,
+    for other in [torch.randn(2, 5, 4, 16).transpose(1, 2), torch.randn(4, 2, 5, 16).transpose(0, 1),
                   torch.randn(1, 4, 5, 16).expand(2, 4, 5, 16), torch.randn(2, 1, 5, 16).expand(2, 4, 5, 16),
-                  torch.randn(2, 4, 10, 16)[:, :, ::2], torch.randn(2, 4, 5, 32)[..., ::2], torch.randn(3, 5, 5, 20)[1:, :4, :, 3:19]]:
+                  torch.randn(2, 4, 10, 16)[:, :, ::2], torch.randn(3, 5, 5, 20)[1:, :4, :, 3:19]]:
         agree(flash, other, k, v, op=OP, **NEAR32)
-    for other in [torch.randn(2, 70, 4, 16).transpose(1, 2), torch.randn(2, 4, 16, 70).mT, torch.randn(2, 1, 70, 16).expand(2, 4, 70, 16),
-                  torch.randn(2, 4, 70, 32)[..., ::2]]:
+    for other in [torch.randn(2, 70, 4, 16).transpose(1, 2), torch.randn(2, 1, 70, 16).expand(2, 4, 70, 16)]:
         agree(flash, q, other, v, op=OP, **NEAR32)
         agree(flash, q, k, other, op=OP, **NEAR32)
 
@@ -99,6 +98,8 @@ def test_what_the_host_does():
     agree(flash, q[0], k[0], v[0], op=OP, routed=False)
     agree(flash, q.int(), k.int(), v.int(), op=OP, routed=False)
     agree(flash, q, k.double(), v, op=OP, routed=False)
+    agree(flash, q, torch.randn(2, 4, 8, 7).mT, v, op=OP, routed=False)
+    agree(F.scaled_dot_product_attention, q, torch.randn(2, 4, 8, 7).mT, v, op=OP, routed=False, **NEAR32)
     agree(flash, q[:0], k[:0], v[:0], op=OP, routed=False)
 
 
