@@ -12,6 +12,7 @@ import argparse
 import datetime
 import json
 import pathlib
+import re
 import statistics
 import sys
 import time
@@ -312,7 +313,9 @@ def main():
                       "how": "tune/measure.py", "least_gain": a.gain}
     text["rules"] = table.rules
     head = {k: v for k, v in text.items() if k != "rules"}
-    body = json.dumps(head, indent=2)[:-2] + ',\n  "rules": [\n    '
+    body = json.dumps(head, indent=2)
+    body = re.sub(r"\[\s+([^][]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", body)  # short lists on a line
+    body = body[:-2] + ',\n  "rules": [\n    '
     body += ",\n    ".join(json.dumps(r) for r in table.rules) + "\n  ]\n}\n"
     a.table.write_text(body)
     print(f"{len(table.rules)} rules written to {a.table}")
