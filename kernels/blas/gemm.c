@@ -227,8 +227,9 @@ gems_status gems_blas_run(gems_call *call, const gems_product *product)
         return ended == GEMS_OK ? gems_decline(call, "the device has no f64") : ended;
     }
     bool skinny = least(p.m, p.n) <= SKINNY, vector = skinny && (!*variant || strcmp(variant, "vector") == 0);
+    /* The CPU kernel lives on large blocks in local memory; without them the many work-items of the other do better. */
     if (!*variant || strcmp(variant, "vector") == 0)
-        variant = device->is_cpu ? "cpu" : "gpu";
+        variant = device->is_cpu && device->local_bytes >= 128 << 10 ? "cpu" : "gpu";
     if (vector ? p.n < p.m : p.c.col != 1 && p.c.row == 1)
         p = transposed(&p);
     if (vector)
