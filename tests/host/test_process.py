@@ -116,11 +116,10 @@ def test_end_of_process(end, before):
 
 
 def test_exit_while_other_threads_call():
-    """main returns, destructors run, and three threads go on calling."""
+    """quick_exit while three threads are in routed calls."""
     for _ in range(5):
         done = run([cpp_app(), "threads"], timeout=60)
         assert (done.returncode, done.stdout) == (3, "working\n"), done.stderr
-        assert routed(done) > 0
 
 
 def test_end_from_outside():

@@ -1,6 +1,6 @@
 // A C++ program with libtorch, as users write them: a small classifier trained for a few steps, then used. Prints every
-// result as text. Argument: how many times to repeat the inference (default 1), or "threads": leave main, with status 3,
-// while other threads are still calling.
+// result as text. Argument: how many times to repeat the inference (default 1), or "threads": quick_exit(3) while
+// other threads are still calling (exit would destroy what PyTorch's own functions need, and abort, with or without us).
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <cstdio>
@@ -27,7 +27,7 @@ static at::Tensor pattern(at::IntArrayRef sizes, double step)
     return at::sin(at::arange(n, at::kFloat) * step).reshape(sizes);
 }
 
-static int leave_while_threads_call()
+[[noreturn]] static void leave_while_threads_call()
 {
     for (int i = 0; i < 3; i++)
         std::thread([] {
@@ -37,13 +37,14 @@ static int leave_while_threads_call()
         }).detach();
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     std::puts("working");
-    return 3;
+    std::fflush(stdout);
+    std::quick_exit(3);
 }
 
 int main(int argc, char **argv)
 {
     if (argc > 1 && std::strcmp(argv[1], "threads") == 0)
-        return leave_while_threads_call();
+        leave_while_threads_call();
     int repeats = argc > 1 ? std::atoi(argv[1]) : 1;
     at::Tensor table = pattern({50, 16}, 1.3), weight = pattern({16, 10}, 0.7), bias = pattern({10}, 0.3);
     weight.requires_grad_(true);
