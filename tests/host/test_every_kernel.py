@@ -13,10 +13,22 @@ WITH_KERNEL = [row for row in samples.ROWS if gems.lib.gems_operator_has_kernel(
 SYMBOLS = samples.symbols()
 
 
+# Where none of the recorded samples is one that the kernel takes.
+MORE = {
+    "all.dims": [torch.eye(5), [0], False],
+    "any.dims": [torch.eye(5), [0], False],
+    "fill.Scalar": [torch.rand(3, 4), 2.5],
+    "ones_like": [torch.rand(3, 4), None, None, None, None, None],
+}
+
+
 @pytest.fixture(scope="module")
 def pool():
     with gems.off():
-        return samples.samples()
+        pool = samples.samples()
+    for name, args in MORE.items():
+        pool[name].append(args)
+    return pool
 
 
 def call(row, args):
