@@ -107,7 +107,8 @@ lint:
 	$(Q)cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
 	  --suppress=missingIncludeSystem -I. -D'json_array_foreach(a,i,v)=for(i=0;i<1;i++)' \
 	  -D'json_object_foreach(o,k,v)=for(k=0;k;)' $(filter-out tests/unit/%,$(filter %.c,$(FORMATTED)))
-	$(Q)clang-tidy --quiet $(filter %.c,$(FORMATTED)) -- -std=gnu11 $(CPPFLAGS)
+	$(Q)printf '%s\n' $(filter %.c,$(FORMATTED)) | \
+	  xargs -P $$(nproc) -I FILE clang-tidy --quiet FILE -- -std=gnu11 $(CPPFLAGS) 2>/dev/null
 
 # ---- set-up, demo and checks: each check can be run alone ----
 JOBS   := $(shell nproc)
@@ -134,11 +135,34 @@ check-process: all
 check-fault: all
 	$(Q)$(call pytest,,tests/host/test_fault.py)
 
-CHECKS := lint unit check-host check-process check-fault
+# Units and every kernel under AddressSanitizer and UBSan; what PoCL, PyTorch and Python leak is not ours to count.
+ASAN = ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+asan_libraries = $(shell $(CC) -print-file-name=libasan.so):$(shell $(CC) -print-file-name=libubsan.so)
+check-asan:
+	$(Q)$(ASAN) $(MAKE) --no-print-directory B=$(B)-asan SAN=address,undefined unit all
+	$(Q)$(call pytest,LD_PRELOAD=$(asan_libraries):$(abspath $(B))-asan/libgems_preload.so $(ASAN),tests/host/test_every_kernel.py)
+# Units, threads among them, under ThreadSanitizer: without address randomisation, of which it bears little.
+check-tsan:
+	$(Q)TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:report_bugs=1 setarch -R \
+	  $(MAKE) --no-print-directory B=$(B)-tsan SAN=thread unit
+
+# Every kernel in Oclgrind, a simulator that reports accesses out of bounds and data races; every family on rusticl, which
+# takes seconds to compile a kernel.
+oclgrind = OCL_ICD_VENDORS=$(abspath $(B))/oclgrind.icd OCLGRIND_DATA_RACES=1 OCLGRIND_LOG=$(abspath $(B))/oclgrind.log \
+  GEMS_CACHE_DIR=$(abspath $(B))/oclgrind
+check-oclgrind: all
+	$(Q)echo $(firstword $(wildcard /usr/lib/oclgrind/liboclgrind-rt-icd.so /usr/lib/*/oclgrind/liboclgrind-rt-icd.so)) \
+	  >$(B)/oclgrind.icd; rm -f $(B)/oclgrind.log
+	$(Q)$(call pytest,$(oclgrind),tests/host/test_every_kernel.py)
+	$(Q)if [ -s $(B)/oclgrind.log ]; then cat $(B)/oclgrind.log; echo "Oclgrind found errors" >&2; exit 1; fi
+check-rusticl: all
+	$(Q)$(call pytest,RUSTICL_ENABLE=llvmpipe GEMS_VENDOR=rusticl GEMS_TEST_EVERY=family,tests/host/test_every_kernel.py)
+
+CHECKS := lint unit check-host check-process check-asan check-tsan check-oclgrind check-rusticl check-fault
 check: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)for check in $(CHECKS); do printf '  %-8s%s\n' CHECK $$check; \
-	  $(MAKE) --no-print-directory $$check || exit 1; done
+	  $(MAKE) --no-print-directory $$check || { echo "FAILED: make $$check" >&2; exit 1; }; done
 
 # Host and device side by side, and what interposing costs. BENCH="--only 'cat*'": options of bench/bench.py.
 BENCH  ?=
@@ -147,6 +171,6 @@ bench: setup
 	$(Q)LD_PRELOAD=$(LIB) $(PYTHON) bench/bench.py $(BENCH)
 
 .PHONY: all bench unit install uninstall clean format lint setup setup-demo demo \
-  check check-host check-process check-fault
+  check $(filter check-%,$(CHECKS))
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
