@@ -6,7 +6,7 @@
  *   ROW_WALK(from, to, n, STEP)   STEP(k, HOW, i) for i from `from` to `to` (a multiple of 64, or n), where k is 0 to 3
  *                         (four chains, so that a step need not wait for the one before) and HOW is _full or _part
  *
- * DENSE_ROWS: all strides are 1. */
+ * DENSE_ROWS: all strides are 1; without it, any stride. */
 #ifndef GEMS_ROWS_CL
 #define GEMS_ROWS_CL
 
@@ -15,6 +15,7 @@
                                                         T fill)                                                        \
     {                                                                                                                  \
         T lane[16];                                                                                                    \
+        ROW_ONE_BY_ONE                                                                                                 \
         for (int l = 0; l < 16; l++)                                                                                   \
             lane[l] = i + l < n ? (T)GEMS_CAT(load_, D)(p, (i + l) * s) : fill;                                        \
         return vload16(0, lane);                                                                                       \
@@ -32,6 +33,7 @@
     {                                                                                                                  \
         GEMS_CAT(num_, D) lane[16];                                                                                    \
         vstore16(v, 0, lane);                                                                                          \
+        ROW_ONE_BY_ONE                                                                                                 \
         for (int l = 0; l < 16 && i + l < n; l++)                                                                      \
             GEMS_CAT(store_, D)(p, (i + l) * s, lane[l]);                                                              \
     }                                                                                                                  \
@@ -44,21 +46,33 @@
             GEMS_CAT(name, _part)(p, i, i + 16, s, v);                                                                 \
     }
 
+/* Unrolled, these loops would only cost time to compile. */
+#define ROW_ONE_BY_ONE _Pragma("unroll 1")
+
 #ifdef DENSE_ROWS
 #define ROW_DENSE(s) true
 #else
 #define ROW_DENSE(s) ((s) == 1)
 #endif
 
+/* Rows with gaps take one chain: they wait for memory, not for the step before. */
+#ifdef DENSE_ROWS
+#define ROW_FOUR(end, STEP)                                                                                            \
+    for (; i + 64 <= end; i += 64) {                                                                                   \
+        STEP(0, _full, i)                                                                                              \
+        STEP(1, _full, (i + 16))                                                                                       \
+        STEP(2, _full, (i + 32))                                                                                       \
+        STEP(3, _full, (i + 48))                                                                                       \
+    }
+#else
+#define ROW_FOUR(end, STEP)
+#endif
+
 #define ROW_WALK(from, to, n, STEP)                                                                                    \
     {                                                                                                                  \
         long i = (from), end_ = min((long)(to), (long)(n));                                                            \
-        for (; i + 64 <= end_; i += 64) {                                                                              \
-            STEP(0, _full, i)                                                                                          \
-            STEP(1, _full, (i + 16))                                                                                   \
-            STEP(2, _full, (i + 32))                                                                                   \
-            STEP(3, _full, (i + 48))                                                                                   \
-        }                                                                                                              \
+        ROW_FOUR(end_, STEP)                                                                                           \
+        ROW_ONE_BY_ONE                                                                                                 \
         for (; i + 16 <= end_; i += 16)                                                                                \
             STEP(0, _full, i)                                                                                          \
         if (i < end_)                                                                                                  \

@@ -82,9 +82,9 @@ static gems_status plan(gems_call *call)
 }
 
 static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struct found *f, bool mean, bool rstd,
-                               const char *entry, const char *guard, int group)
+                               bool dense, const char *entry, const char *guard, int group)
 {
-    unsigned what = f->weight | f->bias << 1 | mean << 2 | rstd << 3;
+    unsigned what = f->weight | f->bias << 1 | mean << 2 | rstd << 3 | dense << 4;
     uint64_t key = gems_key((uintptr_t)guard, (uint64_t)call->op->index << 32 | (uint32_t)group);
     key = gems_key(key, (uint64_t)call->dtype << 24 | f->weight_dtype << 16 | f->stats_dtype << 8 | what);
     gems_kernel *kernel = gems_kernel_find(job, key);
@@ -92,12 +92,12 @@ static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struc
         return kernel;
     char defines[512];
     snprintf(defines, sizeof defines,
-             "#define %s\n#define GROUP %d\n#define IN %s\n#define T %s\n#define W %s\n#define S %s\n%s%s%s%s%s", guard,
-             group, gems_dtypes[call->dtype].name, gems_dtypes[call->dtype].compute,
+             "#define %s\n#define GROUP %d\n#define IN %s\n#define T %s\n#define W %s\n#define S %s\n%s%s%s%s%s%s",
+             guard, group, gems_dtypes[call->dtype].name, gems_dtypes[call->dtype].compute,
              f->weight_dtype < GEMS_DTYPE_NONE ? gems_dtypes[f->weight_dtype].name : "f32",
              gems_dtypes[f->stats_dtype].name, gems_op_attr(call->op, "center") ? "#define CENTER\n" : "",
              f->weight ? "#define WEIGHT\n" : "", f->bias ? "#define BIAS\n" : "", mean ? "#define MEAN\n" : "",
-             rstd ? "#define RSTD\n" : "");
+             rstd ? "#define RSTD\n" : "", dense ? "#define DENSE_ROWS\n" : "");
     return gems_kernel_build_file(job, key, call->op->strukt, defines, "kernels/norm/norm.cl", entry);
 }
 
@@ -158,10 +158,11 @@ static gems_status run(gems_call *call)
         args[nargs++] = GEMS_OUT_ARG(rstd);
     if (gems_one_item_runs(call, device)) {
         size_t global = (size_t)gems_cpu_items(device, rows), local = 1;
-        gems_launch(job, kernel_for(call, job, &f, mean, rstd, "run", "RUN", 0), 1, &global, &local, args, nargs);
+        gems_launch(job, kernel_for(call, job, &f, mean, rstd, stride == 1, "run", "RUN", 0), 1, &global, &local, args,
+                    nargs);
     } else {
         size_t local = group_for(device, n), global = (size_t)rows * local;
-        gems_kernel *kernel = kernel_for(call, job, &f, mean, rstd, "group", "GROUP_", (int)local);
+        gems_kernel *kernel = kernel_for(call, job, &f, mean, rstd, false, "group", "GROUP_", (int)local);
         gems_launch(job, kernel, 1, &global, &local, args, nargs);
     }
     return gems_job_end(job);

@@ -22,20 +22,21 @@ static gems_status plan(gems_call *call)
     return GEMS_OK;
 }
 
-static gems_kernel *kernel_for(const gems_call *call, gems_job *job, bool part, const char *entry, const char *guard,
-                               int group)
+static gems_kernel *kernel_for(const gems_call *call, gems_job *job, bool part, bool dense, const char *entry,
+                               const char *guard, int group)
 {
     uint64_t key = gems_key((uintptr_t)guard, (uint64_t)call->op->index << 32 | (uint32_t)group);
-    key = gems_key(key, (uint64_t)call->dtype << 1 | part);
+    key = gems_key(key, (uint64_t)call->dtype << 2 | dense << 1 | part);
     gems_kernel *kernel = gems_kernel_find(job, key);
     if (kernel)
         return kernel;
     const char *better = gems_op_attr(call->op, "better");
     char defines[512];
     snprintf(defines, sizeof defines,
-             "#define %s\n#define GROUP %d\n#define IN %s\n#define C %s\n%s%s#define BETTER(a, b) (%s)\n", guard, group,
-             gems_dtypes[call->dtype].name, gems_dtypes[call->dtype].compute, part ? "#define PART\n" : "",
-             call->op->nresults == 2 ? "#define VALUES\n" : "", better ? better : "b > a");
+             "#define %s\n#define GROUP %d\n#define IN %s\n#define C %s\n%s%s%s#define BETTER(a, b) (%s)\n", guard,
+             group, gems_dtypes[call->dtype].name, gems_dtypes[call->dtype].compute, part ? "#define PART\n" : "",
+             dense ? "#define DENSE_ROWS\n" : "", call->op->nresults == 2 ? "#define VALUES\n" : "",
+             better ? better : "b > a");
     return gems_kernel_build_file(job, key, call->op->strukt, defines, "kernels/reduce/arg.cl", entry);
 }
 
@@ -66,18 +67,20 @@ static void launch(const gems_call *call, gems_job *job, const struct search *s,
     if (s->columns) {
         args[nargs++] = GEMS_VALUE(s->columns);
         global = (size_t)gems_cpu_items(device, s->results / s->columns * ((s->columns + 15) / 16));
-        kernel = kernel_for(call, job, false, "column", "COLUMN", 0);
+        kernel = kernel_for(call, job, false, true, "column", "COLUMN", 0);
     } else if (gems_one_item_runs(call, device)) {
         global = (size_t)gems_cpu_items(device, units);
-        kernel = kernel_for(call, job, s->splits > 1, "run", "RUN", 0);
+        kernel =
+            kernel_for(call, job, s->splits > 1,
+                       s->reduced.rank == 0 || (s->reduced.rank == 1 && s->reduced.stride[0] == 1), "run", "RUN", 0);
     } else if (s->n <= 32 || (s->kept.rank && s->kept.stride[s->kept.rank - 1] == 1 && units >= 4096)) {
         local = group;
         global = ((size_t)units + group - 1) / group * group;
-        kernel = kernel_for(call, job, s->splits > 1, "item", "ITEM", 0);
+        kernel = kernel_for(call, job, s->splits > 1, false, "item", "ITEM", 0);
     } else {
         local = group;
         global = (size_t)units * group;
-        kernel = kernel_for(call, job, s->splits > 1, "group", "GROUP_", (int)group);
+        kernel = kernel_for(call, job, s->splits > 1, false, "group", "GROUP_", (int)group);
     }
     gems_launch(job, kernel, 1, &global, &local, args, nargs);
 }
@@ -93,7 +96,7 @@ static void merge(const gems_call *call, gems_job *job, const struct search *s, 
     args[nargs++] = GEMS_VALUE(s->splits);
     size_t local = gems_one_item_runs(call, gems_job_device(job)) ? 1 : 64,
            global = ((size_t)s->results + local - 1) / local * local;
-    gems_launch(job, kernel_for(call, job, false, "merge", "MERGE", 0), 1, &global, &local, args, nargs);
+    gems_launch(job, kernel_for(call, job, false, false, "merge", "MERGE", 0), 1, &global, &local, args, nargs);
 }
 
 static gems_status run(gems_call *call)

@@ -73,8 +73,10 @@ static const char *highest[GEMS_DTYPE_COUNT] = {
 static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struct pass *p, const char *entry,
                                const char *guard, int group)
 {
+    bool dense = p->cut.stride == 1;
     uint64_t key = gems_key(gems_key(0, (uintptr_t)guard), (uint64_t)call->op->index << 32 | (uint32_t)group);
-    key = gems_key(key, (uint64_t)(p->in << 16 | p->from << 12 | p->acc << 8 | p->out << 4 | p->first << 1 | p->last));
+    key = gems_key(key, (uint64_t)(p->in << 16 | p->from << 12 | p->acc << 8 | p->out << 4 | dense << 2 |
+                                   p->first << 1 | p->last));
     gems_kernel *kernel = gems_kernel_find(job, key);
     if (kernel)
         return kernel;
@@ -83,13 +85,14 @@ static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struc
     char defines[1024];
     snprintf(
         defines, sizeof defines,
-        "#define %s\n#define GROUP %d\n#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n#define O %s\n%s%s"
+        "#define %s\n#define GROUP %d\n#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n#define O %s\n%s%s%s"
         "#define LOWEST %s\n#define HIGHEST %s\n#define IDENTITY ((A)(%s))\n#define MAP_(x, zero, one) (%s)\n"
         "#define COMBINE(a, b) (%s)\n#define FINISH_(a, n) (%s)\n",
         guard, group, gems_dtypes[p->in].name, p->first ? gems_dtypes[p->from].compute : acc, acc,
         gems_dtypes[p->out].name, gems_dtypes[p->out].compute, p->last ? "" : "#define PART\n",
-        compensated ? "#define COMPENSATED\n" : "", lowest[p->acc], highest[p->acc], attr(call, "identity", "0"),
-        p->first ? attr(call, "map", "x") : "x", attr(call, "combine", "a + b"), attr(call, "finish", "a"));
+        dense ? "#define DENSE_ROWS\n" : "", compensated ? "#define COMPENSATED\n" : "", lowest[p->acc],
+        highest[p->acc], attr(call, "identity", "0"), p->first ? attr(call, "map", "x") : "x",
+        attr(call, "combine", "a + b"), attr(call, "finish", "a"));
     return gems_kernel_build_file(job, key, call->op->strukt, defines, "kernels/reduce/reduce.cl", entry);
 }
 

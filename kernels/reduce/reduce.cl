@@ -101,7 +101,7 @@ static inline A across16(A16 v)
 #define WALK(LOAD)                                                                                                     \
     for (; i + 1024 <= n; i += 1024) {                                                                                 \
         A16 a0 = IDENTITY, a1 = IDENTITY, a2 = IDENTITY, a3 = IDENTITY;                                                \
-        for (int k = 0; k < 1024; k += 64) {                                                                           \
+        _Pragma("unroll 1") for (int k = 0; k < 1024; k += 64) {                                                                           \
             a0 = combine16(a0, LOAD(i + k));                                                                           \
             a1 = combine16(a1, LOAD(i + k + 16));                                                                      \
             a2 = combine16(a2, LOAD(i + k + 32));                                                                      \
@@ -111,7 +111,8 @@ static inline A across16(A16 v)
     }                                                                                                                  \
     if (i + 16 <= n) {                                                                                                 \
         A16 a0 = LOAD(i), a1 = IDENTITY;                                                                               \
-        for (i += 16; i + 32 <= n; i += 32) {                                                                          \
+        i += 16;                                                                                                       \
+        _Pragma("unroll 1") for (; i + 32 <= n; i += 32) {                                                                          \
             a0 = combine16(a0, LOAD(i));                                                                               \
             a1 = combine16(a1, LOAD(i + 16));                                                                          \
         }                                                                                                              \
@@ -121,17 +122,18 @@ static inline A across16(A16 v)
         }                                                                                                              \
         JOIN(A, *s, across16(combine16(a0, a1)));                                                                      \
     }
+/* The rest of a column is walked too, so there a stride is not known. */
 #define DENSE(i) TERM16(p, i)
 #define STRIDED(i) gather16(p, (i) * stride, stride)
 
 static void walk(state *s, const __global MEM_IN *p, long n, long stride)
 {
     long i = 0;
-    if (stride == 1) {
-        WALK(DENSE)
-    } else {
-        WALK(STRIDED)
-    }
+#ifdef DENSE_ROWS
+    WALK(DENSE)
+#else
+    WALK(STRIDED)
+#endif
     if (i < n) {
         A rest = TERM(p, i * stride);
         for (i++; i < n; i++)

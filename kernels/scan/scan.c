@@ -48,22 +48,22 @@ static struct types types_for(const gems_call *call, const gems_reduction *r, co
     return t;
 }
 
-static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struct types *t, const char *entry,
-                               const char *guard, int group)
+static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struct types *t, bool dense,
+                               const char *entry, const char *guard, int group)
 {
     uint64_t key = gems_key((uintptr_t)guard, (uint64_t)call->op->index << 32 | (uint32_t)group);
-    key = gems_key(key, (uint64_t)(t->in << 16 | t->out << 8 | t->acc));
+    key = gems_key(key, (uint64_t)(dense << 24 | t->in << 16 | t->out << 8 | t->acc));
     gems_kernel *kernel = gems_kernel_find(job, key);
     if (kernel)
         return kernel;
     const char *combine = gems_op_attr(call->op, "combine"), *identity = gems_op_attr(call->op, "identity");
     char defines[512];
     snprintf(defines, sizeof defines,
-             "#define %s\n#define GROUP %d\n#define IN %s\n#define OUT %s\n#define T %s\n#define A %s\n%s"
+             "#define %s\n#define GROUP %d\n#define IN %s\n#define OUT %s\n#define T %s\n#define A %s\n%s%s"
              "#define COMBINE(a, b) (%s)\n#define IDENTITY ((A)(%s))\n",
              guard, group, gems_dtypes[t->in].name, gems_dtypes[t->out].name, gems_dtypes[t->out].compute,
-             gems_dtypes[t->acc].compute, t->compensated ? "#define COMPENSATED\n" : "", combine ? combine : "a + b",
-             identity ? identity : "0");
+             gems_dtypes[t->acc].compute, t->compensated ? "#define COMPENSATED\n" : "",
+             dense ? "#define DENSE_ROWS\n" : "", combine ? combine : "a + b", identity ? identity : "0");
     return gems_kernel_build_file(job, key, call->op->strukt, defines, "kernels/scan/scan.cl", entry);
 }
 
@@ -89,7 +89,10 @@ static void launch(const gems_call *call, gems_job *job, const struct types *t, 
                                GEMS_VALUE(s->rows),  GEMS_VALUE(s->n),        GEMS_VALUE(s->stride),
                                GEMS_VALUE(s->inner), GEMS_SCRATCH(s->totals), GEMS_VALUE(s->splits),
                                GEMS_VALUE(s->chunk)};
-    gems_launch(job, kernel_for(call, job, t, entry, guard, (int)local), 1, &global, &local, args, nargs);
+    bool dense = s->stride == 1 && s->inner == 1;
+    if (strcmp(entry, "column") == 0)
+        dense = true; /* 16 neighbouring rows are */
+    gems_launch(job, kernel_for(call, job, t, dense, entry, guard, (int)local), 1, &global, &local, args, nargs);
 }
 
 static void launch_cpu(const gems_call *call, gems_job *job, const struct types *t, struct scan *s, bool side_by_side)

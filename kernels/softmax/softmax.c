@@ -55,11 +55,11 @@ static gems_status plan(gems_call *call)
     return GEMS_OK;
 }
 
-static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struct found *f, const char *entry,
-                               const char *guard, int group)
+static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struct found *f, bool dense,
+                               const char *entry, const char *guard, int group)
 {
     uint64_t key = gems_key((uintptr_t)guard, (uint64_t)call->op->index << 32 | (uint32_t)group);
-    key = gems_key(key, (uint64_t)call->dtype << 8 | f->out);
+    key = gems_key(key, (uint64_t)call->dtype << 9 | dense << 8 | f->out);
     gems_kernel *kernel = gems_kernel_find(job, key);
     if (kernel)
         return kernel;
@@ -68,10 +68,10 @@ static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struc
     bool keep = gems_op_attr(call->op, "keep") && (f->out == GEMS_F32 || f->out == GEMS_F64);
     char defines[512];
     snprintf(defines, sizeof defines,
-             "#define %s\n#define GROUP %d\n#define IN %s\n#define OUT %s\n#define T %s\n%s%s%s%s"
+             "#define %s\n#define GROUP %d\n#define IN %s\n#define OUT %s\n#define T %s\n%s%s%s%s%s"
              "#define TERM (%s)\n#define ROW (%s)\n#define FINISH (%s)\n",
              guard, group, gems_dtypes[call->dtype].name, gems_dtypes[f->out].name, gems_dtypes[f->out].compute,
-             f->backward ? "#define BACKWARD\n" : "", keep ? "#define KEEP\n" : "",
+             f->backward ? "#define BACKWARD\n" : "", keep ? "#define KEEP\n" : "", dense ? "#define DENSE_ROWS\n" : "",
              gems_op_attr(call->op, "keep") ? "" : "#define E_UNUSED\n",
              !f->backward && f->out != GEMS_F64 ? "#define FAST_EXP\n" : "", term ? term : "e", row ? row : "s",
              finish ? finish : "e");
@@ -134,21 +134,23 @@ static gems_status run(gems_call *call)
     switch (choose(call, device, side_by_side)) {
     case RUN:
         global = (size_t)gems_cpu_items(device, rows);
-        gems_launch(job, kernel_for(call, job, &f, "run", "RUN", 0), 1, &global, &local, args, nargs);
+        gems_launch(job, kernel_for(call, job, &f, stride == 1 && inner == 1, "run", "RUN", 0), 1, &global, &local,
+                    args, nargs);
         break;
     case COLUMN:
         global = (size_t)gems_cpu_items(device, rows / inner * ((inner + 15) / 16));
-        gems_launch(job, kernel_for(call, job, &f, "column", "COLUMN", 0), 1, &global, &local, args, nargs);
+        gems_launch(job, kernel_for(call, job, &f, true, "column", "COLUMN", 0), 1, &global, &local, args, nargs);
         break;
     case GROUP:
         local = group;
         global = (size_t)rows * group;
-        gems_launch(job, kernel_for(call, job, &f, "group", "GROUP_", (int)group), 1, &global, &local, args, nargs);
+        gems_launch(job, kernel_for(call, job, &f, false, "group", "GROUP_", (int)group), 1, &global, &local, args,
+                    nargs);
         break;
     case ITEM:
         local = group;
         global = ((size_t)rows + group - 1) / group * group;
-        gems_launch(job, kernel_for(call, job, &f, "item", "ITEM", 0), 1, &global, &local, args, nargs);
+        gems_launch(job, kernel_for(call, job, &f, false, "item", "ITEM", 0), 1, &global, &local, args, nargs);
         break;
     }
     return gems_job_end(job);

