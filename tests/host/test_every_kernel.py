@@ -23,6 +23,8 @@ SYMBOLS = samples.symbols()
 MORE = {
     "all.dims": [torch.eye(5), [0], False],
     "any.dims": [torch.eye(5), [0], False],
+    "all.dims_out": [torch.eye(5), [0], False, torch.zeros(5, dtype=torch.bool)],
+    "any.dims_out": [torch.eye(5), [0], False, torch.zeros(5, dtype=torch.bool)],
     "fill.Scalar": [torch.rand(3, 4), 2.5],
     "ones_like": [torch.rand(3, 4), None, None, None, None, None],
 }
