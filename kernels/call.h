@@ -31,7 +31,11 @@ typedef enum gems_dtype {
 } gems_dtype;
 
 /* Kinds are ordered as in type promotion: bool < integer < float. */
-typedef enum gems_category { GEMS_CAT_BOOL, GEMS_CAT_INT, GEMS_CAT_FLOAT } gems_category;
+typedef enum gems_category {
+    GEMS_CAT_BOOL,
+    GEMS_CAT_INT,
+    GEMS_CAT_FLOAT
+} gems_category;
 
 typedef struct gems_dtype_info {
     const char *name;    /* "f32", as in tables and logs */
@@ -149,7 +153,11 @@ typedef struct gems_param {
 } gems_param;
 
 /* Functional: results are new. In-place: result 0 is parameter 0. Out: the last nresults parameters are the results. */
-typedef enum gems_form { GEMS_FUNCTIONAL, GEMS_INPLACE, GEMS_OUT } gems_form;
+typedef enum gems_form {
+    GEMS_FUNCTIONAL,
+    GEMS_INPLACE,
+    GEMS_OUT
+} gems_form;
 
 typedef struct gems_attr {
     const char *key, *value; /* any further field of the row, e.g. {"expr", "x + y"} */
@@ -163,7 +171,7 @@ typedef struct gems_op {
     const char *overload; /* "Tensor", or "" */
     const char *strukt;   /* "add_Tensor": the at::_ops struct */
     const char *schema;
-    const char *family; /* name of the family, for the log and tables; the kernel may not exist yet */
+    const char *family;               /* name of the family, for the log and tables; the kernel may not exist yet */
     const struct gems_family *kernel; /* NULL: no kernel, the host always runs it */
     const gems_param *params;
     const gems_attr *attrs; /* ends with a NULL key */
@@ -203,7 +211,7 @@ typedef struct gems_sizes {
     int64_t v[GEMS_SIZE_COUNT];
 } gems_sizes;
 
-#define GEMS_MAX_ARGS 24
+#define GEMS_MAX_ARGS    24
 #define GEMS_MAX_RESULTS 8
 #define GEMS_MAX_TENSORS 16 /* more (long lists) are taken from the heap */
 
@@ -229,7 +237,11 @@ typedef struct gems_call {
 
 /* OK: done. DECLINED: an ordinary result, the host runs the call. FAILED: the device or driver let us down; the host
  * runs the call and the failure is logged. */
-typedef enum gems_status { GEMS_OK, GEMS_DECLINED, GEMS_FAILED } gems_status;
+typedef enum gems_status {
+    GEMS_OK,
+    GEMS_DECLINED,
+    GEMS_FAILED
+} gems_status;
 
 /* Notes a reason (first one wins) and returns GEMS_DECLINED / GEMS_FAILED. printf-like; cheap if there is no `%`. */
 gems_status gems_decline(gems_call *call, const char *why);
@@ -238,7 +250,8 @@ gems_status gems_fail(gems_call *call, const char *fmt, ...) __attribute__((form
 /* The i-th result: for a functional operator a new tensor of this dtype and shape made by the host (strides NULL:
  * contiguous); for an in-place or out operator the tensor given by the caller, if its shape is exactly this one and its
  * dtype is `dtype` (GEMS_DTYPE_NONE accepts any dtype: read it from the result). Otherwise NULL, with call->why set:
- * return GEMS_DECLINED then, the host will raise its own error, resize or cast. Call only in run(), before any launch. */
+ * return GEMS_DECLINED then, the host will raise its own error, resize or cast. Call only in run(), before any launch.
+ */
 gems_tensor *gems_call_result(gems_call *call, unsigned i, gems_dtype dtype, int ndim, const int64_t *sizes,
                               const int64_t *strides);
 

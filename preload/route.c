@@ -28,7 +28,7 @@ static struct {
     char *user_json;                     /* gems_table_set */
     atomic_bool enabled, opened, no_device, started;
     atomic_bool enabled_given, mode_given; /* by the C API, perhaps before the start: they stand */
-    atomic_int mode, scopes; /* scopes: threads' open GEMS_SCOPE_USE */
+    atomic_int mode, scopes;               /* scopes: threads' open GEMS_SCOPE_USE */
 } route = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 bool gems_route_notes_all(void)
