@@ -220,19 +220,24 @@ def main():
     if args.flops is None:  # a second or two where half-precision products reach 5 GFLOP/s a core
         args.flops = 10e9 * os.cpu_count() if os.cpu_count() < 16 else 1e15
     result = {"machine": machine(), "cases": []}
+    name = args.name or re.sub(r"[^a-z0-9]+", "-", f"{result['machine']['vendor']}-{result['machine']['device']}".lower())
+    args.out.mkdir(parents=True, exist_ok=True)
+    stem = args.out / name.strip("-")
+
+    def write():  # after every case: what was measured stays if the rest is cut short
+        stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        stem.with_suffix(".md").write_text(markdown(result, cases.peers()))
+
     if not args.no_overhead:
         result["overhead"] = overhead.measure()
-        print("\n".join(overhead.markdown(result["overhead"])))
+        print("\n".join(overhead.markdown(result["overhead"])), flush=True)
+        write()
     for case in [] if args.only_overhead else cases.load(args.only):
         row = measure(case, args)
         result["cases"].append(row)
         print(f"{row['id']:44} host {number(row, 'host_us'):>11} us  routed {number(row, 'gems_us'):>11} us  "
               f"ratio {number(row, 'ratio', 2):>6}  {number(row, 'cuda_us')} {row.get('why', '')}", flush=True)
-    name = args.name or re.sub(r"[^a-z0-9]+", "-", f"{result['machine']['vendor']}-{result['machine']['device']}".lower())
-    args.out.mkdir(parents=True, exist_ok=True)
-    stem = args.out / name.strip("-")
-    stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    stem.with_suffix(".md").write_text(markdown(result, cases.peers()))
+        write()
     picture(result, stem.with_suffix(".svg"))
     print(f"written: {stem}.json, .md, .svg")
 
