@@ -220,7 +220,7 @@ static spread spread_of(const gems_device_info *device, int64_t total, int64_t b
     if (items < 1 || device->compute_units == 1)
         items = 1;
     if (items > total)
-        items = total;
+        items = total > 1 ? total : 1;
     int64_t run = (total + items - 1) / items;
     return (spread){(size_t)((total + run - 1) / run), run};
 }

@@ -99,7 +99,7 @@ static gems_status run_select(gems_call *call)
     const int dim = gems_move_wrap(call->arg[1].i, self->ndim);
     if (!gems_index_check(index, self->sizes[dim]))
         return gems_decline(call, "index out of range");
-    int64_t sizes[GEMS_MOVE_RANK];
+    int64_t sizes[GEMS_MOVE_RANK] = {0};
     for (int d = 0; d < self->ndim; d++)
         sizes[d] = d == dim ? index->numel : self->sizes[d];
     gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, sizes, NULL);
