@@ -107,7 +107,7 @@ lint:
 	$(Q)cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
 	  --suppress=missingIncludeSystem --suppress=preprocessorErrorDirective:kernels/device/cl.h -I. -D'json_array_foreach(a,i,v)=for(i=0;i<1;i++)' \
 	  -D'json_object_foreach(o,k,v)=for(k=0;k;)' $(filter-out tests/unit/%,$(filter %.c,$(FORMATTED)))
-	$(Q)printf '%s\n' $(filter %.c,$(FORMATTED)) | \
+	$(Q)printf '%s\n' $(filter-out tests/%,$(filter %.c,$(FORMATTED))) | \
 	  xargs -P $$(nproc) -I FILE clang-tidy --quiet FILE -- -std=gnu11 $(CPPFLAGS) 2>/dev/null
 
 # ---- set-up, demo and checks: each check can be run alone ----
