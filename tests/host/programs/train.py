@@ -26,7 +26,7 @@ words = torch.randint(40, (8, 12))
 seen = []
 head.weight.register_hook(lambda grad: seen.append(float(grad.abs().sum())))
 
-for optimiser in (torch.optim.SGD(modules.parameters(), lr=0.1, momentum=0.9), torch.optim.AdamW(modules.parameters())):
+for optimiser in (torch.optim.SGD(modules.parameters(), lr=0.1, momentum=0.9), torch.optim.AdamW(modules.parameters(), eps=1e-3)):
     for _ in range(2):
         optimiser.zero_grad()
         x = first(embed(words))
