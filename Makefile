@@ -162,8 +162,11 @@ check-oclgrind: all
 check-rusticl: all
 	$(Q)$(call pytest,RUSTICL_ENABLE=llvmpipe GEMS_VENDOR=rusticl GEMS_TEST_EVERY=family,tests/host/test_every_kernel.py)
 
-CHECKS := lint unit check-host check-process check-asan check-tsan check-oclgrind check-rusticl check-fault
-check: setup
+# The deep checks take longer than everyone should wait for: they run by themselves.
+CHECKS := lint unit check-host check-process
+DEEP   := check-asan check-tsan check-oclgrind check-rusticl check-fault
+check-deep: CHECKS := $(DEEP)
+check check-deep: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)for check in $(CHECKS); do printf '  %-8s%s\n' CHECK $$check; \
 	  $(MAKE) --no-print-directory $$check || { echo "FAILED: make $$check" >&2; exit 1; }; done
@@ -175,6 +178,6 @@ bench: setup
 	$(Q)LD_PRELOAD=$(LIB) $(PYTHON) bench/bench.py $(BENCH)
 
 .PHONY: all bench unit install uninstall clean format lint setup setup-demo demo \
-  check $(filter check-%,$(CHECKS))
+  check check-deep $(filter check-%,$(CHECKS)) $(DEEP)
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
