@@ -81,10 +81,11 @@ def has(row, key):
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name(row)}", key)
 
 
-# Composite: PyTorch differentiates through the operator's parts, so it has no kernel below autograd to redispatch to.
-@pytest.mark.parametrize("row", ROWS, ids=name)
+# Composite: PyTorch differentiates through the operator's parts, so nothing is redispatched below autograd. (It passes
+# over autograd for a few more, such as bitwise_and: which ones, test_thunks.py finds out by calling them.)
+@pytest.mark.parametrize("row", [r for r in ROWS if has(r, "CompositeImplicitAutograd")], ids=name)
 def test_composite(row):
-    assert row.get("composite", False) == has(row, "CompositeImplicitAutograd")
+    assert row.get("composite")
 
 
 def test_every_operator_of_flaggems():
