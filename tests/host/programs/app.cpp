@@ -1,5 +1,6 @@
 // A C++ program with libtorch, as users write them: a small classifier trained for a few steps, then used. Prints every
-// result as text. Argument: how many times to repeat the inference (default 1), or "threads": quick_exit(3) while
+// result as text. Argument: how many times to repeat the inference (default 1), "small": a few
+// operators instead, or "threads": quick_exit(3) while
 // other threads are still calling (exit would destroy what PyTorch's own functions need, and abort, with or without us).
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -41,8 +42,20 @@ static at::Tensor pattern(at::IntArrayRef sizes, double step)
     std::quick_exit(3);
 }
 
+// A few operators of different families: few enough to run once for every OpenCL call that they make.
+static int run_small()
+{
+    at::Tensor table = pattern({50, 16}, 1.3);
+    at::Tensor scores = at::softmax(at::mm(table, table.t()) + table.select(1, 0), 1);
+    print("scores", scores);
+    print("joined", at::cat({scores, scores}, 0).sum(0));
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 1 && std::strcmp(argv[1], "small") == 0)
+        return run_small();
     if (argc > 1 && std::strcmp(argv[1], "threads") == 0)
         leave_while_threads_call();
     int repeats = argc > 1 ? std::atoi(argv[1]) : 1;
