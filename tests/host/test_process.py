@@ -58,8 +58,19 @@ def test_data_loader_with_forked_workers():
 
 
 def test_torchrun_two_ranks():
-    done = same_as_plain([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-                          program("ranks.py")])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", program("ranks.py")]
+
+    def tried(preload):
+        """PyTorch's own end of a rank aborts now and then, also without us: then once more."""
+        for _ in range(5):
+            done = run(command, preload=preload)
+            if "terminate called without an active exception" not in done.stderr:
+                break
+        assert done.returncode == 0, done.stderr
+        return done
+
+    plain, done = tried(False), tried(True)
+    alike(plain.stdout, done.stdout)
     assert "ranks agree True" in done.stdout
     assert routed(done) > 0
 
@@ -326,7 +337,9 @@ def test_cache_folder_that_cannot_be_written(tmp_path):
 
 def test_corrupt_cache_entries(tmp_path):
     """Cut short, emptied and overwritten entries are built anew."""
-    assert python(SMALL, GEMS_CACHE_DIR=tmp_path).stdout.strip() == SMALL_RESULT
+    # PoCL's binaries are fetched once nothing has been built for a while: the program has to last a little.
+    lasting = SMALL + "\nimport time; time.sleep(8)"
+    assert python(lasting, GEMS_CACHE_DIR=tmp_path).stdout.strip() == SMALL_RESULT
     entries = sorted(file for file in tmp_path.rglob("*") if file.is_file())
     assert entries, "nothing was kept"
     for i, file in enumerate(entries):
