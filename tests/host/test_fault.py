@@ -2,12 +2,13 @@
 beyond its last call; whatever failed, its results are right and it ends as usual."""
 import concurrent.futures
 import itertools
+import os
 
 import pytest
 
 from processes import alike, complaints, cpp_app, routed, run
 
-AT_ONCE = 2  # processes
+AT_ONCE = os.cpu_count() or 2  # processes
 MOST = 2000  # calls; a program that makes more is too large for this test
 
 
