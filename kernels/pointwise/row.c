@@ -199,6 +199,7 @@ static pw_row *parse(const gems_op *op)
             row->tensors |= 1u << i;
     }
     row->copies = gems_op_attr(op, "copies") != NULL;
+    row->exact = gems_op_attr(op, "exact") != NULL;
     if (read_params(op, "mask", &row->masks) && read_params(op, "same", &row->same) &&
         read_params(op, "zero_dim", &row->zero_dim) && read_params(op, "divisor", &row->divisor) &&
         read_params(op, "exponent", &row->exponent) && read_params(op, "nonzero", &row->nonzero) &&

@@ -4,16 +4,19 @@
  *   "expr"        codegen/expr.h; "expr_int", "expr_bool": in its place where the common dtype is an integer, bool
  *   "promote"     kind (codegen/promote.h), then the parameters that take part; none named: all tensors but masks
  *   "promote_without"  "rounding_mode int_to_float": another kind where that optional parameter is absent
- *   "dtypes"      common dtypes the host has: names or "float", "int", "bool" (default: all). Others are the host's,
- * which raises its error "out"         dtype of the results: a dtype's name, or parameters of which the first that is
- * given decides "layout"      strides of a new result: "iterator" (default), "contiguous", or "like x": those of x
- * where it is dense "mask"        tensors that must be bool and are not converted "same"        tensors that must have
- * one dtype "zero_dim"    tensors that must have no dimensions "divisor"     a parameter that must be a nonzero number
- * where integers are computed (the host raises for zero) "exponent"    a parameter that must not be a negative number
- * where integers are computed "nonzero", "nonnegative"   numbers of which the host refuses others "one_of" "approximate
- * none tanh": texts that a string parameter may have "copies"      the call returns its argument itself where nothing
- * is to be copied: then it is the host's "domain"      for tests: where inputs are taken from ("positive", "unit",
- * "small_int", ...)
+ *   "dtypes"      common dtypes the host has: names or "float", "int", "bool" (default: all); for others it raises
+ *   "out"         dtype of the results: a dtype's name, or parameters of which the first that is given decides
+ *   "exact"       given results must have that dtype (else any that it may be cast to)
+ *   "layout"      strides of a new result: "iterator" (default), "contiguous", or "like x": those of x where it is dense
+ *   "mask"        tensors that must be bool and are not converted
+ *   "same"        tensors that must have one dtype
+ *   "zero_dim"    tensors that must have no dimensions
+ *   "divisor"     a parameter that must have no zero where integers are computed (the host raises for it)
+ *   "exponent"    a parameter that must not be a negative number where integers are computed
+ *   "nonzero", "nonnegative"   numbers of which the host refuses others
+ *   "one_of"      "approximate none tanh": texts that a string parameter may have
+ *   "copies"      the call returns its argument itself where nothing is to be copied: then it is the host's
+ *   "domain"      for tests: where inputs are taken from ("shift")
  *
  * Parameters that are tensors but take no part are converted to the dtype computed with, as are numbers. */
 #ifndef GEMS_POINTWISE_ROW_H
@@ -37,7 +40,7 @@ typedef struct pw_row {
     int8_t like;                /* parameter, for PW_LIKE */
     int8_t memory_format;       /* parameter of that type, or -1 */
     int8_t one_of;              /* string parameter, or -1 */
-    bool copies;
+    bool copies, exact;
     uint16_t dtypes; /* bit d: common dtype d is allowed */
     gems_dtype out_dtype;
     uint32_t out_params;
