@@ -72,7 +72,9 @@ def counted(fn, mode):
     gems.lib.gems_route_set(mode)
     fn()
     gems.lib.gems_counters_reset()
+    gems.lib.gems_timing_set(1)
     fn()
+    gems.lib.gems_timing_set(0)
     return gems.counters()
 
 
@@ -104,6 +106,7 @@ def measure(case, args):
             row["routed"] = once.routed > 0
             row["why"] = "" if once.routed else gems.last_reason() or "no kernel"
             if once.routed:
+                row["device_us"] = once.device_seconds * 1e6
                 row["table"] = counted(fn, b"table").routed > 0
                 host, ours = in_turn([scoped(fn, None), scoped(fn, b"all")], args.seconds)
                 row.update(host_us=host * 1e6, gems_us=ours * 1e6, ratio=host / ours)
@@ -137,9 +140,10 @@ def markdown(result, peers):
     lines = [f"# {head['device']}", "",
              f"{head['date']}, {head['cpus']} CPU cores ({head['threads']} host threads), driver {head['driver']}, vendor "
              f"`{head['vendor']}`, {head['memory']} memory, PyTorch {head['torch']}. Ratio: the host's time by ours, in one run; above 1 is faster "
-             "than the host. Transfers are counted. Table: what the table chooses for this call.", ""]
+             "than the host. Transfers are counted. Table: what the table chooses for this call. Device: in the kernels of one "
+             "call, by the device's clock.", ""]
     cuda = any("cuda_us" in r for r in result["cases"])
-    extra = ["moved MB", "PyTorch CUDA us"] if cuda else []
+    extra = ["device us"] + (["moved MB", "PyTorch CUDA us"] if cuda else [])
     known = peers["cases"] if "H200" in head["device"] else {}  # measured on that card: bench/peers-h200.json
     extra += ["best known us"] if known else []
     names = ["case", "host us", "routed us", "ratio", "routed rate", "table"] + extra + ["remark"]
@@ -149,7 +153,8 @@ def markdown(result, peers):
         if r["halved"]:
             remark = f"dimensions halved {r['halved']}x. {remark}".strip()
         table = "" if "table" not in r else "device" if r["table"] else "host"
-        more = [f"{r.get('bytes_moved', 0) / 1e6:.1f}", number(r, "cuda_us")] if cuda else []
+        more = [number(r, "device_us")]
+        more += [f"{r.get('bytes_moved', 0) / 1e6:.1f}", number(r, "cuda_us")] if cuda else []
         if known:
             times = [v for k, v in known.get(r["id"], {}).items() if k != "cpu_ms" and v]
             more.append(f"{min(times):.1f}" if times and not r["halved"] else "")

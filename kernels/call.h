@@ -232,7 +232,7 @@ typedef struct gems_call {
     const char *why;              /* first reason for declining or failing, static or in whybuf */
     char whybuf[160];
     uint64_t bytes; /* moved to and from the device (staged memory), for the report */
-    double device_ns;
+    double device_ns; /* in kernels, if that is measured (gems_device_set_timing) */
 } gems_call;
 
 /* OK: done. DECLINED: an ordinary result, the host runs the call. FAILED: the device or driver let us down; the host

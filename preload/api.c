@@ -111,6 +111,11 @@ const char *gems_last_reason(void)
     return gems_report_last_reason();
 }
 
+void gems_timing_set(int on)
+{
+    gems_device_set_timing(on != 0);
+}
+
 int gems_table_set(const char *json, char *error, size_t n)
 {
     return gems_route_set_table(json, error, n) ? 0 : -1;

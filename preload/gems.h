@@ -53,10 +53,14 @@ GEMS_API int gems_operator_has_kernel(const char *name);
 struct gems_counters {
     uint64_t routed, passed, failed; /* failed: of passed, those where device or driver failed */
     uint64_t bytes_moved;            /* host to device and back */
-    double seconds;                  /* in routed calls */
+    double seconds;                  /* in routed calls, if it is measured (gems_timing_set) */
+    double device_seconds;           /* of these in kernels, by the device's clock; transfers are not in it */
 };
 GEMS_API int gems_counters(const char *name, struct gems_counters *out);
 GEMS_API void gems_counters_reset(void);
+/* 1: times are measured from now on, on the host and by the device; 0: they are not, which is a little faster. At
+ * start: as GEMS_REPORT says. */
+GEMS_API void gems_timing_set(int on);
 /* Why the calling thread's last operator call that was looked at was left to the host, or "" if it was routed. */
 GEMS_API const char *gems_last_reason(void);
 

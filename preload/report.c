@@ -18,7 +18,7 @@
 #define REASONS 6 /* kept per operator; further ones count as "other" */
 
 struct counter {
-    atomic_ullong routed, passed, failed, bytes, ns;
+    atomic_ullong routed, passed, failed, bytes, ns, device_ns;
     struct {
         char *text; /* NULL: free */
         uint64_t count;
@@ -148,6 +148,8 @@ void gems_report_call(const gems_call *call, gems_status status, const char *whe
         atomic_fetch_add_explicit(&c->routed, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&c->bytes, call->bytes, memory_order_relaxed);
         atomic_fetch_add_explicit(&c->ns, (uint64_t)(seconds * 1e9), memory_order_relaxed);
+        if (call->device_ns > 0)
+            atomic_fetch_add_explicit(&c->device_ns, (uint64_t)call->device_ns, memory_order_relaxed);
         last_reason = NULL;
     } else {
         const char *why = call->why ? call->why : "declined";
@@ -188,6 +190,7 @@ void gems_report_counters(const gems_op *op, struct gems_counters *out)
         out->failed += counters[i].failed;
         out->bytes_moved += counters[i].bytes;
         out->seconds += 1e-9 * (double)counters[i].ns;
+        out->device_seconds += 1e-9 * (double)counters[i].device_ns;
     }
 }
 
@@ -195,7 +198,7 @@ void gems_report_reset(void)
 {
     for (unsigned i = 0; counters && i < gems_op_count; i++) {
         struct counter *c = &counters[i];
-        c->routed = c->passed = c->failed = c->bytes = c->ns = 0;
+        c->routed = c->passed = c->failed = c->bytes = c->ns = c->device_ns = 0;
     }
 }
 
@@ -229,14 +232,14 @@ static void print_report(void)
             order[n++] = i;
     qsort(order, n, sizeof *order, more_calls);
     char s[512];
-    snprintf(s, sizeof s, "%-44s %9s %9s %10s %10s  %s", "operator", "routed", "host", "time ms", "moved MB",
-             "why host");
+    snprintf(s, sizeof s, "%-44s %9s %9s %10s %10s %10s  %s", "operator", "routed", "host", "time ms", "device ms",
+             "moved MB", "why host");
     line(s);
     for (unsigned k = 0; k < n; k++) {
         struct counter *c = &counters[order[k]];
-        size_t used = (size_t)snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f  ", gems_ops[order[k]].name,
+        size_t used = (size_t)snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f %10.2f  ", gems_ops[order[k]].name,
                                        (unsigned long long)c->routed, (unsigned long long)c->passed,
-                                       1e-6 * (double)c->ns, 1e-6 * (double)c->bytes);
+                                       1e-6 * (double)c->ns, 1e-6 * (double)c->device_ns, 1e-6 * (double)c->bytes);
         for (int i = 0; i < REASONS && c->reason[i].text && used < sizeof s; i++)
             used += (size_t)snprintf(s + used, sizeof s - used, "%s%s (%llu)", i ? ", " : "", c->reason[i].text,
                                      (unsigned long long)c->reason[i].count);
@@ -246,8 +249,9 @@ static void print_report(void)
         line("no operator was called");
     struct gems_counters all;
     gems_report_counters(NULL, &all);
-    snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f", "total", (unsigned long long)all.routed,
-             (unsigned long long)all.passed, 1e3 * all.seconds, 1e-6 * (double)all.bytes_moved);
+    snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f %10.2f", "total", (unsigned long long)all.routed,
+             (unsigned long long)all.passed, 1e3 * all.seconds, 1e3 * all.device_seconds,
+             1e-6 * (double)all.bytes_moved);
     line(s);
     free(order);
     gems_check_report(line);

@@ -37,6 +37,11 @@ bool gems_route_notes_all(void)
     return c->report || c->check > 0 || gems_log_wants_calls();
 }
 
+bool gems_route_takes_time(void)
+{
+    return gems_device_timing() || gems_route_notes_all();
+}
+
 static bool excluded(const gems_op *op)
 {
     return route.allowed && !gems_opset_has(route.allowed, op->index);

@@ -15,6 +15,8 @@ gems_status gems_route(gems_call *call);
 
 /* True if every call is to be noted, routed or not (log, report, check): then the gate lets all calls in. */
 bool gems_route_notes_all(void);
+/* True if the time of each routed call is wanted (gems_timing_set, or all is noted). */
+bool gems_route_takes_time(void);
 
 /* Changes at run time, for the public API (gems.h). */
 void gems_route_enable(bool enabled);

@@ -234,7 +234,7 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     f->heap = NULL;
 
     gems_status status = GEMS_DECLINED;
-    double start_time = gems_route_notes_all() ? now() : 0;
+    double start_time = gems_route_takes_time() ? now() : 0;
     void *backup[GEMS_MAX_RESULTS] = {NULL};
     enum gems_entered entered = GEMS_ENTERED_HOST;
     if (!gems_decode(f, raw))

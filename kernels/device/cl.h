@@ -37,6 +37,8 @@
     X(clEnqueueWriteBuffer)                                                                                            \
     X(clWaitForEvents)                                                                                                 \
     X(clGetEventInfo)                                                                                                  \
+    X(clGetEventProfilingInfo)                                                                                         \
+    X(clRetainEvent)                                                                                                   \
     X(clReleaseEvent)                                                                                                  \
     X(clFinish)
 

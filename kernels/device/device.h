@@ -56,6 +56,10 @@ typedef struct gems_device_seen {
 } gems_device_seen;
 /* What gems_device_open found, their number; 0 before. */
 unsigned gems_device_list(const gems_device_seen **list);
+/* Whether the time that the device spends in a call's kernels is noted in call->device_ns. On from the start if
+ * GEMS_REPORT=1, else off: queues that measure may be slower. For jobs that begin from now on. */
+void gems_device_set_timing(bool on);
+bool gems_device_timing(void);
 /* Folder of compiled kernels, or NULL if nothing is kept. */
 const char *gems_cache_dir(void);
 

@@ -8,8 +8,9 @@
  * block    device memory from the pool of a lane
  * span     a piece of the host's memory as a job sees it
  *
- * Files: cl (OpenCL itself), vendor (tune/<vendor>.json), open (choice, lanes, fork, exit), program (build, kernels),
- * cache and save (binaries on disk), memory (blocks and spans), job (seats, launches, waiting). */
+ * Files: cl (OpenCL itself), vendor (tune/<vendor>.json), choose (which device), open (lanes, fork, exit), source (text
+ * of programs), program (build, kernels), cache and save (binaries on disk), memory (blocks and spans), job (seats,
+ * launches, waiting). */
 #ifndef GEMS_DEVICE_INTERNAL_H
 #define GEMS_DEVICE_INTERNAL_H
 
@@ -34,6 +35,7 @@ typedef struct gems_vendor_data {
     const char **environment;                   /* "NAME=value", set while drivers load, unless the user did */
     const char **small_devices, **main_devices; /* prefixes of device names; NULL: one device serves both lanes */
     const char *const *own_cache;  /* devices whose driver keeps kernels itself and is not asked for binaries */
+    const char **needs;            /* programs that the driver runs: without them it may end the process */
     bool save_when_idle;           /* handing out a binary is slow */
     unsigned seats;                /* queues used at once, at most */
     bool unified;                  /* kernels may take the host's pointers: tried at start */
@@ -45,7 +47,37 @@ const gems_vendor_data *gems_vendor_all(void);
 bool gems_vendor_matches(const gems_vendor_data *vendor, const char *platform, const char *maker, const char *device);
 /* Whether this device is one of own_cache. */
 bool gems_vendor_has_own_cache(const gems_vendor_data *vendor, const char *device);
+/* A program that this vendor's driver needs and that is not on the PATH, or NULL. */
+const char *gems_vendor_lacks(const gems_vendor_data *vendor);
 bool gems_vendor_has_prefix(const char *const *list, const char *name);
+
+/* Sets the variables that drivers want while they load (POCL_DEVICES), and takes them back. One thread at a time. */
+void gems_vendor_lend_environment(void);
+void gems_vendor_return_environment(void);
+
+/* ---- choose.c ---- */
+
+#define GEMS_MAX_CANDIDATES 64
+
+typedef struct gems_candidate {
+    cl_platform_id platform;
+    cl_device_id id;
+    cl_device_type type;
+    const gems_vendor_data *vendor;
+    char *platform_name, *name;
+} gems_candidate;
+
+/* The devices that could be used; their number. Also asks drivers that are installed without telling the loader (an
+ * .icd file), as NVIDIA's is in many containers. */
+unsigned gems_choose_find(gems_candidate *out, unsigned room);
+/* The device to use by GEMS_VENDOR, GEMS_DEVICE, LOCAL_RANK, else the preferred one; NULL with the reason in why. */
+const gems_candidate *gems_choose(const gems_candidate *all, unsigned n, char *why, size_t room);
+/* Preferred kinds first: 0 GPU, 1 accelerator, 2 CPU. */
+int gems_choose_class(cl_device_type type);
+/* Properties; "" or 0 on failure. Strings live as long as the process. */
+char *gems_choose_text(cl_device_id id, cl_device_info what);
+char *gems_choose_platform_text(cl_platform_id id, cl_platform_info what);
+uint64_t gems_choose_number(cl_device_id id, cl_device_info what);
 
 /* ---- open.c ---- */
 
@@ -139,6 +171,12 @@ void gems_program_save(gems_program *program);
 /* Asks for the binary and writes it. May take as long as the build. */
 void gems_program_store(gems_program *program);
 
+/* ---- source.c ---- */
+
+/* The embedded files named in `includes` (separated by spaces, or NULL) and then the source, as one text to free();
+ * NULL with the reason in why[n]. */
+char *gems_source_join(const char *name, const char *includes, const char *source, char *why, size_t n);
+
 /* ---- save.c ---- */
 
 void gems_save_later(gems_program *program);
@@ -180,6 +218,7 @@ struct gems_job {
     gems_lane_state *lane;
     gems_seat *seat;
     gems_status status;
+    cl_command_queue queue;
     cl_event last;         /* of the last command that was queued */
     gems_kernel *running;  /* the last one launched */
     gems_program *unsaved; /* one that ran and is not in the cache yet */
@@ -187,12 +226,15 @@ struct gems_job {
     unsigned nspans, span_room;
     gems_block **scratch;
     unsigned nscratch, scratch_room;
+    bool timed;
+    cl_event *kernels; /* of the kernels launched, if they are timed */
+    unsigned nkernels, kernel_room;
 };
 
 struct gems_seat {
     _Atomic bool busy;
     unsigned index;
-    cl_command_queue queue;
+    cl_command_queue queue, timed_queue; /* timed_queue: made when first wanted */
     gems_job job;
 };
 

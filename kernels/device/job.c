@@ -4,6 +4,7 @@
  * be running any more when it ends, and where results were already written (unified memory), a doubtful wait is asked
  * again before it counts as a failure. */
 #include "kernels/device/internal.h"
+#include "preload/config.h"
 #include "preload/log.h"
 
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #define CPU_MAX_GROUP 64    /* work-items in a group chosen here for a CPU */
 
 static atomic_int failures_in_a_row;
+static atomic_int timing = -1; /* -1: as GEMS_REPORT says */
 
 /* ---- seats ---- */
 
@@ -114,6 +116,63 @@ void gems_job_set_last(gems_job *job, cl_event event)
     job->last = event;
 }
 
+/* ---- time on the device ---- */
+
+void gems_device_set_timing(bool on)
+{
+    atomic_store(&timing, on);
+}
+
+bool gems_device_timing(void)
+{
+    int wanted = atomic_load_explicit(&timing, memory_order_relaxed);
+    return wanted < 0 ? gems_config_get()->report : wanted;
+}
+
+/* Chooses the job's queue: the one that measures if that is wanted and can be had. */
+static void choose_queue(gems_job *job)
+{
+    gems_seat *seat = job->seat;
+    cl_int error;
+
+    job->timed = gems_device_timing();
+    if (job->timed && !seat->timed_queue)
+        seat->timed_queue =
+            CL_NEW(&error, clCreateCommandQueue, job->lane->context, job->lane->device, CL_QUEUE_PROFILING_ENABLE);
+    job->timed = job->timed && seat->timed_queue;
+    job->queue = job->timed ? seat->timed_queue : seat->queue;
+}
+
+static void keep_kernel_event(gems_job *job, cl_event event)
+{
+    if (job->nkernels == job->kernel_room) {
+        unsigned room = job->kernel_room ? 2 * job->kernel_room : 8;
+        cl_event *more = realloc(job->kernels, room * sizeof *more);
+        if (!more)
+            return;
+        job->kernels = more;
+        job->kernel_room = room;
+    }
+    if (CL(clRetainEvent, event) == CL_SUCCESS)
+        job->kernels[job->nkernels++] = event;
+}
+
+/* Adds up what the kernels took. They have run. */
+static void note_time(gems_job *job)
+{
+    for (unsigned i = 0; i < job->nkernels; i++) {
+        cl_ulong start = 0, end = 0;
+        if (CL(clGetEventProfilingInfo, job->kernels[i], CL_PROFILING_COMMAND_START, sizeof start, &start, NULL) ==
+                CL_SUCCESS &&
+            CL(clGetEventProfilingInfo, job->kernels[i], CL_PROFILING_COMMAND_END, sizeof end, &end, NULL) ==
+                CL_SUCCESS &&
+            end > start)
+            job->call->device_ns += (double)(end - start);
+        CL_SURE(clReleaseEvent, job->kernels[i]);
+    }
+    job->nkernels = 0;
+}
+
 /* ---- begin ---- */
 
 gems_job *gems_job_begin(gems_call *call, gems_lane lane_name)
@@ -145,6 +204,7 @@ gems_job *gems_job_begin(gems_call *call, gems_lane lane_name)
     job->lane = lane;
     job->seat = seat;
     job->status = GEMS_OK;
+    choose_queue(job);
     return job;
 }
 
@@ -279,13 +339,14 @@ void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *glo
         local = chosen;
     }
     cl_event event = NULL;
-    error = CL(clEnqueueNDRangeKernel, job->seat->queue, clone->kernel, (cl_uint)dims, NULL, global, local, 0, NULL,
-               &event);
+    error = CL(clEnqueueNDRangeKernel, job->queue, clone->kernel, (cl_uint)dims, NULL, global, local, 0, NULL, &event);
     if (error != CL_SUCCESS) {
         gems_job_fail(job, "clEnqueueNDRangeKernel", kernel->entry, error);
         gems_program_failed(kernel, error, job->call->why);
         return;
     }
+    if (job->timed)
+        keep_kernel_event(job, event);
     gems_job_set_last(job, event);
     job->running = kernel;
     if (kernel->program->unsaved)
@@ -300,7 +361,7 @@ static bool settle(gems_job *job)
 {
     cl_int status = CL_QUEUED;
 
-    (void)CL_SURE(clFinish, job->seat->queue);
+    (void)CL_SURE(clFinish, job->queue);
     for (int ms = 0; ms < SETTLE_MS; ms++) {
         if (CL_SURE(clGetEventInfo, job->last, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, NULL) !=
                 CL_SUCCESS ||
@@ -340,7 +401,7 @@ static bool device_works(gems_job *job)
     cl_mem mem = CL_NEW(&error, clCreateBuffer, job->lane->context, CL_MEM_READ_WRITE, sizeof word, NULL);
     if (!mem)
         return false;
-    error = CL(clEnqueueWriteBuffer, job->seat->queue, mem, CL_TRUE, 0, sizeof word, &word, 0, NULL, NULL);
+    error = CL(clEnqueueWriteBuffer, job->queue, mem, CL_TRUE, 0, sizeof word, &word, 0, NULL, NULL);
     CL_SURE(clReleaseMemObject, mem);
     return error == CL_SUCCESS;
 }
@@ -374,6 +435,8 @@ gems_status gems_job_end(gems_job *job)
         CL_SURE(clReleaseEvent, job->last);
         job->last = NULL;
     }
+    if (job->nkernels)
+        note_time(job);
     if (job->nspans || job->nscratch)
         free_memory(job);
     if (job->running && job->status == GEMS_OK) {

@@ -159,7 +159,7 @@ gems_status gems_memory_acquire(gems_job *job, const gems_tensor *tensor, gems_a
     if ((access & GEMS_READ) && !s->read && !s->written && bytes) {
         cl_event event = NULL;
         cl_int error =
-            CL(clEnqueueWriteBuffer, job->seat->queue, s->block->mem, CL_FALSE, 0, bytes, s->data, 0, NULL, &event);
+            CL(clEnqueueWriteBuffer, job->queue, s->block->mem, CL_FALSE, 0, bytes, s->data, 0, NULL, &event);
         if (error != CL_SUCCESS)
             return gems_job_fail(job, "clEnqueueWriteBuffer", "", error);
         gems_job_set_last(job, event);
@@ -174,11 +174,11 @@ gems_status gems_memory_acquire(gems_job *job, const gems_tensor *tensor, gems_a
 static gems_status bring_back(gems_job *job, gems_span *s)
 {
     cl_event event = NULL;
-    cl_int error = CL(clEnqueueReadBuffer, job->seat->queue, s->block->mem, CL_FALSE, 0, s->bytes, (void *)s->data, 0,
-                      NULL, &event);
+    cl_int error =
+        CL(clEnqueueReadBuffer, job->queue, s->block->mem, CL_FALSE, 0, s->bytes, (void *)s->data, 0, NULL, &event);
     if (error != CL_SUCCESS && s->read) /* results before this one may have replaced their inputs: try harder */
-        error = CL_SURE(clEnqueueReadBuffer, job->seat->queue, s->block->mem, CL_FALSE, 0, s->bytes, (void *)s->data, 0,
-                        NULL, &event);
+        error = CL_SURE(clEnqueueReadBuffer, job->queue, s->block->mem, CL_FALSE, 0, s->bytes, (void *)s->data, 0, NULL,
+                        &event);
     if (error != CL_SUCCESS)
         return gems_job_fail(job, "clEnqueueReadBuffer", "", error);
     gems_job_set_last(job, event);

@@ -110,12 +110,22 @@ static cl_program from_binary(gems_lane_state *lane, const unsigned char *binary
 static cl_program from_source(gems_lane_state *lane, const char *name, const char *text, const char *options, char *why,
                               size_t n)
 {
-    const char *function = "clCreateProgramWithSource";
+    const char *function = "clCreateProgramWithSource", *lacking = gems_vendor_lacks(lane->vendor);
     cl_int error;
+
+    if (lacking) {
+        snprintf(why, n, "%s cannot be built: %s is not on the PATH", name, lacking);
+        return NULL;
+    }
     cl_program program = CL_NEW(&error, clCreateProgramWithSource, lane->context, 1, &text, NULL);
     if (program) {
+        /* Without warnings: PoCL's compiler counts them on the program's stderr. */
+        char *quiet = NULL;
         function = "clBuildProgram";
-        error = CL(clBuildProgram, program, 1, &lane->device, options, NULL, NULL);
+        error = asprintf(&quiet, "%s%s-w", options, *options ? " " : "") < 0
+                    ? CL_OUT_OF_HOST_MEMORY
+                    : CL(clBuildProgram, program, 1, &lane->device, quiet, NULL, NULL);
+        free(quiet);
         if (error == CL_SUCCESS)
             return program;
         build_log(lane, program, name);
@@ -285,82 +295,6 @@ gems_kernel *gems_kernel_find(gems_job *job, uint64_t key)
     return usable(job, map_find(atomic_load_explicit(&job->lane->kernels, memory_order_acquire), key));
 }
 
-#define MAX_INCLUDES 32
-
-/* The text of a program while it is put together. */
-typedef struct assembly {
-    FILE *out;
-    const gems_embedded_file *seen[MAX_INCLUDES]; /* each file is taken once */
-    unsigned nseen;
-    char *why; /* room for n bytes: what is missing */
-    size_t n;
-} assembly;
-
-static bool write_file(assembly *a, const char *file);
-
-/* Writes `text`, with each line `#include "file"` replaced by that embedded file. Line numbers stay those of the files.
- */
-static bool write_text(assembly *a, const char *name, const char *text)
-{
-    static const char INCLUDE[] = "#include \"";
-    unsigned line = 1;
-
-    fprintf(a->out, "#line 1 \"%s\"\n", name);
-    for (const char *p = text; *p; line++) {
-        size_t length = strcspn(p, "\n");
-        if (strncmp(p, INCLUDE, strlen(INCLUDE)) == 0) {
-            const char *start = p + strlen(INCLUDE);
-            char file[256];
-            snprintf(file, sizeof file, "%.*s", (int)strcspn(start, "\"\n"), start);
-            if (!write_file(a, file))
-                return false;
-            fprintf(a->out, "#line %u \"%s\"\n", line + 1, name);
-        } else {
-            fwrite(p, 1, length, a->out);
-            fputc('\n', a->out);
-        }
-        p += length + (p[length] == '\n');
-    }
-    return true;
-}
-
-static bool write_file(assembly *a, const char *file)
-{
-    const gems_embedded_file *embedded = gems_embedded_find(file);
-
-    for (unsigned i = 0; embedded && i < a->nseen; i++)
-        if (a->seen[i] == embedded)
-            return true;
-    if (!embedded || a->nseen == MAX_INCLUDES) {
-        snprintf(a->why, a->n, embedded ? "too many includes, at %s" : "no embedded file %s", file);
-        return false;
-    }
-    a->seen[a->nseen++] = embedded;
-    return write_text(a, file, embedded->text);
-}
-
-/* The files named in `includes` and then the source, as one text to free(); NULL with the reason in why[n]. */
-static char *join(const char *name, const char *includes, const char *source, char *why, size_t n)
-{
-    char *text = NULL;
-    size_t size = 0;
-    assembly a = {.out = open_memstream(&text, &size), .why = why, .n = n};
-    bool whole = a.out != NULL;
-
-    for (const char *p = includes ? includes : ""; whole && *(p += strspn(p, " "));) {
-        char file[256];
-        size_t length = strcspn(p, " ");
-        snprintf(file, sizeof file, "%.*s", (int)length, p);
-        whole = write_file(&a, file);
-        p += length;
-    }
-    whole = whole && write_text(&a, name, source) && !ferror(a.out);
-    if (a.out && fclose(a.out) == 0 && whole)
-        return text;
-    free(text);
-    return NULL;
-}
-
 gems_kernel *gems_kernel_build(gems_job *job, uint64_t key, const char *name, const char *includes, const char *source,
                                const char *options, const char *entry)
 {
@@ -379,7 +313,7 @@ gems_kernel *gems_kernel_build(gems_job *job, uint64_t key, const char *name, co
         job->status = gems_fail(job->call, "%s", why);
         goto out;
     }
-    text = join(name, includes, source, why, sizeof why);
+    text = gems_source_join(name, includes, source, why, sizeof why);
     if (text && asprintf(&all_options, "%s%s%s", lane->vendor->options, *lane->vendor->options ? " " : "",
                          options ? options : "") >= 0)
         kernel->program = gems_program_get(lane, name, text, all_options, why, sizeof why);

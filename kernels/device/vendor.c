@@ -2,11 +2,14 @@
  * (The "rules" of the same files are tune/table.c's.) */
 #include "kernels/device/internal.h"
 #include "kernels/embedded.h"
+#include "preload/config.h"
 #include "preload/log.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_VENDORS 32
 
@@ -57,6 +60,7 @@ static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json
     vendor->main_devices = strings(json_object_get(lanes, "main"));
     vendor->save_when_idle = strcmp(text(json_object_get(device, "save")), "idle") == 0;
     vendor->own_cache = strings(json_object_get(device, "own_cache"));
+    vendor->needs = strings(json_object_get(device, "needs"));
     vendor->unified = strcmp(text(json_object_get(device, "memory")), "unified") == 0;
     vendor->options = text(json_object_get(device, "options"));
     vendor->prelude = text(json_object_get(device, "prelude"));
@@ -113,6 +117,28 @@ bool gems_vendor_matches(const gems_vendor_data *vendor, const char *platform, c
            (!vendor->match_device || contains_any(vendor->match_device, device));
 }
 
+static bool on_path(const char *program)
+{
+    char file[4096];
+    const char *path = getenv("PATH");
+
+    for (const char *p = path ? path : ""; *p; p += *p == ':') {
+        int length = (int)strcspn(p, ":"), n = snprintf(file, sizeof file, "%.*s/%s", length, p, program);
+        if (length && n > 0 && (size_t)n < sizeof file && access(file, X_OK) == 0)
+            return true;
+        p += length;
+    }
+    return false;
+}
+
+const char *gems_vendor_lacks(const gems_vendor_data *vendor)
+{
+    const char **needed = vendor->needs;
+    while (needed && *needed && on_path(*needed))
+        needed++;
+    return needed ? *needed : NULL;
+}
+
 bool gems_vendor_has_prefix(const char *const *list, const char *name)
 {
     for (; list && *list; list++)
@@ -124,4 +150,66 @@ bool gems_vendor_has_prefix(const char *const *list, const char *name)
 bool gems_vendor_has_own_cache(const gems_vendor_data *vendor, const char *device)
 {
     return vendor->own_cache && contains_any(vendor->own_cache, device);
+}
+
+/* ---- environment for the drivers ---- */
+
+extern char **environ;
+
+/* The environment as it was, and the copy of it that drivers see, with `lent` entries in front. The copy is kept:
+ * another thread may be reading it. */
+static struct {
+    char **before, **copy;
+    size_t lent;
+} environment;
+
+/* In a copy, so that threads that are reading the environment meanwhile are not disturbed. */
+void gems_vendor_lend_environment(void)
+{
+    const char *forced = gems_config_get()->vendor;
+    size_t have = 0, n = 0;
+
+    environment.copy = NULL;
+    while (environ && environ[have])
+        have++;
+    char **copy = calloc(have + 65, sizeof *copy);
+    for (const gems_vendor_data *v = gems_vendor_all(); copy && v->name; v++) {
+        if (forced && strcmp(forced, v->name) != 0)
+            continue;
+        for (const char **e = v->environment; e && *e && n < 64; e++) {
+            char name[64];
+            snprintf(name, sizeof name, "%.*s", (int)strcspn(*e, "="), *e);
+            if (!getenv(name))
+                copy[n++] = (char *)*e;
+        }
+    }
+    if (n == 0) {
+        free(copy);
+        return;
+    }
+    if (have)
+        memcpy(copy + n, environ, have * sizeof *copy);
+    environment.before = environ;
+    environment.lent = n;
+    environ = environment.copy = copy;
+}
+
+void gems_vendor_return_environment(void)
+{
+    char **copy = environment.copy;
+
+    if (!copy)
+        return;
+    if (environ == copy) {
+        environ = environment.before;
+        return;
+    }
+    /* Someone has called setenv, which made an array of its own with our entries in it; `before` may be gone. */
+    for (size_t i = 0; i < environment.lent; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(copy[i], "="), copy[i]);
+        const char *value = getenv(name);
+        if (value && value == copy[i] + strlen(name) + 1)
+            unsetenv(name);
+    }
 }

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 class Counters(ctypes.Structure):
     _fields_ = [("routed", ctypes.c_uint64), ("passed", ctypes.c_uint64), ("failed", ctypes.c_uint64),
-                ("bytes_moved", ctypes.c_uint64), ("seconds", ctypes.c_double)]
+                ("bytes_moved", ctypes.c_uint64), ("seconds", ctypes.c_double), ("device_seconds", ctypes.c_double)]
 
 
 def library_path():

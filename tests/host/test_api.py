@@ -148,3 +148,19 @@ def test_what_is_set_before_the_first_operator_stands(env):
             "gems.lib.gems_disable(); torch.abs(x); print(gems.counters('abs').routed)\n")
     out = subprocess.run([sys.executable, "-c", code], env={**env, "GEMS_ROUTE": "off"}, capture_output=True, text=True)
     assert out.stdout.split() == ["1", "1"], out.stdout + out.stderr
+
+
+def test_times_are_measured_when_asked():
+    """Seconds of routed calls, and within them those that the device spent in kernels."""
+    x = torch.rand(1 << 18)
+    try:
+        for on in (1, 0):
+            gems.lib.gems_timing_set(on)
+            before = gems.counters("add.Tensor")
+            x + x
+            after = gems.counters("add.Tensor")
+            whole, device = after.seconds - before.seconds, after.device_seconds - before.device_seconds
+            assert after.routed == before.routed + 1
+            assert 0 < device < whole if on else device == 0
+    finally:
+        gems.lib.gems_timing_set(0)

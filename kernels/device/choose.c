@@ -1,0 +1,169 @@
+/* Which devices there are, and which of them is used: by GEMS_VENDOR, GEMS_DEVICE, LOCAL_RANK, and preference. */
+#include "kernels/device/internal.h"
+#include "preload/config.h"
+#include "preload/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_PLATFORMS 16
+
+/* A vendor whose devices were left out since a program that it needs is missing; NULL: none. */
+static const gems_vendor_data *left_out;
+
+char *gems_choose_text(cl_device_id id, cl_device_info what)
+{
+    char text[512] = "";
+    if (CL(clGetDeviceInfo, id, what, sizeof text, text, NULL) != CL_SUCCESS)
+        text[0] = 0;
+    return strdup(text);
+}
+
+char *gems_choose_platform_text(cl_platform_id id, cl_platform_info what)
+{
+    char text[512] = "";
+    if (CL(clGetPlatformInfo, id, what, sizeof text, text, NULL) != CL_SUCCESS)
+        text[0] = 0;
+    return strdup(text);
+}
+
+uint64_t gems_choose_number(cl_device_id id, cl_device_info what)
+{
+    uint64_t value = 0; /* cl_uint, cl_bool, size_t, cl_ulong: little-endian, so the low bytes are right */
+    return CL(clGetDeviceInfo, id, what, sizeof value, &value, NULL) == CL_SUCCESS ? value : 0;
+}
+
+int gems_choose_class(cl_device_type type)
+{
+    return type & CL_DEVICE_TYPE_GPU ? 0 : type & CL_DEVICE_TYPE_ACCELERATOR ? 1 : 2;
+}
+
+static unsigned add_devices(cl_platform_id platform, gems_candidate *out, unsigned n, unsigned room)
+{
+    cl_device_id ids[32];
+    cl_uint found = 0;
+    unsigned before = n;
+
+    if (CL(clGetDeviceIDs, platform, CL_DEVICE_TYPE_ALL, 32, ids, &found) != CL_SUCCESS)
+        return n;
+    char *platform_name = gems_choose_platform_text(platform, CL_PLATFORM_NAME);
+    char *maker = gems_choose_platform_text(platform, CL_PLATFORM_VENDOR);
+    for (cl_uint i = 0; i < found && i < 32 && n < room; i++) {
+        if (!gems_choose_number(ids[i], CL_DEVICE_AVAILABLE) ||
+            !gems_choose_number(ids[i], CL_DEVICE_COMPILER_AVAILABLE) ||
+            !gems_choose_number(ids[i], CL_DEVICE_ENDIAN_LITTLE) ||
+            gems_choose_number(ids[i], CL_DEVICE_ADDRESS_BITS) != 64)
+            continue;
+        gems_candidate *c = &out[n];
+        *c = (gems_candidate){platform, ids[i], gems_choose_number(ids[i], CL_DEVICE_TYPE), NULL, platform_name, NULL};
+        c->name = gems_choose_text(ids[i], CL_DEVICE_NAME);
+        for (const gems_vendor_data *v = gems_vendor_all(); v->name && !c->vendor; v++)
+            if (gems_vendor_matches(v, platform_name, maker, c->name))
+                c->vendor = v;
+        if (c->vendor && gems_vendor_lacks(c->vendor))
+            left_out = c->vendor;
+        else
+            n += c->vendor != NULL;
+    }
+    if (n == before)
+        free(platform_name);
+    free(maker);
+    return n;
+}
+
+unsigned gems_choose_find(gems_candidate *out, unsigned room)
+{
+    const char *forced = gems_config_get()->vendor;
+    cl_platform_id ids[MAX_PLATFORMS];
+    cl_uint found = 0;
+    unsigned n = 0;
+
+    if (CL(clGetPlatformIDs, MAX_PLATFORMS, ids, &found) == CL_SUCCESS)
+        for (cl_uint i = 0; i < found && i < MAX_PLATFORMS; i++)
+            n = add_devices(ids[i], out, n, room);
+
+    for (const gems_vendor_data *v = gems_vendor_all(); v->name; v++) {
+        bool wanted = forced ? strcmp(forced, v->name) == 0 : !getenv("OCL_ICD_VENDORS");
+        for (unsigned i = 0; i < n && wanted; i++)
+            wanted = out[i].vendor != v;
+        for (const char *const *lib = v->libraries; wanted && lib && *lib; lib++) {
+            unsigned more = gems_cl_driver_platforms(*lib, ids, MAX_PLATFORMS);
+            for (unsigned i = 0; i < more; i++)
+                n = add_devices(ids[i], out, n, room);
+        }
+    }
+    return n;
+}
+
+static int by_preference(const void *a, const void *b)
+{
+    const gems_candidate *const *x = a, *const *y = b;
+    int kind = gems_choose_class((*x)->type) - gems_choose_class((*y)->type),
+        order = (*x)->vendor->order - (*y)->vendor->order;
+    return kind ? kind : order ? order : *x < *y ? -1 : *x > *y;
+}
+
+/* A device that is there to serve small calls only, beside a main one of the same platform. */
+static bool only_small(const gems_candidate *c, const gems_candidate *all, unsigned n)
+{
+    if (!gems_vendor_has_prefix(c->vendor->small_devices, c->name))
+        return false;
+    for (unsigned i = 0; i < n; i++)
+        if (all[i].platform == c->platform && &all[i] != c &&
+            gems_vendor_has_prefix(c->vendor->main_devices, all[i].name) &&
+            !gems_vendor_has_prefix(c->vendor->small_devices, all[i].name))
+            return true;
+    return false;
+}
+
+static void describe(const gems_candidate *all, unsigned n, char *out, size_t room)
+{
+    size_t used = 0;
+    out[0] = 0;
+    for (unsigned i = 0; i < n && used < room; i++)
+        used += (size_t)snprintf(out + used, room - used, "%s%s: %s", i ? "; " : "", all[i].vendor->name, all[i].name);
+}
+
+const gems_candidate *gems_choose(const gems_candidate *all, unsigned n, char *why, size_t room)
+{
+    const gems_config *config = gems_config_get();
+    const gems_candidate *list[GEMS_MAX_CANDIDATES];
+    unsigned count = 0, same = 0;
+    char found[160];
+
+    for (unsigned i = 0; i < n; i++)
+        if ((!config->vendor || strcmp(config->vendor, all[i].vendor->name) == 0) && !only_small(&all[i], all, n))
+            list[count++] = &all[i];
+    if (count == 0) {
+        if (left_out && (!config->vendor || strcmp(config->vendor, left_out->name) == 0)) {
+            snprintf(why, room, "%s's OpenCL needs the program %s, which is not on the PATH", left_out->name,
+                     gems_vendor_lacks(left_out));
+            return NULL;
+        }
+        describe(all, n, found, sizeof found);
+        if (config->vendor)
+            snprintf(why, room, "GEMS_VENDOR=%s: no OpenCL device of that vendor (found: %s)", config->vendor,
+                     n ? found : "none");
+        else
+            snprintf(why, room, "no OpenCL device");
+        return NULL;
+    }
+    qsort(list, count, sizeof *list, by_preference);
+
+    if (config->device >= 0) { /* counted within the vendor */
+        for (unsigned i = 0; i < count; i++)
+            if (list[i]->vendor == list[0]->vendor)
+                list[same++] = list[i];
+        if ((uint64_t)config->device < same)
+            return list[config->device];
+        gems_complain("GEMS_DEVICE=%lld: %s has %u device%s, counted from 0; using the first",
+                      (long long)config->device, list[0]->vendor->name, same, same == 1 ? "" : "s");
+        return list[0];
+    }
+    for (unsigned i = 0; i < count; i++) /* ranks share out devices of one kind */
+        if (list[i]->vendor == list[0]->vendor && gems_choose_class(list[i]->type) == gems_choose_class(list[0]->type))
+            list[same++] = list[i];
+    const char *rank = getenv("LOCAL_RANK");
+    return list[rank && same ? strtoul(rank, NULL, 10) % same : 0];
+}
