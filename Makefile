@@ -117,7 +117,7 @@ LIB     = $(abspath $(B))/libgems_preload.so
 PYTHON  = $(shell scripts/python)
 # Tests against the real PyTorch, preloaded, with every kernel in use. $(1): further variables, $(2): what to run.
 pytest  = LD_PRELOAD=$(LIB) GEMS_ROUTE=all OMP_NUM_THREADS=1 $(1) $(PYTHON) -m pytest -q -p no:cacheprovider $(2)
-spread  = -n $(JOBS) --dist loadfile
+spread  = -n $(JOBS) --dist $(1)
 
 setup:
 	$(Q)scripts/setup.sh check
@@ -129,9 +129,9 @@ demo: setup-demo
 
 # Results in the host's process, whole processes, and every OpenCL call failing once.
 check-host: all
-	$(Q)$(call pytest,,$(spread) tests/host --ignore tests/host/test_process.py --ignore tests/host/test_fault.py)
+	$(Q)$(call pytest,,$(call spread,loadfile) tests/host --ignore tests/host/test_process.py --ignore tests/host/test_fault.py)
 check-process: all
-	$(Q)$(call pytest,,tests/host/test_process.py)
+	$(Q)$(call pytest,,$(call spread,load) tests/host/test_process.py)
 check-fault: all
 	$(Q)$(call pytest,,tests/host/test_fault.py)
 

@@ -1,24 +1,25 @@
 /* Storing binaries in the cache without holding anybody up.
  *
  * To hand out a program's binary PoCL compiles all of its kernels once more, for work-groups of any size: as long again
- * as the build itself. So for such vendors ("save": "idle") a thread does it when nothing has been built for a while. A
- * process that ends earlier leaves it to the next one. */
+ * * as the build itself. So for such vendors ("save": "idle") a thread does it when nothing has been built for a while.
+ * A process that ends earlier is held up for a moment to store what it can; the next one stores the rest. */
 #include "kernels/device/internal.h"
 
 #include <signal.h>
 #include <time.h>
 
-#define IDLE_SECONDS 1 /* without a build, before binaries are asked for */
-#define PAUSE_MS     100
-#define END_SECONDS  30 /* how long the end of the process waits for a binary that is being made */
+#define IDLE_SECONDS  1 /* without a build, before binaries are asked for */
+#define PAUSE_MS      20
+#define GRACE_SECONDS 1  /* after the end has come, no further binary is asked for */
+#define END_SECONDS   30 /* how long the end of the process waits for a binary that is being made */
 
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t work;
     gems_program *first; /* to be saved, linked by next_unsaved */
     bool started;
-    atomic_bool ending, busy;
-    _Atomic int64_t last_build; /* seconds */
+    atomic_bool busy;
+    _Atomic int64_t last_build, end; /* seconds; end 0: not yet */
 } saver = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
 
 static int64_t seconds(void)
@@ -38,20 +39,26 @@ void gems_save_note_build(void)
     atomic_store_explicit(&saver.last_build, seconds(), memory_order_relaxed);
 }
 
+static bool is_over(void)
+{
+    int64_t end = atomic_load(&saver.end);
+    return end != 0 && seconds() - end > GRACE_SECONDS;
+}
+
 static void *save_loop(void *unused)
 {
     (void)unused;
-    while (!atomic_load(&saver.ending)) {
+    while (!is_over()) {
         pthread_mutex_lock(&saver.lock);
         while (!saver.first)
             pthread_cond_wait(&saver.work, &saver.lock);
         gems_program *program = saver.first;
         pthread_mutex_unlock(&saver.lock);
 
-        while (seconds() - atomic_load(&saver.last_build) <= IDLE_SECONDS && !atomic_load(&saver.ending))
+        while (seconds() - atomic_load(&saver.last_build) <= IDLE_SECONDS && atomic_load(&saver.end) == 0)
             pause_briefly();
         atomic_store(&saver.busy, true);
-        if (!atomic_load(&saver.ending)) /* asked after `busy` is set: from there on the end waits */
+        if (!is_over()) /* asked after `busy` is set: from there on the end waits */
             gems_program_store(program);
         atomic_store(&saver.busy, false);
 
@@ -94,9 +101,18 @@ void gems_save_later(gems_program *program)
     pthread_mutex_unlock(&saver.lock);
 }
 
+static bool is_waiting(void)
+{
+    pthread_mutex_lock(&saver.lock);
+    bool waiting = saver.started && saver.first;
+    pthread_mutex_unlock(&saver.lock);
+    return waiting;
+}
+
 void gems_save_end(void)
 {
-    atomic_store(&saver.ending, true);
-    for (int64_t start = seconds(); atomic_load(&saver.busy) && seconds() - start < END_SECONDS;)
+    int64_t start = seconds();
+    atomic_store(&saver.end, start);
+    while ((is_waiting() && !is_over()) || (atomic_load(&saver.busy) && seconds() - start < END_SECONDS))
         pause_briefly();
 }
