@@ -99,7 +99,7 @@ uninstall:
 clean:
 	$(Q)rm -rf $(B)
 
-FORMATTED := $(shell git ls-files '*.c' '*.h')
+FORMATTED = $(shell git ls-files '*.c' '*.h')
 format:
 	$(Q)clang-format -i $(FORMATTED)
 lint:
@@ -143,7 +143,7 @@ check-asan:
 	$(Q)$(ASAN) $(MAKE) --no-print-directory B=$(B)-asan SAN=address,undefined SKIP=tests/unit/test_fault.c unit all
 	$(Q)$(call pytest,LD_PRELOAD=$(asan_libraries):$(abspath $(B))-asan/libgems_preload.so $(ASAN),tests/host/test_every_kernel.py)
 # What threads share, under ThreadSanitizer: without address randomisation, of which it bears little.
-$(B)/threads: $(B)/tests/threads.o $(OBJ)
+$(B)/threads $(B)/bounds: $(B)/%: $(B)/tests/%.o $(OBJ)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 check-tsan:
@@ -154,22 +154,25 @@ check-tsan:
 # takes seconds to compile a kernel.
 oclgrind = OCL_ICD_VENDORS=$(abspath $(B))/oclgrind.icd OCLGRIND_DATA_RACES=1 OCLGRIND_LOG=$(abspath $(B))/oclgrind.log \
   GEMS_CACHE_DIR=$(abspath $(B))/oclgrind
-check-oclgrind: all
+check-oclgrind: all $(B)/bounds
 	$(Q)echo $(firstword $(wildcard /usr/lib/oclgrind/liboclgrind-rt-icd.so /usr/lib/*/oclgrind/liboclgrind-rt-icd.so)) \
 	  >$(B)/oclgrind.icd; rm -f $(B)/oclgrind.log
+	$(Q)$(oclgrind) $(B)/bounds && grep -q 'Invalid write' $(B)/oclgrind.log && grep -q 'race' $(B)/oclgrind.log || \
+	  { echo "Oclgrind does not find the errors of tests/bounds.c" >&2; exit 1; }
+	$(Q)rm $(B)/oclgrind.log
 	$(Q)$(call pytest,$(oclgrind),tests/host/test_every_kernel.py)
 	$(Q)if [ -s $(B)/oclgrind.log ]; then cat $(B)/oclgrind.log; echo "Oclgrind found errors" >&2; exit 1; fi
 check-rusticl: all
 	$(Q)$(call pytest,RUSTICL_ENABLE=llvmpipe GEMS_VENDOR=rusticl GEMS_TEST_EVERY=family,tests/host/test_every_kernel.py)
 
-# The deep checks take longer than everyone should wait for: they run by themselves.
-CHECKS := lint unit check-host check-process
-DEEP   := check-asan check-tsan check-oclgrind check-rusticl check-fault
-check-deep: CHECKS := $(DEEP)
-check check-deep: setup
+# Each check says how long it took.
+CHECKS := lint unit check-host check-process check-fault check-asan check-tsan check-oclgrind check-rusticl
+check: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
-	$(Q)for check in $(CHECKS); do printf '  %-8s%s\n' CHECK $$check; \
-	  $(MAKE) --no-print-directory $$check || { echo "FAILED: make $$check" >&2; exit 1; }; done
+	$(Q)failed=; for check in $(CHECKS); do printf '  %-8s%s\n' CHECK $$check; before=$$(date +%s); \
+	  $(MAKE) --no-print-directory $$check || failed="$$failed $$check"; \
+	  printf '  %-8s%s: %s s\n' END $$check $$(($$(date +%s) - before)); done; \
+	  if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
 
 # Host and device side by side, and what interposing costs. BENCH="--only 'cat*'": options of bench/bench.py.
 BENCH  ?=
@@ -178,6 +181,6 @@ bench: setup
 	$(Q)LD_PRELOAD=$(LIB) $(PYTHON) bench/bench.py $(BENCH)
 
 .PHONY: all bench unit install uninstall clean format lint setup setup-demo demo \
-  check check-deep $(filter check-%,$(CHECKS)) $(DEEP)
+  check $(filter check-%,$(CHECKS))
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -38,6 +38,7 @@ typedef struct gems_vendor_data {
     const char **needs;            /* programs that the driver runs: without them it may end the process */
     bool save_when_idle;           /* handing out a binary is slow */
     unsigned seats;                /* queues used at once, at most */
+    bool exact;                    /* blocks are no larger than asked for and not kept: for finding overruns */
     bool unified;                  /* kernels may take the host's pointers: tried at start */
     const char *options, *prelude; /* "" if none */
 } gems_vendor_data;

@@ -70,6 +70,8 @@ gems_block *gems_memory_take(gems_lane_state *lane, size_t bytes, cl_int *error)
         *error = CL_INVALID_BUFFER_SIZE;
         return NULL;
     }
+    if (lane->vendor->exact)
+        rounded = bytes ? bytes : 1;
     pthread_mutex_lock(&lane->pool_lock);
     gems_block *block = lane->pool[i];
     if (block) {

@@ -206,9 +206,9 @@ static bool wants_unified(const gems_lane_state *lane)
 }
 
 /* Bytes of unused blocks that a lane keeps: unified memory is the host's own, and only scratch comes from there. */
-static size_t pool_limit(const gems_device_info *info)
+static size_t pool_limit(const gems_lane_state *lane)
 {
-    return info->unified ? (size_t)256 << 20 : info->memory_bytes / 8;
+    return lane->vendor->exact ? 0 : lane->info.unified ? (size_t)256 << 20 : lane->info.memory_bytes / 8;
 }
 
 static bool open_lanes(const gems_candidate *main, const gems_candidate *all, unsigned n)
@@ -226,9 +226,9 @@ static bool open_lanes(const gems_candidate *main, const gems_candidate *all, un
     big->info.unified = wants_unified(big) && takes_host_pointers(big);
     if (small)
         small->info.unified = big->info.unified;
-    big->pool_limit = pool_limit(&big->info);
+    big->pool_limit = pool_limit(big);
     if (small)
-        small->pool_limit = pool_limit(&small->info);
+        small->pool_limit = pool_limit(small);
     device.lane[GEMS_LANE_MAIN] = big;
     device.lane[GEMS_LANE_SMALL] = small ? small : big;
     return true;

@@ -61,6 +61,7 @@ static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json
     vendor->save_when_idle = strcmp(text(json_object_get(device, "save")), "idle") == 0;
     vendor->own_cache = strings(json_object_get(device, "own_cache"));
     vendor->needs = strings(json_object_get(device, "needs"));
+    vendor->exact = json_is_true(json_object_get(device, "exact"));
     vendor->unified = strcmp(text(json_object_get(device, "memory")), "unified") == 0;
     vendor->options = text(json_object_get(device, "options"));
     vendor->prelude = text(json_object_get(device, "prelude"));
