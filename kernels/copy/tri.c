@@ -20,6 +20,8 @@ static gems_status plan_tri(gems_call *call)
         return gems_decline(call, "overlaps itself");
     if (out && (out->dtype != self->dtype || gems_move_overlaps_itself(out) || gems_move_overlap(out, self)))
         return gems_decline(call, "out of another dtype or overlapping");
+    if (out && out->ndim > 3 && !gems_tensor_is_contiguous(out))
+        return gems_decline(call, "the host walks such batches by one stride, even where they have two");
     const int64_t cols = self->sizes[self->ndim - 1];
     call->dtype = self->dtype;
     call->sizes.v[GEMS_SIZE_NUMEL] = self->numel;

@@ -48,11 +48,9 @@ static gems_dtype acc_dtype(const gems_call *call, gems_dtype from)
     return from == GEMS_BOOL ? GEMS_U8 : from;
 }
 
-/* One pass over memory: which kernel, and what it reads and writes. */
+/* The pass over the input: what it reads and writes. */
 struct pass {
     gems_dtype in, from, acc, out;
-    bool first; /* applies map */
-    bool last;  /* applies finish and writes the result, else an acc */
     gems_arg source, target;
     gems_fold kept;
     gems_cut cut;
@@ -73,10 +71,9 @@ static const char *highest[GEMS_DTYPE_COUNT] = {
 static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struct pass *p, const char *entry,
                                const char *guard, int group)
 {
-    bool dense = p->cut.stride == 1;
+    bool dense = p->cut.stride == 1, part = p->cut.splits > 1 && strcmp(entry, "merge") != 0;
     uint64_t key = gems_key(gems_key(0, (uintptr_t)guard), (uint64_t)call->op->index << 32 | (uint32_t)group);
-    key = gems_key(key, (uint64_t)(p->in << 16 | p->from << 12 | p->acc << 8 | p->out << 4 | dense << 2 |
-                                   p->first << 1 | p->last));
+    key = gems_key(key, (uint64_t)(p->in << 16 | p->from << 12 | p->acc << 8 | p->out << 4 | dense << 1 | part));
     gems_kernel *kernel = gems_kernel_find(job, key);
     if (kernel)
         return kernel;
@@ -88,11 +85,10 @@ static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struc
         "#define %s\n#define GROUP %d\n#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n#define O %s\n%s%s%s"
         "#define LOWEST %s\n#define HIGHEST %s\n#define IDENTITY ((A)(%s))\n#define MAP_(x, zero, one) (%s)\n"
         "#define COMBINE(a, b) (%s)\n#define FINISH_(a, n) (%s)\n",
-        guard, group, gems_dtypes[p->in].name, p->first ? gems_dtypes[p->from].compute : acc, acc,
-        gems_dtypes[p->out].name, gems_dtypes[p->out].compute, p->last ? "" : "#define PART\n",
-        dense ? "#define DENSE_ROWS\n" : "", compensated ? "#define COMPENSATED\n" : "", lowest[p->acc],
-        highest[p->acc], attr(call, "identity", "0"), p->first ? attr(call, "map", "x") : "x",
-        attr(call, "combine", "a + b"), attr(call, "finish", "a"));
+        guard, group, gems_dtypes[p->in].name, gems_dtypes[p->from].compute, acc, gems_dtypes[p->out].name,
+        gems_dtypes[p->out].compute, part ? "#define PART\n" : "", dense ? "#define DENSE_ROWS\n" : "",
+        compensated ? "#define COMPENSATED\n" : "", lowest[p->acc], highest[p->acc], attr(call, "identity", "0"),
+        attr(call, "map", "x"), attr(call, "combine", "a + b"), attr(call, "finish", "a"));
     return gems_kernel_build_file(job, key, call->op->strukt, defines, "kernels/reduce/reduce.cl", entry);
 }
 
@@ -151,6 +147,14 @@ static void launch(const gems_call *call, gems_job *job, struct pass *p, int64_t
     }
 }
 
+/* Puts the parts of each result together. */
+static void merge(const gems_call *call, gems_job *job, struct pass *p)
+{
+    size_t local = gems_one_item_runs(call, gems_job_device(job)) ? 1 : 32, global = (size_t)p->results * local;
+    gems_arg args[] = {p->source, p->target, GEMS_VALUE(p->results), GEMS_VALUE(p->cut.splits), GEMS_VALUE(p->total)};
+    gems_launch(job, kernel_for(call, job, p, "merge", "MERGE", (int)local), 1, &global, &local, args, 5);
+}
+
 static gems_status run(gems_call *call)
 {
     gems_reduction r;
@@ -163,9 +167,7 @@ static gems_status run(gems_call *call)
     struct pass p = {.in = in->dtype,
                      .from = (gems_dtype)r.from,
                      .acc = acc_dtype(call, (gems_dtype)r.from),
-                     .out = (gems_dtype)r.to,
-                     .first = true,
-                     .last = true};
+                     .out = (gems_dtype)r.to};
     p.total = call->sizes.v[GEMS_SIZE_COLS];
     p.results = call->sizes.v[GEMS_SIZE_ROWS];
     if (!gems_fold_dims(in, ~r.dims, &p.kept) || !gems_fold_dims(in, r.dims, &p.cut.outer))
@@ -184,26 +186,16 @@ static gems_status run(gems_call *call)
     p.source = GEMS_IN(in);
     p.target = GEMS_OUT_ARG(out);
     if (p.cut.splits > 1) {
-        int part = gems_job_scratch(job, (size_t)(p.results * p.cut.splits) * gems_dtypes[p.acc].size);
-        p.target = GEMS_SCRATCH(part);
-        p.last = false;
+        /* States of at most two numbers each. */
+        int parts = gems_job_scratch(job, (size_t)(p.results * p.cut.splits) * 2 * gems_dtypes[p.acc].size);
+        p.target = GEMS_SCRATCH(parts);
         launch(call, job, &p, columns);
-        p.source = GEMS_SCRATCH(part);
+        p.source = GEMS_SCRATCH(parts);
         p.target = GEMS_OUT_ARG(out);
-        p.in = p.from = p.acc;
-        p.first = false;
-        p.last = true;
-        p.kept = gems_fold_one(p.results, 1);
-        p.cut = (gems_cut){.outer_count = 1,
-                           .n = p.cut.splits,
-                           .stride = p.results,
-                           .splits = 1,
-                           .inner_splits = 1,
-                           .chunk_outer = 1,
-                           .chunk = p.cut.splits};
-        columns = take_columns(&p, gems_one_item_runs(call, device) ? 16 : TILE);
+        merge(call, job, &p);
+    } else {
+        launch(call, job, &p, columns);
     }
-    launch(call, job, &p, columns);
     return gems_job_end(job);
 }
 

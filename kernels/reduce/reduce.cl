@@ -1,17 +1,19 @@
 /* Reductions of a strided tensor to a contiguous result: out[k] = FINISH(COMBINE over r of MAP(in[k, r])).
  *
  * The launcher defines: IN (dtype read), C (type that MAP works in), A (type accumulated in), OUT and O (dtype
- * written and its compute type; for a first pass PART, type A), MAP_(x, zero, one), COMBINE(a, b), IDENTITY (of type A), FINISH_(a, n), and
- * COMPENSATED where COMBINE is a floating sum.
+ * written and its compute type), MAP_(x, zero, one), COMBINE(a, b), IDENTITY (of type A), FINISH_(a, n), and
+ * COMPENSATED where COMBINE is a floating sum. PART: what is written are states, for `merge`.
  *
  * Accuracy: blocks of 16 terms a lane are added plainly, and blocks to each other with their rounding errors kept
- * (two-sum), so the error does not grow with the number of terms. The order is fixed: same bits on each call.
- * Every input is read once. A `unit` is one result, or one of `splits` parts of it.
+ * (two-sum) until the result is stored, so the error does not grow with the number of terms, of items or of parts. The
+ * order is fixed: same bits on each call. Every input is read once. A `unit` is one result, or one of `splits` parts of
+ * it.
  *
  * run     one work-item walks the terms of a unit and does several units (CPU; any strides)
  * column  one work-item walks neighbouring results together (CPU; results dense in the input)
  * group   one work-group a unit, neighbouring items take neighbouring terms (GPU)
- * across  neighbouring items take neighbouring results (GPU; results dense in the input) */
+ * across  neighbouring items take neighbouring results (GPU; results dense in the input)
+ * merge   one work-group (of one item on a CPU) puts the parts of a result together */
 #ifndef IN
 #define IN f32
 #define C float
@@ -39,17 +41,6 @@
 #define TO_A16 GEMS_CAT(convert_, A16)
 #define MEM_IN GEMS_CAT(mem_, IN)
 
-#ifdef PART
-typedef A out_t;
-#define STORE(p, i, a) (p)[i] = (a)
-#define STORE16(p, i, a) vstore16(a, 0, (p) + (i))
-#else
-typedef GEMS_CAT(mem_, OUT) out_t;
-#define FINISH(a) FINISH_((a), (TO_A(total)))
-#define STORE(p, i, a) GEMS_CAT(store_, OUT)(p, i, (GEMS_CAT(num_, OUT))FINISH(a))
-#define STORE16(p, i, a) GEMS_CAT(store16_, OUT)(p, i, GEMS_CAT(GEMS_CAT(convert_, O), 16)(FINISH(a)))
-#endif
-
 static inline C map(C x) { return MAP_((x), ((C)0), ((C)1)); }
 static inline C16 map16(C16 x) { return MAP_((x), ((C16)((C)0)), ((C16)((C)1))); }
 static inline A combine(A a, A b) { return COMBINE((a), (b)); }
@@ -74,6 +65,11 @@ typedef struct { A16 high, low; } state16;
         (s).low += ((s).high - (t_ - y_)) + (x_ - y_);                                                                 \
         (s).high = t_;                                                                                                 \
     } while (0)
+#define MEET(s, other)                                                                                                 \
+    do {                                                                                                               \
+        JOIN(A, s, (other).high);                                                                                      \
+        (s).low += (other).low;                                                                                        \
+    } while (0)
 /* An infinite or NaN sum has a meaningless `low`. */
 #define RESULT(s) (isfinite((s).high) ? (s).high + (s).low : (s).high)
 #else
@@ -85,8 +81,51 @@ typedef struct { A16 high; } state16;
         T x_ = (b);                                                                                                    \
         (s).high = COMBINE(((s).high), x_);                                                                            \
     } while (0)
+#define MEET(s, other) JOIN(A, s, (other).high)
 #define RESULT(s) ((s).high)
 #endif
+
+#ifdef PART
+typedef state out_t;
+#define STORE(p, i, s) (p)[i] = (s)
+static inline void store_states(__global state *p, const state16 *s)
+{
+    A lane[16];
+    vstore16(s->high, 0, lane);
+    for (int l = 0; l < 16; l++)
+        p[l].high = lane[l];
+#ifdef COMPENSATED
+    vstore16(s->low, 0, lane);
+    for (int l = 0; l < 16; l++)
+        p[l].low = lane[l];
+#endif
+}
+#define STORE16(p, i, s) store_states((p) + (i), &(s))
+#else
+typedef GEMS_CAT(mem_, OUT) out_t;
+#define FINISH(a) FINISH_((a), (TO_A(total)))
+#define STORE(p, i, s)                                                                                                 \
+    do {                                                                                                               \
+        A a_ = RESULT(s);                                                                                              \
+        GEMS_CAT(store_, OUT)(p, i, (GEMS_CAT(num_, OUT))FINISH(a_));                                                  \
+    } while (0)
+#define STORE16(p, i, s)                                                                                               \
+    do {                                                                                                               \
+        A16 a_ = RESULT(s);                                                                                            \
+        GEMS_CAT(store16_, OUT)(p, i, GEMS_CAT(GEMS_CAT(convert_, O), 16)(FINISH(a_)));                                \
+    } while (0)
+#endif
+
+/* The states of `count` items, a power of 2, met by the first of them: its state in `mine`. Items are `step` apart. */
+#define TREE(mine, part, me, step, count)                                                                              \
+    (part)[me] = (mine);                                                                                               \
+    for (int w = (count) / 2; w > 0; w /= 2) {                                                                         \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
+        if ((me) < w * (step)) {                                                                                       \
+            MEET(mine, (part)[(me) + w * (step)]);                                                                     \
+            (part)[me] = (mine);                                                                                       \
+        }                                                                                                              \
+    }
 
 static inline A across16(A16 v)
 {
@@ -165,7 +204,7 @@ __kernel void run(ARGS)
         PART_OF(split)
         for (; o < o_end; o++)
             walk(&s, p + gems_fold_offset(&outer, o) + first * stride, last - first, stride);
-        STORE(out, u, RESULT(s));
+        STORE(out, u, s);
     }
 }
 #endif
@@ -206,8 +245,7 @@ __kernel void column(ARGS, long columns)
         }
         for (v = 0; v < vectors; v++) {
             JOIN(A16, s[v], a[v]);
-            A16 all = RESULT(s[v]);
-            STORE16(q, v * 16, all);
+            STORE16(q, v * 16, s[v]);
         }
         for (int c = vectors * 16; c < width; c++) {
             state one;
@@ -215,7 +253,7 @@ __kernel void column(ARGS, long columns)
             PART_OF(split)
             for (; o < o_end; o++)
                 walk(&one, p + c + gems_fold_offset(&outer, o) + first * stride, last - first, stride);
-            STORE(q, c, RESULT(one));
+            STORE(q, c, one);
         }
     }
 }
@@ -237,7 +275,7 @@ __kernel void column(ARGS, long columns)
 #ifdef GROUP_
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 {
-    __local A part[GROUP];
+    __local state part[GROUP];
     int me = get_local_id(0), terms = 0;
     long u = get_group_id(0), split = u / results, k = u - split * results;
     const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
@@ -251,14 +289,9 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
             STEP(s, TERM(r, i * stride));
     }
     JOIN(A, s, block);
-    part[me] = RESULT(s);
-    for (int w = GROUP / 2; w > 0; w /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (me < w)
-            part[me] = combine(part[me], part[me + w]);
-    }
+    TREE(s, part, me, 1, GROUP)
     if (me == 0)
-        STORE(out, u, part[0]);
+        STORE(out, u, s);
 }
 #endif
 
@@ -266,7 +299,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 #define ROWS 8
 __kernel __attribute__((reqd_work_group_size(32, ROWS, 1))) void across(ARGS, long columns)
 {
-    __local A part[ROWS][32];
+    __local state part[ROWS * 32];
     int x = get_local_id(0), y = get_local_id(1), terms = 0;
     long tiles = (columns + 31) / 32, rows = results / columns;
     long u = get_group_id(0), row = u / tiles % rows, c = u % tiles * 32 + x, split = u / tiles / rows;
@@ -282,13 +315,26 @@ __kernel __attribute__((reqd_work_group_size(32, ROWS, 1))) void across(ARGS, lo
                 STEP(s, TERM(r, i * stride));
         }
     JOIN(A, s, block);
-    part[y][x] = RESULT(s);
-    for (int w = ROWS / 2; w > 0; w /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (y < w)
-            part[y][x] = combine(part[y][x], part[y + w][x]);
-    }
+    TREE(s, part, y * 32 + x, 32, ROWS)
     if (y == 0 && c < columns)
-        STORE(out, split * results + row * columns + c, part[0][x]);
+        STORE(out, split * results + row * columns + c, s);
+}
+#endif
+
+/* Part i of result k is parts[i * results + k]. */
+#ifdef MERGE
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void merge(const __global state *parts, __global out_t *out,
+                                                                       long results, long splits, long total)
+{
+    __local state part[GROUP];
+    int me = get_local_id(0);
+    long k = get_group_id(0);
+    state s;
+    START(s);
+    for (long i = me; i < splits; i += GROUP)
+        MEET(s, parts[i * results + k]);
+    TREE(s, part, me, 1, GROUP)
+    if (me == 0)
+        STORE(out, k, s);
 }
 #endif

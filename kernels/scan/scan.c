@@ -20,6 +20,8 @@ static gems_status plan(gems_call *call)
         status = gems_reduce_dtypes(call, &r);
     if (status != GEMS_OK)
         return status;
+    if (r.to == GEMS_BOOL)
+        return gems_decline(call, "a scan into bool is an error on the host");
     const gems_tensor *in = call->arg[0].tensor;
     int64_t inner = 1;
     for (int d = gems_wrap_dim(dim->i, in->ndim) + 1; d < in->ndim; d++)

@@ -42,10 +42,10 @@ def special(dtype=torch.float32):
         return torch.tensor(rows).repeat(1, 5)[:, :33].to(dtype)
 
 
-def on_groups(fn):
+def on_groups(fn, splits=3):
     """Runs fn with all calls sent to the variants for GPUs (a work-group shares a row), with work cut in parts."""
     error = ctypes.create_string_buffer(256)
-    table = b'{"rules": [{"op": "*", "variant": "group", "params": {"splits": 3, "lane": 0}}]}'
+    table = b'{"rules": [{"op": "*", "variant": "group", "params": {"splits": %d, "lane": 0}}]}' % splits
     assert gems.lib.gems_table_set(table, error, len(error)) == 0, error.value
     try:
         fn()

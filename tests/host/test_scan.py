@@ -37,6 +37,7 @@ def test_special_values_errors_and_empty():
             agree(torch.cumsum, special(dtype), dim, op="cumsum")
     agree(torch.cumsum, torch.empty(0, 3), 0, op="cumsum", routed=False)
     agree(torch.cumsum, values((3,)), 1, op="cumsum", routed=False)
+    agree(torch.cumsum, values((3,), torch.bool), 0, dtype=torch.bool, op="cumsum", routed=False)  # an error
 
 
 def test_cumsum_is_as_accurate_as_the_hosts():
