@@ -3,6 +3,8 @@
 #   SAN=...     sanitizers, e.g. address,undefined or thread (use with another B)
 #   PREFIX, DESTDIR                      GEMS_PYTHON=/path/to/python  a Python that has PyTorch
 B       ?= build
+# One name for one folder: dependencies noted under another name would not be seen.
+override B := $(patsubst $(CURDIR)/%,%,$(B))
 PREFIX  ?= /usr/local
 VERSION := 0.1.0
 CC      ?= cc
@@ -48,7 +50,7 @@ $(B)/gen/ops.stamp: $(B)/codegen/gen/codegen shim/ops.json preload/gems.h
 	$(call say,GEN,$(@D))
 	$(Q)mkdir -p $(@D)
 	$(Q)$(B)/codegen/gen/codegen ops shim/ops.json preload/gems.h $(@D)
-	$(Q)touch $@
+	$(Q)touch $@ && touch $(addprefix $(@D)/,thunks.c ops.c exports.map)
 $(B)/gen/thunks.c $(B)/gen/ops.c $(B)/gen/exports.map: $(B)/gen/ops.stamp ;
 $(B)/gen/embedded.c: $(B)/codegen/gen/codegen $(EMBED)
 	$(call say,EMBED,$@)
