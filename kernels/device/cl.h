@@ -40,6 +40,7 @@
     X(clGetEventProfilingInfo)                                                                                         \
     X(clRetainEvent)                                                                                                   \
     X(clReleaseEvent)                                                                                                  \
+    X(clFlush)                                                                                                         \
     X(clFinish)
 
 struct gems_cl_table {

@@ -34,13 +34,15 @@ typedef struct gems_vendor_data {
     const char **libraries;                     /* drivers to try where the loader knows no such platform */
     const char **environment;                   /* "NAME=value", set while drivers load, unless the user did */
     const char **small_devices, **main_devices; /* prefixes of device names; NULL: one device serves both lanes */
-    const char *const *own_cache;  /* devices whose driver keeps kernels itself and is not asked for binaries */
-    const char **needs;            /* programs that the driver runs: without them it may end the process */
-    bool save_when_idle;           /* handing out a binary is slow */
-    unsigned seats;                /* queues used at once, at most */
-    bool exact;                    /* blocks are no larger than asked for and not kept: for finding overruns */
-    bool unified;                  /* kernels may take the host's pointers: tried at start */
-    const char *options, *prelude; /* "" if none */
+    const char *const *own_cache;        /* devices whose driver keeps kernels itself and is not asked for binaries */
+    const char **needs;                  /* programs that the driver runs: without them it may end the process */
+    bool save_when_idle;                 /* handing out a binary is slow */
+    unsigned seats;                      /* queues used at once, at most */
+    size_t staging_bytes, staging_piece; /* staging.c; 0 bytes: transfers are direct */
+    size_t staging_from;                 /* transfers of fewer bytes are direct */
+    bool exact;                          /* blocks are no larger than asked for and not kept: for finding overruns */
+    bool unified;                        /* kernels may take the host's pointers: tried at start */
+    const char *options, *prelude;       /* "" if none */
 } gems_vendor_data;
 
 /* All vendors of this library, in order of preference; ends with a NULL name. Parsed once. */
@@ -85,6 +87,7 @@ uint64_t gems_choose_number(cl_device_id id, cl_device_info what);
 typedef struct gems_seat gems_seat;
 typedef struct gems_program gems_program;
 typedef struct gems_block gems_block;
+typedef struct gems_staging gems_staging;
 
 typedef struct gems_kernel_map {
     size_t mask; /* slots - 1 */
@@ -115,6 +118,10 @@ typedef struct gems_lane_state {
     gems_block *pool[GEMS_POOL_CLASSES];
     size_t pool_bytes, pool_limit;
     pthread_mutex_t pool_lock;
+
+    gems_staging *staging; /* NULL: none, or not used any more */
+    bool staging_tried;
+    pthread_mutex_t staging_lock; /* guards the two above and the ring itself */
 } gems_lane_state;
 
 /* The lane, or NULL if the device is not open or must not be used any more. */
@@ -206,11 +213,24 @@ typedef struct gems_span {
     const char *data;
     size_t bytes;
     gems_block *block; /* staged */
+    char *landing;     /* results that replace their inputs arrive here first */
     bool read, written;
 } gems_span;
 
 gems_block *gems_memory_take(gems_lane_state *lane, size_t bytes, cl_int *error);
 void gems_memory_give(gems_lane_state *lane, gems_block *block);
+/* Frees what lies unused. */
+void gems_memory_trim(gems_lane_state *lane);
+
+/* ---- staging.c ---- */
+
+/* Whether a transfer of that size goes through the ring, unless it cannot be had. */
+bool gems_staging_serves(const gems_lane_state *lane, size_t bytes);
+/* Transfers between the host's memory and a buffer through the lane's pinned region, if there is one and it is worth
+ * it: else false. *error: how it went. Up is queued; down is done on return, and with `whole` nothing is written to
+ * `data` before everything has arrived (false if that does not fit). */
+bool gems_staging_up(gems_job *job, cl_mem mem, const char *data, size_t bytes, cl_int *error);
+bool gems_staging_down(gems_job *job, cl_mem mem, char *data, size_t bytes, bool whole, cl_int *error);
 
 /* ---- job.c ---- */
 
@@ -242,8 +262,14 @@ struct gems_seat {
 /* Makes a tensor's memory ready for a kernel: GEMS_OK, and its span in *span (staged) or NULL (unified: take the
  * host's pointer). What was written is brought back by gems_memory_release. */
 gems_status gems_memory_acquire(gems_job *job, const gems_tensor *tensor, gems_access access, gems_span **span);
-/* Queues the transfers of results to the host. */
+/* Brings results to the host, or queues that. */
 gems_status gems_memory_release(gems_job *job);
+/* All transfers have ended well: results that replace their inputs do so now. */
+void gems_memory_land(gems_job *job);
+/* Waits for all that is queued; the job has failed if that fails. */
+gems_status gems_job_wait(gems_job *job);
+/* Waits for a command, again if the wait fails; its queue may be given for that. CL_SUCCESS if it ended well. */
+cl_int gems_job_await(cl_event event, cl_command_queue queue);
 /* Remembers the last command queued, which the end of the job waits for. Takes the event over. */
 void gems_job_set_last(gems_job *job, cl_event event);
 /* Fails the job: "<operator>: <function>(<what>): <error>". */

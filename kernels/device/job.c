@@ -106,6 +106,8 @@ static const char *operator_of(const gems_job *job)
 
 gems_status gems_job_fail(gems_job *job, const char *function, const char *what, cl_int error)
 {
+    if (gems_cl_error_is_memory(error)) /* some drivers allocate at first use */
+        gems_memory_trim(job->lane);
     return job->status = gems_fail(job->call, "%s: %s(%s): %s", operator_of(job), function, what, gems_cl_error(error));
 }
 
@@ -355,41 +357,46 @@ void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *glo
 
 /* ---- end ---- */
 
-/* After a wait that failed: brings everything queued to an end and says whether it ended well. A wait may fail for
- * reasons of its own while the kernel runs on. */
-static bool settle(gems_job *job)
+cl_int gems_job_await(cl_event event, cl_command_queue queue)
 {
-    cl_int status = CL_QUEUED;
+    cl_int error = CL(clWaitForEvents, 1, &event), status = CL_QUEUED;
 
-    (void)CL_SURE(clFinish, job->queue);
+    if (__builtin_expect(error == CL_SUCCESS, 1))
+        return CL_SUCCESS;
+    /* A wait may fail for reasons of its own while the command runs on. */
+    if (queue)
+        (void)CL_SURE(clFinish, queue);
     for (int ms = 0; ms < SETTLE_MS; ms++) {
-        if (CL_SURE(clGetEventInfo, job->last, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, NULL) !=
+        if (CL_SURE(clGetEventInfo, event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, NULL) !=
                 CL_SUCCESS ||
             status <= CL_COMPLETE)
             break;
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
-    return status == CL_COMPLETE;
+    return status == CL_COMPLETE ? CL_SUCCESS : error;
 }
 
-static void wait_for_all(gems_job *job)
+gems_status gems_job_wait(gems_job *job)
 {
-    cl_int error = CL(clWaitForEvents, 1, &job->last);
+    cl_int error = job->last ? gems_job_await(job->last, job->queue) : CL_SUCCESS;
 
-    if (__builtin_expect(error == CL_SUCCESS, 1) || settle(job))
-        return;
-    gems_job_fail(job, "clWaitForEvents", job->running ? job->running->entry : "transfer", error);
-    if (job->running)
-        gems_program_failed(job->running, error, job->call->why);
+    if (error != CL_SUCCESS) {
+        gems_job_fail(job, "clWaitForEvents", job->running ? job->running->entry : "transfer", error);
+        if (job->running)
+            gems_program_failed(job->running, error, job->call->why);
+    }
+    return job->status;
 }
 
 static void free_memory(gems_job *job)
 {
     for (unsigned i = 0; i < job->nscratch; i++)
         gems_memory_give(job->lane, job->scratch[i]);
-    for (unsigned i = 0; i < job->nspans; i++)
+    for (unsigned i = 0; i < job->nspans; i++) {
+        free(job->spans[i].landing);
         if (job->spans[i].block)
             gems_memory_give(job->lane, job->spans[i].block);
+    }
     job->nscratch = job->nspans = 0;
 }
 
@@ -429,14 +436,16 @@ gems_status gems_job_end(gems_job *job)
         gems_memory_release(job);
     if (job->last) {
         if (job->status == GEMS_OK)
-            wait_for_all(job);
+            gems_job_wait(job);
         else
-            settle(job); /* nothing may touch the host's memory after this returns */
+            (void)gems_job_await(job->last, job->queue); /* nothing may touch the host's memory after this returns */
         CL_SURE(clReleaseEvent, job->last);
         job->last = NULL;
     }
     if (job->nkernels)
         note_time(job);
+    if (job->nspans && job->status == GEMS_OK)
+        gems_memory_land(job);
     if (job->nspans || job->nscratch)
         free_memory(job);
     if (job->running && job->status == GEMS_OK) {

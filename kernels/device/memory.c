@@ -32,8 +32,9 @@ static void block_free(gems_block *block)
     free(block);
 }
 
-static void pool_empty(gems_lane_state *lane)
+void gems_memory_trim(gems_lane_state *lane)
 {
+    pthread_mutex_lock(&lane->pool_lock);
     for (unsigned i = 0; i < GEMS_POOL_CLASSES; i++)
         while (lane->pool[i]) {
             gems_block *block = lane->pool[i];
@@ -41,6 +42,7 @@ static void pool_empty(gems_lane_state *lane)
             block_free(block);
         }
     lane->pool_bytes = 0;
+    pthread_mutex_unlock(&lane->pool_lock);
 }
 
 static gems_block *block_new(gems_lane_state *lane, unsigned size_class, size_t bytes, cl_int *error)
@@ -82,9 +84,7 @@ gems_block *gems_memory_take(gems_lane_state *lane, size_t bytes, cl_int *error)
     if (block || (block = block_new(lane, i, rounded, error)))
         return block;
 
-    pthread_mutex_lock(&lane->pool_lock); /* what lies unused may be what is missing */
-    pool_empty(lane);
-    pthread_mutex_unlock(&lane->pool_lock);
+    gems_memory_trim(lane); /* what lies unused may be what is missing */
     return block_new(lane, i, rounded, error);
 }
 
@@ -142,6 +142,22 @@ partly:
     return NULL;
 }
 
+static gems_status copy_in(gems_job *job, gems_span *s)
+{
+    cl_int error;
+
+    if (!gems_staging_up(job, s->block->mem, s->data, s->bytes, &error)) {
+        cl_event event = NULL;
+        error = CL(clEnqueueWriteBuffer, job->queue, s->block->mem, CL_FALSE, 0, s->bytes, s->data, 0, NULL, &event);
+        if (error == CL_SUCCESS)
+            gems_job_set_last(job, event);
+    }
+    if (error != CL_SUCCESS)
+        return gems_job_fail(job, "clEnqueueWriteBuffer", "", error);
+    job->call->bytes += s->bytes;
+    return GEMS_OK;
+}
+
 gems_status gems_memory_acquire(gems_job *job, const gems_tensor *tensor, gems_access access, gems_span **span)
 {
     *span = NULL;
@@ -158,44 +174,59 @@ gems_status gems_memory_acquire(gems_job *job, const gems_tensor *tensor, gems_a
         if (!s->block)
             return gems_job_fail(job, "clCreateBuffer", "", error);
     }
-    if ((access & GEMS_READ) && !s->read && !s->written && bytes) {
-        cl_event event = NULL;
-        cl_int error =
-            CL(clEnqueueWriteBuffer, job->queue, s->block->mem, CL_FALSE, 0, bytes, s->data, 0, NULL, &event);
-        if (error != CL_SUCCESS)
-            return gems_job_fail(job, "clEnqueueWriteBuffer", "", error);
-        gems_job_set_last(job, event);
-        job->call->bytes += bytes;
-    }
+    if ((access & GEMS_READ) && !s->read && !s->written && bytes && copy_in(job, s) != GEMS_OK)
+        return job->status;
     s->read |= (access & GEMS_READ) != 0;
     s->written |= (access & GEMS_WRITE) != 0;
     *span = s;
     return GEMS_OK;
 }
 
-static gems_status bring_back(gems_job *job, gems_span *s)
+/* A result that replaces its input arrives as a whole before it does so: until then the host can redo the call.
+ * `alone`: no other result of the job does. */
+static gems_status bring_back(gems_job *job, gems_span *s, bool alone)
 {
-    cl_event event = NULL;
-    cl_int error =
-        CL(clEnqueueReadBuffer, job->queue, s->block->mem, CL_FALSE, 0, s->bytes, (void *)s->data, 0, NULL, &event);
-    if (error != CL_SUCCESS && s->read) /* results before this one may have replaced their inputs: try harder */
-        error = CL_SURE(clEnqueueReadBuffer, job->queue, s->block->mem, CL_FALSE, 0, s->bytes, (void *)s->data, 0, NULL,
-                        &event);
-    if (error != CL_SUCCESS)
-        return gems_job_fail(job, "clEnqueueReadBuffer", "", error);
-    gems_job_set_last(job, event);
+    cl_int error;
+
     job->call->bytes += s->bytes;
-    return GEMS_OK;
+    if ((s->read && !alone) || !gems_staging_down(job, s->block->mem, (char *)s->data, s->bytes, s->read, &error)) {
+        char *to = (char *)s->data;
+        if (s->read && !(to = s->landing = malloc(s->bytes)))
+            return job->status = gems_fail(job->call, "out of memory");
+        if (!gems_staging_down(job, s->block->mem, to, s->bytes, false, &error)) {
+            cl_event event = NULL;
+            error = CL(clEnqueueReadBuffer, job->queue, s->block->mem, CL_FALSE, 0, s->bytes, to, 0, NULL, &event);
+            if (error == CL_SUCCESS)
+                gems_job_set_last(job, event);
+        }
+    }
+    return error == CL_SUCCESS ? GEMS_OK : gems_job_fail(job, "clEnqueueReadBuffer", "", error);
 }
 
 gems_status gems_memory_release(gems_job *job)
 {
-    /* What was also an input comes last: while any transfer can still fail, the host can still redo the call. */
+    unsigned ring = 0, in_place = 0;
+
+    for (unsigned i = 0; i < job->nspans; i++) {
+        gems_span *s = &job->spans[i];
+        ring += s->written && gems_staging_serves(job->lane, s->bytes);
+        in_place += s->written && s->read;
+    }
+    /* The ring is for transfers: nobody holds it while kernels run. */
+    if (ring && gems_job_wait(job) != GEMS_OK)
+        return job->status;
     for (int also_read = 0; also_read < 2; also_read++)
         for (unsigned i = 0; i < job->nspans; i++) {
             gems_span *s = &job->spans[i];
-            if (s->written && s->read == also_read && s->bytes && bring_back(job, s) != GEMS_OK)
+            if (s->written && s->read == also_read && s->bytes && bring_back(job, s, in_place == 1) != GEMS_OK)
                 return job->status;
         }
     return GEMS_OK;
+}
+
+void gems_memory_land(gems_job *job)
+{
+    for (unsigned i = 0; i < job->nspans; i++)
+        if (job->spans[i].landing)
+            memcpy((char *)job->spans[i].data, job->spans[i].landing, job->spans[i].bytes);
 }

@@ -111,6 +111,7 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
     pthread_mutex_init(&lane->build_lock, NULL);
     pthread_mutex_init(&lane->seat_lock, NULL);
     pthread_mutex_init(&lane->pool_lock, NULL);
+    pthread_mutex_init(&lane->staging_lock, NULL);
     pthread_cond_init(&lane->seat_free, NULL);
     lane->index = index;
     lane->vendor = c->vendor;

@@ -62,6 +62,10 @@ static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json
     vendor->own_cache = strings(json_object_get(device, "own_cache"));
     vendor->needs = strings(json_object_get(device, "needs"));
     vendor->exact = json_is_true(json_object_get(device, "exact"));
+    const json_t *staging = json_object_get(device, "staging");
+    vendor->staging_bytes = (size_t)number(json_object_get(staging, "mb"), 0) << 20;
+    vendor->staging_piece = (size_t)number(json_object_get(staging, "piece_kb"), 4096) << 10;
+    vendor->staging_from = (size_t)number(json_object_get(staging, "from_kb"), 256) << 10;
     vendor->unified = strcmp(text(json_object_get(device, "memory")), "unified") == 0;
     vendor->options = text(json_object_get(device, "options"));
     vendor->prelude = text(json_object_get(device, "prelude"));

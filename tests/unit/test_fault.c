@@ -26,7 +26,7 @@ static void drop_cache(void)
 TestSuite(fault, .init = own_cache, .fini = drop_cache, .timeout = 300);
 
 enum {
-    N = 100
+    N = 40000 /* in staged memory two pieces of the ring */
 };
 enum outcome {
     NOT_REACHED,
