@@ -112,6 +112,8 @@ static void log_call(const gems_call *call, gems_status status, const char *wher
     if (status == GEMS_OK) {
         const char *variant = gems_rule_variant(call->rule);
         put(&t, " -> routed %s%s%s", call->op->kernel ? call->op->family : "", *variant ? " " : "", variant);
+        if (call->why) /* served, but not as the rule says */
+            put(&t, " (own kernel: %s)", call->why);
         if (call->rule)
             put(&t, " by %s", gems_rule_origin(call->rule));
     } else {
@@ -151,6 +153,10 @@ void gems_report_call(const gems_call *call, gems_status status, const char *whe
         if (call->device_ns > 0)
             atomic_fetch_add_explicit(&c->device_ns, (uint64_t)call->device_ns, memory_order_relaxed);
         last_reason = NULL;
+        if (call->why) { /* why it was not done as the rule says */
+            snprintf(last_text, sizeof last_text, "%s", call->why);
+            last_reason = last_text;
+        }
     } else {
         const char *why = call->why ? call->why : "declined";
         atomic_fetch_add_explicit(&c->passed, 1, memory_order_relaxed);

@@ -224,6 +224,13 @@ static bool overlap(const gems_tensor *x, const gems_tensor *y)
            q < p + gems_tensor_span(x) * gems_dtypes[x->dtype].size;
 }
 
+/* Whether C and D, which share memory, are the same elements in the same places. */
+static bool same_places(const gems_product *p)
+{
+    return p->c.tensor->data == p->d.tensor->data && (p->m == 1 || p->c.row == p->d.row) &&
+           (p->n == 1 || p->c.col == p->d.col) && (p->batch == 1 || p->c.batch == p->d.batch);
+}
+
 static gems_status run(gems_call *call)
 {
     gems_product p;
@@ -248,8 +255,7 @@ static gems_status run(gems_call *call)
      * safe. */
     if (overlap(c, p.a.tensor) || overlap(c, p.b.tensor))
         return gems_decline(call, "result shares memory with an operand");
-    if (p.add && overlap(c, p.d.tensor) &&
-        (c->data != p.d.tensor->data || p.c.row != p.d.row || p.c.col != p.d.col || p.c.batch != p.d.batch))
+    if (p.add && overlap(c, p.d.tensor) && !same_places(&p))
         return gems_decline(call, "result shares memory with an operand");
     return gems_blas_run(call, &p);
 }
@@ -257,5 +263,5 @@ static gems_status run(gems_call *call)
 const gems_family gems_family_blas = {.name = "blas",
                                       .plan = plan,
                                       .run = run,
-                                      .variants = "cpu gpu vector",
+                                      .variants = "cpu gpu vector clblast",
                                       .params = "lane[0..1] tm[16..256:16] tn[32..1024:32] split[1..4096]"};

@@ -1,9 +1,6 @@
 /* Runs a product: chooses variant and parameters, binds, launches. Used by blas.c. */
 #include "kernels/blas/blas.h"
 
-#include "kernels/device/device.h"
-#include "tune/table.h"
-
 #include <stdio.h>
 #include <string.h>
 
@@ -20,8 +17,7 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* The same numbers with C, A, B turned: C^T = B^T A^T. */
-static gems_product transposed(const gems_product *p)
+gems_product gems_blas_transposed(const gems_product *p)
 {
     gems_product t = *p;
     t.m = p->n, t.n = p->m;
@@ -212,31 +208,42 @@ static void run_vector(gems_job *job, const gems_rule *rule, const gems_product 
     }
 }
 
-gems_status gems_blas_run(gems_call *call, const gems_product *product)
+void gems_blas_own(gems_job *job, const gems_rule *rule, const gems_product *product)
 {
-    const gems_rule *rule = call->rule;
-    gems_lane lane =
-        gems_rule_param(rule, "lane", GEMS_LANE_MAIN) == GEMS_LANE_SMALL ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
+    const gems_device_info *device = gems_job_device(job);
     const char *variant = gems_rule_variant(rule);
     gems_product p = *product;
-
-    gems_job *job = gems_job_begin(call, lane);
-    const gems_device_info *device = gems_job_device(job);
-    if (p.dtype == GEMS_F64 && !device->f64) {
-        gems_status ended = gems_job_end(job);
-        return ended == GEMS_OK ? gems_decline(call, "the device has no f64") : ended;
-    }
-    bool skinny = least(p.m, p.n) <= SKINNY, vector = skinny && (!*variant || strcmp(variant, "vector") == 0);
+    bool any = !*variant || strcmp(variant, "vector") == 0 || strcmp(variant, "clblast") == 0;
+    bool vector = any && least(p.m, p.n) <= SKINNY;
     /* The CPU kernel lives on large blocks in local memory; without them the many work-items of the other do better. */
-    if (!*variant || strcmp(variant, "vector") == 0)
+    if (any)
         variant = device->is_cpu && device->local_bytes >= 128 << 10 ? "cpu" : "gpu";
     if (vector ? p.n < p.m : p.c.col != 1 && p.c.row == 1)
-        p = transposed(&p);
+        p = gems_blas_transposed(&p);
     if (vector)
         run_vector(job, rule, &p);
     else if (strcmp(variant, "cpu") == 0)
         run_cpu(job, rule, &p);
     else
         run_gpu(job, rule, &p);
-    return gems_job_end(job);
+}
+
+gems_status gems_blas_run(gems_call *call, const gems_product *p)
+{
+    const gems_rule *rule = call->rule;
+    gems_lane lane =
+        gems_rule_param(rule, "lane", GEMS_LANE_MAIN) == GEMS_LANE_SMALL ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
+    gems_job *job = gems_job_begin(call, lane);
+    if (p->dtype == GEMS_F64 && !gems_job_device(job)->f64) {
+        gems_status ended = gems_job_end(job);
+        return ended == GEMS_OK ? gems_decline(call, "the device has no f64") : ended;
+    }
+    const char *why = "";
+    if (strcmp(gems_rule_variant(rule), "clblast") == 0 && !(why = gems_blas_clblast(job, rule, p)))
+        return gems_job_end(job);
+    gems_blas_own(job, rule, p);
+    gems_status status = gems_job_end(job);
+    if (*why && status == GEMS_OK)
+        call->why = why; /* for the log: the call was routed, but not to what the rule names */
+    return status;
 }

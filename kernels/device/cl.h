@@ -35,6 +35,8 @@
     X(clEnqueueNDRangeKernel)                                                                                          \
     X(clEnqueueReadBuffer)                                                                                             \
     X(clEnqueueWriteBuffer)                                                                                            \
+    X(clEnqueueMapBuffer)                                                                                              \
+    X(clEnqueueUnmapMemObject)                                                                                         \
     X(clWaitForEvents)                                                                                                 \
     X(clGetEventInfo)                                                                                                  \
     X(clGetEventProfilingInfo)                                                                                         \

@@ -119,6 +119,38 @@ int gems_job_scratch(gems_job *job, size_t bytes);
 void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *global, const size_t *local,
                  const gems_arg *args, int nargs);
 
+/* ---- CLBlast: another library's products on the job's queue ---- */
+
+typedef enum gems_clblast_routine {
+    GEMS_CLBLAST_GEMM,    /* C = alpha A B + beta C */
+    GEMS_CLBLAST_BATCHED, /* the same for p->batch matrices */
+    GEMS_CLBLAST_GEMV,    /* B and C are vectors (n is 1). beta 0: C must hold no NaN, which would spread */
+    GEMS_CLBLAST_DOT,     /* A, B vectors of k elements, C one element; no alpha and beta */
+    GEMS_CLBLAST_ROUTINES
+} gems_clblast_routine;
+
+/* A row-major matrix whose rows are `step` elements apart, or, `turned`, its transpose; a vector with elements `step`
+ * apart. Matrices of a batch are `batch` elements apart. */
+typedef struct gems_clblast_matrix {
+    const gems_tensor *tensor;
+    size_t step, batch;
+    bool turned;
+} gems_clblast_matrix;
+
+typedef struct gems_clblast_product {
+    gems_clblast_routine routine;
+    gems_dtype dtype;         /* f32 or f64, of all three */
+    size_t m, n, k, batch;    /* A is m x k, B k x n, C m x n; none 0 */
+    gems_clblast_matrix a, b; /* read */
+    gems_clblast_matrix c;    /* written, and read if beta is not 0; never turned */
+    double alpha, beta;
+} gems_clblast_product;
+
+/* Why CLBlast cannot be asked for this (not installed, failed before, ...), or NULL. Loads it at the first call. */
+const char *gems_clblast_refuses(gems_clblast_routine routine, gems_dtype dtype);
+/* Queues the product. Results are as exact as a sum in the dtype is. The first call of a routine takes seconds. */
+void gems_clblast_run(gems_job *job, const gems_clblast_product *product);
+
 /* Waits, brings results back, frees the job. GEMS_OK only if everything worked. */
 gems_status gems_job_end(gems_job *job);
 

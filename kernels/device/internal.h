@@ -10,7 +10,7 @@
  *
  * Files: cl (OpenCL itself), vendor (tune/<vendor>.json), choose (which device), open (lanes, fork, exit), source (text
  * of programs), program (build, kernels), cache and save (binaries on disk), memory (blocks and spans), job (seats,
- * launches, waiting). */
+ * launches, waiting), clblast (that library's products). */
 #ifndef GEMS_DEVICE_INTERNAL_H
 #define GEMS_DEVICE_INTERNAL_H
 
@@ -250,6 +250,10 @@ struct gems_job {
     bool timed;
     cl_event *kernels; /* of the kernels launched, if they are timed */
     unsigned nkernels, kernel_room;
+    cl_mem lent[4]; /* buffers that stand for the host's memory (clblast.c) */
+    unsigned nlent;
+    void *mapped; /* one of them, mapped for the host to read */
+    cl_mem mapped_mem;
 };
 
 struct gems_seat {
@@ -274,5 +278,12 @@ cl_int gems_job_await(cl_event event, cl_command_queue queue);
 void gems_job_set_last(gems_job *job, cl_event event);
 /* Fails the job: "<operator>: <function>(<what>): <error>". */
 gems_status gems_job_fail(gems_job *job, const char *function, const char *what, cl_int error);
+
+/* ---- clblast.c ---- */
+
+/* Gives back the buffers that the job lent to CLBlast. Call when nothing of the job runs any more. */
+void gems_clblast_release(gems_job *job);
+/* True while a thread is inside CLBlast: the process must not end then, since that library frees what it is using. */
+bool gems_clblast_busy(void);
 
 #endif

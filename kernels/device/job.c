@@ -448,6 +448,8 @@ gems_status gems_job_end(gems_job *job)
         gems_memory_land(job);
     if (job->nspans || job->nscratch)
         free_memory(job);
+    if (job->nlent)
+        gems_clblast_release(job);
     if (job->running && job->status == GEMS_OK) {
         if (atomic_load_explicit(&job->running->memory_failures, memory_order_relaxed))
             atomic_store(&job->running->memory_failures, 0);

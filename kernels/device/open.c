@@ -12,7 +12,8 @@
 /* Of vendors' extensions; refused by the others. */
 #define DEVICE_WARP_SIZE_NV        0x4003
 #define DEVICE_WAVEFRONT_WIDTH_AMD 0x4043
-#define EXIT_WAIT_MS               2000 /* how long the end of the process waits for running jobs */
+#define EXIT_WAIT_MS               2000  /* how long the end of the process waits for running jobs */
+#define CLBLAST_WAIT_MS            60000 /* while one is inside CLBlast, which may be building its kernels */
 
 enum state {
     CLOSED,
@@ -65,7 +66,8 @@ static void at_exit(void)
         return;
     atomic_store(&device.why, EXITING);
     gems_save_end();
-    for (int ms = 0; ms < EXIT_WAIT_MS && atomic_load(&gems_open_jobs) > 0; ms++)
+    for (int ms = 0; ms < (gems_clblast_busy() ? CLBLAST_WAIT_MS : EXIT_WAIT_MS) && atomic_load(&gems_open_jobs) > 0;
+         ms++)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
