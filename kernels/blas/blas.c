@@ -34,17 +34,17 @@ static gems_matrix matrix(const gems_tensor *t, int row, int col, int batch)
 /* All dimensions of `t` but the last as one: its stride, or -1 if there is none. */
 static int64_t leading_stride(const gems_tensor *t)
 {
-    int64_t stride = 0, span = 0;
+    int64_t stride = -1, span = 0;
     for (int i = t->ndim - 2; i >= 0; i--) {
         if (t->sizes[i] == 1)
             continue;
-        if (stride == 0)
+        if (stride < 0)
             stride = t->strides[i];
         else if (t->strides[i] != span)
             return -1;
         span = t->strides[i] * t->sizes[i];
     }
-    return stride;
+    return stride < 0 ? 0 : stride;
 }
 
 /* Reads left and right as matrices. NULL, or why not. Wrong shapes are declined: the host has the words for them. */
@@ -178,6 +178,8 @@ static const char *read_call(const gems_call *call, gems_product *p, result_shap
         return "bias is not a vector";
     if (add && (why = read_addend(p, add, rank, view)))
         return why;
+    if (add && rank == 1 && p->m * p->k == 0 && (add->ndim == 0 || add->sizes[0] != p->m))
+        return "the host does not broadcast here";
 
     /* As the host: a product times 0 is not looked at, so that its NaN does not spread; for f16 and bf16 that depends
      * on the size there. The outer product is an elementwise formula: it spreads, and its result is laid out as the
@@ -253,6 +255,8 @@ static gems_status run(gems_call *call)
 
     /* A block of C is written while others still read A, B and D; an element of D that is the same element of C is
      * safe. */
+    if (gems_tensor_span(c) < c->numel)
+        return gems_decline(call, "result overlaps itself");
     if (overlap(c, p.a.tensor) || overlap(c, p.b.tensor))
         return gems_decline(call, "result shares memory with an operand");
     if (p.add && overlap(c, p.d.tensor) && !same_places(&p))

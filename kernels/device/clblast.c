@@ -238,8 +238,6 @@ static int enter(const gems_clblast_product *p, lent a, lent b, lent c, cl_comma
         return wide ? GEMV(CLBlastDgemv, double) : GEMV(CLBlastSgemv, float);
     case GEMS_CLBLAST_DOT:
         return wide ? DOT(CLBlastDdot) : DOT(CLBlastSdot);
-    case GEMS_CLBLAST_ROUTINES:
-        break;
     }
     return CLBlastNotImplemented;
 }

@@ -125,9 +125,9 @@ typedef enum gems_clblast_routine {
     GEMS_CLBLAST_GEMM,    /* C = alpha A B + beta C */
     GEMS_CLBLAST_BATCHED, /* the same for p->batch matrices */
     GEMS_CLBLAST_GEMV,    /* B and C are vectors (n is 1). beta 0: C must hold no NaN, which would spread */
-    GEMS_CLBLAST_DOT,     /* A, B vectors of k elements, C one element; no alpha and beta */
-    GEMS_CLBLAST_ROUTINES
+    GEMS_CLBLAST_DOT      /* A, B vectors of k elements, C one element; no alpha and beta */
 } gems_clblast_routine;
+#define GEMS_CLBLAST_ROUTINES 4
 
 /* A row-major matrix whose rows are `step` elements apart, or, `turned`, its transpose; a vector with elements `step`
  * apart. Matrices of a batch are `batch` elements apart. */

@@ -92,6 +92,7 @@ def test_grouped_queries(kv_heads):
 def test_what_the_host_does():
     q, k, v = qkv(2, 4, 5, 7, 8)
     agree(flash, q, k, v, 0.1, op=OP, routed=False)
+    agree(flash, q, k, v, 0.0, True, scale=-1.0, op=OP, routed=False)
     agree(flash, q, k, torch.randn(2, 4, 7, 6), op=OP, routed=False)
     agree(flash, q, k, v, attn_mask=torch.ones(5, 7, dtype=torch.bool), op=OP, routed=False)
     agree(flash, q, k, v, attn_mask=torch.ones(7), op=OP, routed=False)

@@ -207,6 +207,12 @@ def test_addmm_in_place_and_out(m, n, k):
           **near)
 
 
+def test_result_that_overlaps_itself():
+    before = gems.counters("addmm_").routed
+    torch.zeros(30).as_strided((8, 8), (1, 1)).addmm_(values((8, 4)), values((4, 8)))
+    assert gems.counters("addmm_").routed == before and "overlaps itself" in gems.last_reason()
+
+
 def test_addmm_errors():
     agree(torch.addmm, torch.ones(2, 3, 5), torch.ones(3, 4), torch.ones(4, 5), op="addmm", routed=False)
     agree(torch.addmm, torch.ones(4), torch.ones(3, 4), torch.ones(4, 5), op="addmm", routed=False)
@@ -236,6 +242,9 @@ def test_addmv(dtype):
     if dtype.is_floating_point:
         agree(torch.addmv, torch.full((40,), float("nan"), dtype=dtype), a, x, beta=0, op="addmv", **close(dtype, 60))
     agree(torch.addmv, values((40,), dtype), a, values((61,), dtype), op="addmv", routed=False)
+    agree(torch.addmv, values((), dtype), a[:0], x, op="addmv", routed=False)
+    agree(torch.addmv, values((1,), dtype), a[:, :0], x[:0], op="addmv", routed=False)
+    agree(lambda s, p, q: s.addmv_(p, q), values((2,), dtype)[::2], a[:1], x, op="addmv_", **close(dtype, 100))
 
 
 @pytest.mark.parametrize("dtype", FLOATS + INTS, ids=str)
@@ -286,6 +295,8 @@ def test_linear(dtype, shape):
         if len(shape) == 3:
             agree(F.linear, values((5, 3, 40), dtype).transpose(0, 1), w, b, **near)
             agree(F.linear, values((3, 10, 40), dtype)[:, ::2], w, b, **near)
+            agree(F.linear, values((3, 1, 40), dtype).expand(3, 5, 40), w, b, **near)
+            agree(F.linear, values((1, 5, 40), dtype).expand(3, 5, 40), w, b, **near)
 
 
 def test_linear_trains():
