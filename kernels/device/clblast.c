@@ -183,11 +183,11 @@ static void bring_back(gems_job *job, cl_mem mem, const gems_tensor *tensor, siz
     size_t element = gems_dtypes[tensor->dtype].size, bytes = (size_t)gems_tensor_span(tensor) * element;
     cl_event event = NULL;
     cl_int error = CL_SUCCESS;
-    void *mapped = CL_NEW(&error, clEnqueueMapBuffer, job->seat->queue, mem, CL_FALSE, CL_MAP_READ, offset * element,
-                          bytes, 0, NULL, &event);
+    void *mapped = CL_NEW(&error, clEnqueueMapBuffer, job->queue, mem, CL_FALSE, CL_MAP_READ, offset * element, bytes,
+                          0, NULL, &event);
     if (!mapped)
-        mapped = gems_cl.clEnqueueMapBuffer(job->seat->queue, mem, CL_FALSE, CL_MAP_READ, offset * element, bytes, 0,
-                                            NULL, &event, &error);
+        mapped = gems_cl.clEnqueueMapBuffer(job->queue, mem, CL_FALSE, CL_MAP_READ, offset * element, bytes, 0, NULL,
+                                            &event, &error);
     if (!mapped) {
         gems_job_fail(job, "clEnqueueMapBuffer", "", error);
         return;
@@ -200,7 +200,7 @@ static void bring_back(gems_job *job, cl_mem mem, const gems_tensor *tensor, siz
 void gems_clblast_release(gems_job *job)
 {
     if (job->mapped)
-        CL_SURE(clEnqueueUnmapMemObject, job->seat->queue, job->mapped_mem, job->mapped, 0, NULL, NULL);
+        CL_SURE(clEnqueueUnmapMemObject, job->queue, job->mapped_mem, job->mapped, 0, NULL, NULL);
     for (unsigned i = 0; i < job->nlent; i++)
         CL_SURE(clReleaseMemObject, job->lent[i]);
     job->mapped = NULL;
@@ -249,7 +249,7 @@ void gems_clblast_run(gems_job *job, const gems_clblast_product *p)
     bool wide = p->dtype == GEMS_F64;
     /* What an earlier launch of the job wrote to the host's memory is there before a buffer stands for it. */
     if (job->lane->info.unified && job->last) {
-        cl_int error = CL(clFinish, job->seat->queue);
+        cl_int error = CL(clFinish, job->queue);
         if (error != CL_SUCCESS) {
             gems_job_fail(job, "clFinish", "", error);
             return;
@@ -266,19 +266,21 @@ void gems_clblast_run(gems_job *job, const gems_clblast_product *p)
     atomic_fetch_add(&inside, 1);
     pthread_mutex_lock(&lock);
     if (!gems_cl_fault())
-        status = enter(p, a, b, c, &job->seat->queue, &event);
+        status = enter(p, a, b, c, &job->queue, &event);
     pthread_mutex_unlock(&lock);
     atomic_fetch_sub(&inside, 1);
     if (status != CLBlastSuccess || !event) {
-        (void)CL_SURE(clFinish, job->seat->queue); /* kernels of a part of the work may be on their way */
+        (void)CL_SURE(clFinish, job->queue); /* kernels of a part of the work may be on their way */
         if (status != CLBlastSuccess) {
             failed(job, p->routine, wide, status);
             return;
         }
     }
     atomic_store_explicit(&state[p->routine][wide].memory_failures, 0, memory_order_relaxed);
-    if (event)
+    if (event) {
+        gems_job_time(job, event); /* of its last kernel: that of the product itself, where nothing was repacked */
         gems_job_set_last(job, event);
+    }
     if (job->lane->info.unified)
         bring_back(job, c.mem, p->c.tensor, c.offset);
 }

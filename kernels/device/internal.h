@@ -276,6 +276,8 @@ gems_status gems_job_wait(gems_job *job);
 cl_int gems_job_await(cl_event event, cl_command_queue queue);
 /* Remembers the last command queued, which the end of the job waits for. Takes the event over. */
 void gems_job_set_last(gems_job *job, cl_event event);
+/* If the job is timed, remembers a kernel's event, whose duration is added to the call's. */
+void gems_job_time(gems_job *job, cl_event event);
 /* Fails the job: "<operator>: <function>(<what>): <error>". */
 gems_status gems_job_fail(gems_job *job, const char *function, const char *what, cl_int error);
 

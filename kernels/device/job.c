@@ -145,8 +145,10 @@ static void choose_queue(gems_job *job)
     job->queue = job->timed ? seat->timed_queue : seat->queue;
 }
 
-static void keep_kernel_event(gems_job *job, cl_event event)
+void gems_job_time(gems_job *job, cl_event event)
 {
+    if (!job->timed)
+        return;
     if (job->nkernels == job->kernel_room) {
         unsigned room = job->kernel_room ? 2 * job->kernel_room : 8;
         cl_event *more = realloc(job->kernels, room * sizeof *more);
@@ -347,8 +349,7 @@ void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *glo
         gems_program_failed(kernel, error, job->call->why);
         return;
     }
-    if (job->timed)
-        keep_kernel_event(job, event);
+    gems_job_time(job, event);
     gems_job_set_last(job, event);
     job->running = kernel;
     if (kernel->program->unsaved)
