@@ -4,6 +4,7 @@
  * a header, the whole key (so that a collision of hashes is seen), the binary; both have a checksum.
  * The key is everything that the binary depends on: our version, platform, device, driver, options, source.
  * Races: a file is written under a name of its own and renamed; whoever is last wins, with the same content.
+ * Trust: a file of another user's (but root's) is not read.
  * Use: a file's mtime is its last use; when the folder exceeds GEMS_CACHE_MB the oldest go.
  * Nothing here is an error: whatever fails, the program is built from source, as without a cache. */
 #include "kernels/device/internal.h"
@@ -132,8 +133,11 @@ static unsigned char *read_entry(int fd, const char *key, size_t key_size, size_
     struct header header;
     struct stat st;
 
-    if (!read_all(fd, &header, sizeof header) || fstat(fd, &st) != 0 || header.magic != MAGIC ||
-        header.key_size != key_size || header.binary_size == 0 || header.binary_size > LARGEST_BINARY ||
+    /* It is code that will run: only our own or the administrator's. */
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0))
+        return NULL;
+    if (!read_all(fd, &header, sizeof header) || header.magic != MAGIC || header.key_size != key_size ||
+        header.binary_size == 0 || header.binary_size > LARGEST_BINARY ||
         header.key_sum != gems_hash(3, key, key_size) ||
         (uint64_t)st.st_size != sizeof header + key_size + header.binary_size)
         return NULL;
@@ -153,7 +157,7 @@ unsigned char *gems_cache_load(const char *key, size_t key_size, size_t *size)
     char path[4096];
     if (!file_name(key, key_size, path, sizeof path))
         return NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* something else may lie there, a pipe even */
     if (fd < 0)
         return NULL;
     unsigned char *binary = read_entry(fd, key, key_size, size);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define MAX_PLATFORMS 16
 
@@ -56,7 +57,8 @@ static unsigned add_devices(cl_platform_id platform, gems_candidate *out, unsign
             gems_choose_number(ids[i], CL_DEVICE_ADDRESS_BITS) != 64)
             continue;
         gems_candidate *c = &out[n];
-        *c = (gems_candidate){platform, ids[i], gems_choose_number(ids[i], CL_DEVICE_TYPE), NULL, platform_name, NULL};
+        *c = (gems_candidate){platform, ids[i], gems_choose_number(ids[i], CL_DEVICE_TYPE), NULL, platform_name, NULL,
+                              0,        false};
         c->name = gems_choose_text(ids[i], CL_DEVICE_NAME);
         for (const gems_vendor_data *v = gems_vendor_all(); v->name && !c->vendor; v++)
             if (gems_vendor_matches(v, platform_name, maker, c->name))
@@ -72,6 +74,30 @@ static unsigned add_devices(cl_platform_id platform, gems_candidate *out, unsign
     return n;
 }
 
+/* A device that is there to serve small calls only, beside a main one of the same platform. */
+static bool only_small(const gems_candidate *c, const gems_candidate *all, unsigned n)
+{
+    if (!gems_vendor_has_prefix(c->vendor->small_devices, c->name))
+        return false;
+    for (unsigned i = 0; i < n; i++)
+        if (all[i].platform == c->platform && &all[i] != c &&
+            gems_vendor_has_prefix(c->vendor->main_devices, all[i].name) &&
+            !gems_vendor_has_prefix(c->vendor->small_devices, all[i].name))
+            return true;
+    return false;
+}
+
+static int by_preference(const void *a, const void *b)
+{
+    const gems_candidate *x = a, *y = b;
+    int kind = gems_choose_class(x->type) - gems_choose_class(y->type);
+    if (x->only_small != y->only_small)
+        return x->only_small - y->only_small;
+    if (kind)
+        return kind;
+    return x->vendor->order != y->vendor->order ? x->vendor->order - y->vendor->order : (int)x->found - (int)y->found;
+}
+
 unsigned gems_choose_find(gems_candidate *out, unsigned room)
 {
     const char *forced = gems_config_get()->vendor;
@@ -84,7 +110,7 @@ unsigned gems_choose_find(gems_candidate *out, unsigned room)
             n = add_devices(ids[i], out, n, room);
 
     for (const gems_vendor_data *v = gems_vendor_all(); v->name; v++) {
-        bool wanted = forced ? strcmp(forced, v->name) == 0 : !getenv("OCL_ICD_VENDORS");
+        bool wanted = forced ? strcasecmp(forced, v->name) == 0 : !getenv("OCL_ICD_VENDORS");
         for (unsigned i = 0; i < n && wanted; i++)
             wanted = out[i].vendor != v;
         for (const char *const *lib = v->libraries; wanted && lib && *lib; lib++) {
@@ -93,28 +119,19 @@ unsigned gems_choose_find(gems_candidate *out, unsigned room)
                 n = add_devices(ids[i], out, n, room);
         }
     }
+    for (unsigned i = 0; i < n; i++) {
+        out[i].found = i;
+        out[i].only_small = only_small(&out[i], out, n);
+    }
+    qsort(out, n, sizeof *out, by_preference);
     return n;
 }
 
-static int by_preference(const void *a, const void *b)
+/* Whether GEMS_VENDOR lets this vendor's devices be used. */
+static bool is_allowed(const gems_vendor_data *vendor)
 {
-    const gems_candidate *const *x = a, *const *y = b;
-    int kind = gems_choose_class((*x)->type) - gems_choose_class((*y)->type),
-        order = (*x)->vendor->order - (*y)->vendor->order;
-    return kind ? kind : order ? order : *x < *y ? -1 : *x > *y;
-}
-
-/* A device that is there to serve small calls only, beside a main one of the same platform. */
-static bool only_small(const gems_candidate *c, const gems_candidate *all, unsigned n)
-{
-    if (!gems_vendor_has_prefix(c->vendor->small_devices, c->name))
-        return false;
-    for (unsigned i = 0; i < n; i++)
-        if (all[i].platform == c->platform && &all[i] != c &&
-            gems_vendor_has_prefix(c->vendor->main_devices, all[i].name) &&
-            !gems_vendor_has_prefix(c->vendor->small_devices, all[i].name))
-            return true;
-    return false;
+    const char *forced = gems_config_get()->vendor;
+    return !forced || strcasecmp(forced, vendor->name) == 0;
 }
 
 static void describe(const gems_candidate *all, unsigned n, char *out, size_t room)
@@ -133,10 +150,10 @@ const gems_candidate *gems_choose(const gems_candidate *all, unsigned n, char *w
     char found[160];
 
     for (unsigned i = 0; i < n; i++)
-        if ((!config->vendor || strcmp(config->vendor, all[i].vendor->name) == 0) && !only_small(&all[i], all, n))
+        if (is_allowed(all[i].vendor) && !all[i].only_small)
             list[count++] = &all[i];
     if (count == 0) {
-        if (left_out && (!config->vendor || strcmp(config->vendor, left_out->name) == 0)) {
+        if (left_out && is_allowed(left_out)) {
             snprintf(why, room, "%s's OpenCL needs the program %s, which is not on the PATH", left_out->name,
                      gems_vendor_lacks(left_out));
             return NULL;
@@ -149,16 +166,12 @@ const gems_candidate *gems_choose(const gems_candidate *all, unsigned n, char *w
             snprintf(why, room, "no OpenCL device");
         return NULL;
     }
-    qsort(list, count, sizeof *list, by_preference);
-
-    if (config->device >= 0) { /* counted within the vendor */
-        for (unsigned i = 0; i < count; i++)
-            if (list[i]->vendor == list[0]->vendor)
-                list[same++] = list[i];
-        if ((uint64_t)config->device < same)
+    if (config->device >= 0) {
+        if ((uint64_t)config->device < count)
             return list[config->device];
-        gems_complain("GEMS_DEVICE=%lld: %s has %u device%s, counted from 0; using the first",
-                      (long long)config->device, list[0]->vendor->name, same, same == 1 ? "" : "s");
+        gems_complain("GEMS_DEVICE=%lld: there %s %u device%s%s%s, counted from 0; using the first",
+                      (long long)config->device, count == 1 ? "is" : "are", count, count == 1 ? "" : "s",
+                      config->vendor ? " of " : "", config->vendor ? config->vendor : "");
         return list[0];
     }
     for (unsigned i = 0; i < count; i++) /* ranks share out devices of one kind */

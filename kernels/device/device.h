@@ -54,7 +54,8 @@ typedef struct gems_device_seen {
     const char *vendor, *platform, *name;
     bool cpu, main, small; /* main, small: it serves that lane */
 } gems_device_seen;
-/* What gems_device_open found, their number; 0 before. */
+/* What gems_device_open found, in order of preference (GEMS_DEVICE counts in this order, within GEMS_VENDOR); their
+ * number, 0 before. Those that only serve the small lane of another come last and are not counted. */
 unsigned gems_device_list(const gems_device_seen **list);
 /* Whether the time that the device spends in a call's kernels is noted in call->device_ns. On from the start if
  * GEMS_REPORT=1, else off: queues that measure may be slower. For jobs that begin from now on. */

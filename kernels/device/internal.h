@@ -68,10 +68,12 @@ typedef struct gems_candidate {
     cl_device_type type;
     const gems_vendor_data *vendor;
     char *platform_name, *name;
+    unsigned found;  /* its place in the drivers' own order */
+    bool only_small; /* there to serve small calls beside a main one of the same platform */
 } gems_candidate;
 
-/* The devices that could be used; their number. Also asks drivers that are installed without telling the loader (an
- * .icd file), as NVIDIA's is in many containers. */
+/* The devices that could be used, in order of preference; their number. Also asks drivers that are installed without
+ * telling the loader (an .icd file), as NVIDIA's is in many containers. */
 unsigned gems_choose_find(gems_candidate *out, unsigned room);
 /* The device to use by GEMS_VENDOR, GEMS_DEVICE, LOCAL_RANK, else the preferred one; NULL with the reason in why. */
 const gems_candidate *gems_choose(const gems_candidate *all, unsigned n, char *why, size_t room);

@@ -256,6 +256,8 @@ void gems_program_quarantine(gems_kernel *kernel, const char *why)
 
 void gems_program_failed(gems_kernel *kernel, cl_int error, const char *why)
 {
+    if (error == CL_MEM_OBJECT_ALLOCATION_FAILURE) /* the operands are too large, now: no fault of the kernel */
+        return;
     if (!gems_cl_error_is_memory(error) || atomic_fetch_add(&kernel->memory_failures, 1) + 1 >= MEMORY_FAILURES)
         gems_program_quarantine(kernel, why);
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #define MAX_VENDORS 32
@@ -179,7 +180,7 @@ void gems_vendor_lend_environment(void)
         have++;
     char **copy = calloc(have + 65, sizeof *copy);
     for (const gems_vendor_data *v = gems_vendor_all(); copy && v->name; v++) {
-        if (forced && strcmp(forced, v->name) != 0)
+        if (forced && strcasecmp(forced, v->name) != 0)
             continue;
         for (const char **e = v->environment; e && *e && n < 64; e++) {
             char name[64];

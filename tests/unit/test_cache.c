@@ -117,6 +117,55 @@ Test(cache, every_damage_is_seen)
     free(binary);
 }
 
+Test(cache, whatever_lies_in_an_entrys_place_is_no_entry)
+{
+    unsigned char *binary = binary_of(100, 12);
+    char path[1][600], elsewhere[600];
+    unsigned others;
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_assert_eq(list_entries(path, 1, &others), 1);
+    snprintf(elsewhere, sizeof elsewhere, "%s/elsewhere", dir);
+
+    cr_assert_eq(rename(path[0], elsewhere), 0);
+    cr_assert_eq(mkdir(path[0], 0700), 0);
+    cr_expect(has_nothing(key, sizeof key), "a folder");
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect(has_nothing(key, sizeof key), "a folder stays");
+    cr_expect_eq(list_entries(path, 1, &others) + others, 2, "nothing is left beside it");
+    rmdir(path[0]);
+
+    cr_assert_eq(mkfifo(path[0], 0600), 0);
+    cr_expect(has_nothing(key, sizeof key), "a pipe that nobody writes to");
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect(holds(key, sizeof key, binary, 100), "it is replaced");
+    unlink(path[0]);
+
+    cr_assert_eq(symlink("/dev/zero", path[0]), 0);
+    cr_expect(has_nothing(key, sizeof key), "a link to a device");
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect(holds(key, sizeof key, binary, 100), "the link is replaced, not followed");
+    unlink(path[0]);
+    cr_assert_eq(symlink(elsewhere, path[0]), 0);
+    cr_expect(holds(key, sizeof key, binary, 100), "a link to an entry is one");
+    free(binary);
+}
+
+Test(cache, code_of_other_users_is_not_run)
+{
+    unsigned char *binary = binary_of(100, 13);
+    char path[1][600];
+    unsigned others;
+    if (geteuid() != 0)
+        cr_skip_test("needs root to make files of another user");
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_assert_eq(list_entries(path, 1, &others), 1);
+    cr_assert_eq(chown(path[0], 65534, 65534), 0);
+    cr_expect(has_nothing(key, sizeof key));
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect(holds(key, sizeof key, binary, 100), "replaced by our own");
+    free(binary);
+}
+
 Test(cache, another_keys_file_under_our_name_is_refused)
 {
     char path[2][600];

@@ -98,10 +98,50 @@ Test(device, a_device_index_out_of_range_is_ignored)
     cr_expect(gems_device_open());
 }
 
-Test(device, a_rank_beyond_the_devices_takes_one_of_them)
+/* Place of the device in use among those found; 99: none. */
+static int device_in_use(void *unused)
 {
-    setenv("LOCAL_RANK", "5", 1);
-    cr_expect(gems_device_open());
+    const gems_device_seen *seen;
+    (void)unused;
+    if (gems_device_open())
+        for (unsigned i = 0, n = gems_device_list(&seen); i < n; i++)
+            if (seen[i].main)
+                return (int)i;
+    return 99;
+}
+
+Test(device, ranks_share_out_the_devices_and_an_index_wins)
+{
+    const gems_device_seen *seen;
+    if (getenv("GEMS_VENDOR"))
+        cr_skip_test("only of PoCL, which can show several devices");
+    setenv("GEMS_VENDOR", "PoCL", 1); /* case does not matter */
+    setenv("POCL_DEVICES", "basic pthread pthread", 1);
+    static const struct {
+        const char *rank;
+        int device;
+    } cases[] = {{"0", 0}, {"1", 1}, {"2", 0}, {"5", 1}, {"many", 0}, {"", 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        setenv("LOCAL_RANK", cases[i].rank, 1);
+        cr_expect_eq(in_child(device_in_use, NULL), cases[i].device, "LOCAL_RANK=%s", cases[i].rank);
+    }
+    setenv("GEMS_DEVICE", "1", 1);
+    setenv("LOCAL_RANK", "0", 1);
+    cr_assert_eq(device_in_use(NULL), 1);
+    cr_assert_eq(gems_device_list(&seen), 3);
+    cr_expect(seen[2].small, "the one for small calls is no choice and comes last");
+}
+
+Test(device, a_driver_without_the_linker_that_it_runs_is_not_used)
+{
+    cr_redirect_stderr();
+    setenv("PATH", "/nonexistent", 1);
+    const char *vendor = getenv("GEMS_VENDOR");
+    if (vendor && strcmp(vendor, "pocl") != 0)
+        cr_skip_test("only of PoCL");
+    setenv("GEMS_VENDOR", "pocl", 1);
+    cr_expect_not(gems_device_open());
+    cr_expect(strstr(gems_device_error(), "ld, which is not on the PATH"), "%s", gems_device_error());
 }
 
 Test(device, a_driver_that_the_loader_does_not_know_is_found)
@@ -417,6 +457,45 @@ Test(device, blocks_are_reused_and_bounded)
     cr_assert_not_null(extra);
     gems_memory_give(lane, extra);
     cr_expect_eq(lane->pool_bytes, before);
+}
+
+static struct gems_cl_table real;
+
+static cl_mem no_memory(cl_context context, cl_mem_flags flags, size_t size, void *host, cl_int *error)
+{
+    if (size <= 4096)
+        return real.clCreateBuffer(context, flags, size, host, error);
+    *error = CL_MEM_OBJECT_ALLOCATION_FAILURE;
+    return NULL;
+}
+
+static cl_int no_memory_at_launch(cl_command_queue queue, cl_kernel kernel, cl_uint dims, const size_t *offset,
+                                  const size_t *global, const size_t *local, cl_uint n, const cl_event *list,
+                                  cl_event *event)
+{
+    (void)queue, (void)kernel, (void)dims, (void)offset, (void)global, (void)local, (void)n, (void)list, (void)event;
+    return CL_MEM_OBJECT_ALLOCATION_FAILURE;
+}
+
+Test(device, out_of_device_memory_is_for_that_call_alone, .init = staged)
+{
+    own_cache();
+    cr_redirect_stderr();
+    check_add(GEMS_LANE_MAIN);
+    real = gems_cl;
+    float x[2000] = {1};
+    gems_call call;
+    for (int i = 0; i < 40; i++) { /* at allocation, or later, as drivers do that allocate at first use */
+        gems_memory_trim(gems_open_lane(GEMS_LANE_MAIN));
+        gems_cl.clCreateBuffer = i % 2 ? no_memory : real.clCreateBuffer;
+        gems_cl.clEnqueueNDRangeKernel = i % 2 ? real.clEnqueueNDRangeKernel : no_memory_at_launch;
+        cr_expect_eq(run_add(GEMS_LANE_MAIN, &call, x, x, x, 2000), GEMS_FAILED);
+        cr_expect(strstr(call.why, "CL_MEM_OBJECT_ALLOCATION_FAILURE"), "%s", call.why);
+        cr_expect_eq(x[0], 1);
+    }
+    gems_cl = real;
+    cr_expect_eq(run_add(GEMS_LANE_MAIN, &call, x, x, x, 2000), GEMS_OK, "%s", call.why);
+    cr_expect_eq(x[0], 2);
 }
 
 /* ---- threads, forks, exit ---- */
