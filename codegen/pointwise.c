@@ -166,7 +166,9 @@ static bool write_body(const gems_pw_spec *spec, const gems_expr *const *exprs, 
                 else
                     write_index(spec, o, out);
                 const char *stored = gems_dtypes[spec->operand[o].dtype].name;
-                if (strcmp(d, stored) == 0 || step->result[r] == step->compute)
+                /* A given result of another dtype holds what one of the operator's own dtype would have held. */
+                bool whole = step->result[r] == step->compute && gems_dtypes[step->compute].size != 2;
+                if (strcmp(d, stored) == 0 || whole)
                     gems_text_add(out, " = gems_put_%s(s%u_r%u);\n", stored, s, r);
                 else
                     gems_text_add(out, " = gems_put_%s(gems_get_%s(gems_put_%s(s%u_r%u)));\n", stored, d, d, s, r);

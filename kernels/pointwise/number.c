@@ -94,17 +94,19 @@ bool gems_number_convert(const gems_value *v, gems_dtype to, bool opmath, pw_num
         out->f32 = (float)x;
         return true;
     }
-    if (v->kind == GEMS_SCALAR_FLOAT)
-        return false;
     if (to == GEMS_BOOL) {
-        out->u8 = v->i != 0;
+        out->u8 = gems_number_of(v) != 0;
         return true;
     }
     bool is_signed = to != GEMS_U8;
     int bits = 8 * info->size - (is_signed ? 1 : 0);
-    if (bits < 63 && (v->i >= INT64_C(1) << bits || v->i < (is_signed ? -(INT64_C(1) << bits) : 0)))
+    double top = ldexp(1.0, bits < 53 ? bits : 53);
+    if (v->kind == GEMS_SCALAR_FLOAT && !(v->f >= (is_signed ? -top : 0) && v->f <= top - 1)) /* NaN, too */
         return false;
-    out->i64 = v->i; /* little-endian: the low bytes are the narrower values */
+    int64_t i = v->kind == GEMS_SCALAR_FLOAT ? (int64_t)v->f : v->i;
+    if (bits < 63 && (i >= INT64_C(1) << bits || i < (is_signed ? -(INT64_C(1) << bits) : 0)))
+        return false;
+    out->i64 = i; /* little-endian: the low bytes are the narrower values */
     return true;
 }
 

@@ -33,8 +33,8 @@ typedef union pw_number {
 /* The one element of a 0-dim tensor as a number. */
 gems_value gems_number_read(const gems_tensor *t);
 
-/* v as a value of the dtype computed with, unrounded if `opmath`. False: the host has its own view of such a number
- * (it overflows, or a fraction would become an integer). */
+/* v as a value of the dtype computed with, as the host's Scalar::to does it (a fraction is cut off), but unrounded if
+ * `opmath`. False: it overflows, or is too close to that to tell; the host raises an error or wraps. */
 bool gems_number_convert(const gems_value *v, gems_dtype to, bool opmath, pw_number *out);
 
 /* Has a tensor of integers or bool an element that is 0? Reads each once. */

@@ -15,6 +15,9 @@ static gems_status look_at_arguments(gems_call *call, pw_plan *p, gems_dtype def
         uint32_t bit = 1u << i;
         if (v->kind == GEMS_OPAQUE)
             return gems_decline(call, "an argument that no kernel takes");
+        if ((row->no_bool & bit) &&
+            (v->kind == GEMS_SCALAR_BOOL || (v->kind == GEMS_TENSOR && v->tensor->dtype == GEMS_BOOL)))
+            return gems_decline(call, "bool where the operator has none");
         if (v->kind == GEMS_TENSOR) {
             const gems_tensor *t = v->tensor;
             if (t->dtype == GEMS_DTYPE_NONE)
@@ -81,10 +84,9 @@ static gems_status check_options(gems_call *call, const pw_plan *p)
             continue;
         if (integers && (row->exponent >> i & 1) && gems_number_of(v) < 0)
             return gems_decline(call, "negative exponent of an integer");
-        if (!(row->promotes >> i & 1) && integers && v->kind == GEMS_SCALAR_FLOAT)
-            return gems_decline(call, "fraction among integers");
-        if (!(row->promotes >> i & 1) && category != GEMS_CAT_BOOL && v->kind == GEMS_SCALAR_BOOL)
-            return gems_decline(call, "bool among numbers");
+        if ((row->strict >> i & 1) &&
+            (v->kind == GEMS_SCALAR_FLOAT ? integers : v->kind == GEMS_SCALAR_BOOL && category != GEMS_CAT_BOOL))
+            return gems_decline(call, "a number of another kind");
     }
     return GEMS_OK;
 }

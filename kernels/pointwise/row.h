@@ -7,12 +7,13 @@
  *   "dtypes"      common dtypes the host has: names or "float", "int", "bool" (default: all); for others it raises
  *   "out"         dtype of the results: a dtype's name, or parameters of which the first that is given decides
  *   "exact"       given results must have that dtype (else any that it may be cast to)
- *   "layout"      strides of a new result: "iterator" (default), "contiguous", or "like x": those of x where it is dense
- *   "mask"        tensors that must be bool and are not converted
- *   "same"        tensors that must have one dtype
+ *   "layout"      strides of a new result: "iterator" (default), "contiguous", or "like x": those of x where it is
+ * dense "mask"        tensors that must be bool and are not converted "same"        tensors that must have one dtype
  *   "zero_dim"    tensors that must have no dimensions
  *   "divisor"     a parameter that must have no zero where integers are computed (the host raises for it)
  *   "exponent"    a parameter that must not be a negative number where integers are computed
+ *   "no_bool"     tensors and numbers that must not be bool
+ *   "strict"      numbers that must not be of a higher category than the common dtype, nor bool unless that is
  *   "nonzero", "nonnegative"   numbers of which the host refuses others
  *   "one_of"      "approximate none tanh": texts that a string parameter may have
  *   "copies"      the call returns its argument itself where nothing is to be copied: then it is the host's
@@ -45,7 +46,7 @@ typedef struct pw_row {
     gems_dtype out_dtype;
     uint32_t out_params;
     uint32_t tensors, results; /* parameters: all tensors but those only written; those written */
-    uint32_t promotes, masks, same, zero_dim, divisor, exponent, nonzero, nonnegative;
+    uint32_t promotes, masks, same, zero_dim, divisor, exponent, nonzero, nonnegative, no_bool, strict;
     const char *texts; /* after the parameter's name in "one_of" */
 } pw_row;
 
