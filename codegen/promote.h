@@ -6,8 +6,8 @@
 
 #include "kernels/call.h"
 
-/* What an operator does with the common dtype of its operands. "opmath": f16 and bf16 are computed in f32 and numbers
- * are not rounded to the common dtype first. */
+/* What an operator does with the common dtype of its operands. "opmath": f16 and bf16 are computed in f32, and numbers
+ * that take no part in promotion (alpha, value, ...) are not rounded to the common dtype first. */
 typedef enum gems_promotion {
     GEMS_PROMOTE_DEFAULT,          /* result: common; opmath */
     GEMS_PROMOTE_NO_OPMATH,        /* result: common; exact in the common dtype */

@@ -255,6 +255,11 @@ gems_status gems_fail(gems_call *call, const char *fmt, ...) __attribute__((form
 gems_tensor *gems_call_result(gems_call *call, unsigned i, gems_dtype dtype, int ndim, const int64_t *sizes,
                               const int64_t *strides);
 
+/* The same for a complex result of which the parts are f32 or f64: its dtype is GEMS_DTYPE_NONE, strides count complex
+ * elements, which are pairs of parts, the real one first. */
+gems_tensor *gems_call_result_complex(gems_call *call, unsigned i, gems_dtype part, int ndim, const int64_t *sizes,
+                                      const int64_t *strides);
+
 /* The host's default floating dtype (torch.get_default_dtype). Provided by the shim. */
 gems_dtype gems_host_default_dtype(void);
 

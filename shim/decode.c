@@ -350,29 +350,24 @@ static bool same_shape(const gems_tensor *t, int ndim, const int64_t *sizes)
     return t->ndim == ndim && (ndim == 0 || memcmp(t->sizes, sizes, (size_t)ndim * sizeof *sizes) == 0);
 }
 
-gems_tensor *gems_call_result(gems_call *call, unsigned i, gems_dtype dtype, int ndim, const int64_t *sizes,
-                              const int64_t *strides)
+/* The tensor that an in-place or out operator was given for its i-th result, if it has this shape. */
+static gems_tensor *given_result(gems_call *call, unsigned i, int ndim, const int64_t *sizes)
+{
+    const gems_op *op = call->op;
+    const gems_value *v = &call->arg[op->form == GEMS_INPLACE ? i : op->nparams - op->nresults + i];
+    if (v->kind == GEMS_TENSOR && same_shape(v->tensor, ndim, sizes))
+        return v->tensor;
+    gems_decline(call, "the given result has another shape");
+    return NULL;
+}
+
+/* A new tensor of the host's dtype `code`. */
+static gems_tensor *new_result(gems_call *call, unsigned i, int32_t code, int ndim, const int64_t *sizes,
+                               const int64_t *strides)
 {
     struct frame *f = (struct frame *)call;
-    const gems_op *op = call->op;
-    gems_tensor *r = &call->result[i];
-    if (op->form != GEMS_FUNCTIONAL) {
-        unsigned arg = op->form == GEMS_INPLACE ? i : op->nparams - op->nresults + i;
-        const gems_value *v = &call->arg[arg];
-        if (v->kind != GEMS_TENSOR || !same_shape(v->tensor, ndim, sizes)) {
-            gems_decline(call, "the given result has another shape");
-            return NULL;
-        }
-        if (dtype != GEMS_DTYPE_NONE && v->tensor->dtype != dtype) {
-            gems_decline(call, "the given result has another dtype");
-            return NULL;
-        }
-        *r = *v->tensor;
-        call->has_result[i] = true;
-        return r;
-    }
     int64_t dense[64];
-    if (ndim > 64 || dtype >= GEMS_DTYPE_COUNT) {
+    if (ndim > 64 || code < 0) {
         gems_decline(call, "no such result");
         return NULL;
     }
@@ -385,17 +380,52 @@ gems_tensor *gems_call_result(gems_call *call, unsigned i, gems_dtype dtype, int
         strides = dense;
     }
     host_tensor *h = NULL;
-    if (gems_host.api.empty_strided(ndim, sizes, strides, gems_host.dtype_code[dtype], gems_host.cpu, -1, &h) != 0) {
+    if (gems_host.api.empty_strided(ndim, sizes, strides, code, gems_host.cpu, -1, &h) != 0) {
         gems_fail(call, "the host could not make the result");
         return NULL;
     }
     f->handle[i] = h;
-    if (!gems_decode_tensor(h, r)) {
+    if (!gems_decode_tensor(h, &call->result[i])) {
         gems_fail(call, "the host's new tensor cannot be read");
         return NULL;
     }
     call->has_result[i] = true;
-    return r;
+    return &call->result[i];
+}
+
+gems_tensor *gems_call_result(gems_call *call, unsigned i, gems_dtype dtype, int ndim, const int64_t *sizes,
+                              const int64_t *strides)
+{
+    if (call->op->form == GEMS_FUNCTIONAL)
+        return new_result(call, i, dtype < GEMS_DTYPE_COUNT ? gems_host.dtype_code[dtype] : -1, ndim, sizes, strides);
+    gems_tensor *t = given_result(call, i, ndim, sizes);
+    if (t && dtype != GEMS_DTYPE_NONE && t->dtype != dtype) {
+        gems_decline(call, "the given result has another dtype");
+        return NULL;
+    }
+    if (!t)
+        return NULL;
+    call->result[i] = *t;
+    call->has_result[i] = true;
+    return &call->result[i];
+}
+
+gems_tensor *gems_call_result_complex(gems_call *call, unsigned i, gems_dtype part, int ndim, const int64_t *sizes,
+                                      const int64_t *strides)
+{
+    int32_t code = part == GEMS_F32 ? gems_host.complex64 : part == GEMS_F64 ? gems_host.complex128 : -1, given;
+    if (call->op->form == GEMS_FUNCTIONAL)
+        return new_result(call, i, code, ndim, sizes, strides);
+    gems_tensor *t = given_result(call, i, ndim, sizes);
+    if (!t)
+        return NULL;
+    if (gems_host.api.get_dtype(t->host, &given) || given != code) {
+        gems_decline(call, "the given result has another dtype");
+        return NULL;
+    }
+    call->result[i] = *t;
+    call->has_result[i] = true;
+    return &call->result[i];
 }
 
 void gems_drop_results(struct frame *f)

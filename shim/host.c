@@ -24,6 +24,14 @@ static int match_library(struct dl_phdr_info *info, size_t size, void *data)
     return 0;
 }
 
+/* The host's number of a dtype, which a function of that name tells; -1 if there is none. */
+static int32_t dtype_code(const char *function)
+{
+    int32_t (*code)(void);
+    *(void **)&code = dlsym(gems_host.handle, function);
+    return code ? code() : -1;
+}
+
 static bool resolve_api(void)
 {
     static const char undefined_tensor[] = "_ZN3c1019UndefinedTensorImpl10_singletonE";
@@ -73,12 +81,12 @@ static bool resolve_api(void)
     for (int i = 0; i < 64; i++)
         gems_host.dtype_of[i] = GEMS_DTYPE_NONE;
     for (int i = 0; i < GEMS_DTYPE_COUNT; i++) {
-        int32_t (*code)(void);
-        *(void **)&code = dlsym(gems_host.handle, dtype_functions[i]);
-        gems_host.dtype_code[i] = code ? code() : -1;
+        gems_host.dtype_code[i] = dtype_code(dtype_functions[i]);
         if (gems_host.dtype_code[i] >= 0 && gems_host.dtype_code[i] < 64)
             gems_host.dtype_of[gems_host.dtype_code[i]] = (gems_dtype)i;
     }
+    gems_host.complex64 = dtype_code("aoti_torch_dtype_complex64");
+    gems_host.complex128 = dtype_code("aoti_torch_dtype_complex128");
     gems_host.cpu = a->device_cpu();
     return true;
 }

@@ -40,6 +40,7 @@ struct host {
     const char *path;                     /* its path */
     int32_t dtype_code[GEMS_DTYPE_COUNT]; /* c10::ScalarType of each of our dtypes */
     gems_dtype dtype_of[64];              /* and back */
+    int32_t complex64, complex128;        /* -1: this host does not tell */
     int32_t cpu;
 
     /* Calibrated. */

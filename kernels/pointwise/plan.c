@@ -140,6 +140,8 @@ static gems_status check_written(gems_call *call, const pw_plan *p)
             return gems_decline(call, "result dtype cannot be cast");
         if (gems_overlaps_itself(t))
             return gems_decline(call, "result overlaps itself");
+        if (p->row->layout == PW_CONTIGUOUS && call->op->form == GEMS_OUT && !gems_tensor_is_contiguous(t))
+            return gems_decline(call, "result has other strides");
         for (int k = 0; k < call->op->nparams; k++) {
             const gems_value *w = &call->arg[k];
             if (k == i || w->kind != GEMS_TENSOR)

@@ -53,10 +53,12 @@ static gems_status make_results(gems_call *call, const pw_plan *p, pw_launch *l)
         else {
             gems_layout_input inputs[GEMS_MAX_ARGS];
             int n = 0;
-            for (int i = 0; i < call->op->nparams && n < GEMS_OPERANDS; i++)
-                if (call->arg[i].kind == GEMS_TENSOR)
-                    inputs[n++] = (gems_layout_input){
-                        call->arg[i].tensor, !(row->masks >> i & 1) && call->arg[i].tensor->dtype != p->compute};
+            for (int k = row->first < 0 ? 0 : -1; k < call->op->nparams && n < GEMS_OPERANDS; k++) {
+                int i = k < 0 ? row->first : k;
+                const gems_tensor *t = call->arg[i].tensor;
+                if (call->arg[i].kind == GEMS_TENSOR && (k < 0 || k != row->first))
+                    inputs[n++] = (gems_layout_input){t, !(row->masks >> i & 1) && t->dtype != p->compute};
+            }
             gems_iterator_strides(&p->shape, n, inputs, strides);
         }
         if (row->copies) {
@@ -112,7 +114,9 @@ static gems_status bind_operand(gems_call *call, const pw_plan *p, unsigned para
         }
         if (!gems_is_number(v))
             return gems_decline(call, "an argument that no kernel takes");
-        if (!gems_number_convert(v, to, p->opmath, &l->number[n]))
+        /* What takes part in promotion is converted like a tensor, other numbers are taken as they are. */
+        uint32_t whole = p->row->promotes >> param & 1 ? p->row->unrounded : p->opmath ? ~p->row->strict : 0;
+        if (!gems_number_convert(v, to, whole >> param & 1, &l->number[n]))
             return gems_decline(call, "number does not fit the dtype");
         l->spec.operand[n] = (gems_pw_operand){(uint8_t)to, GEMS_PW_VALUE, 0};
     }

@@ -123,6 +123,8 @@ static bool read_layout(const gems_op *op, pw_row *row)
 {
     const char *list = gems_op_attr(op, "layout"), *word = "";
     size_t n = list ? next_word(&list, &word) : 0;
+    const char *first = gems_op_attr(op, "order");
+    row->first = first ? (int8_t)gems_op_param(op, first) : -1;
     row->layout = PW_ITERATOR;
     row->memory_format = -1;
     for (int i = 0; i < op->nparams; i++)
@@ -204,8 +206,9 @@ static pw_row *parse(const gems_op *op)
         read_params(op, "zero_dim", &row->zero_dim) && read_params(op, "divisor", &row->divisor) &&
         read_params(op, "exponent", &row->exponent) && read_params(op, "nonzero", &row->nonzero) &&
         read_params(op, "nonnegative", &row->nonnegative) && read_params(op, "no_bool", &row->no_bool) &&
-        read_params(op, "strict", &row->strict) && read_dtypes(op, row) && read_promotion(op, row) &&
-        read_out(op, row) && read_layout(op, row) && read_texts(op, row) && read_expressions(op, row))
+        read_params(op, "strict", &row->strict) && read_params(op, "unrounded", &row->unrounded) &&
+        read_dtypes(op, row) && read_promotion(op, row) && read_out(op, row) && read_layout(op, row) &&
+        read_texts(op, row) && read_expressions(op, row))
         return row;
     free(row); /* its expressions stay: once a process, for a row that tests would have found */
     return NULL;

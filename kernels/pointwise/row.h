@@ -13,7 +13,7 @@
  *   "divisor"     a parameter that must have no zero where integers are computed (the host raises for it)
  *   "exponent"    a parameter that must not be a negative number where integers are computed
  *   "no_bool"     tensors and numbers that must not be bool
- *   "strict"      numbers that must not be of a higher category than the common dtype, nor bool unless that is
+ *   "strict"      numbers that are taken in the common dtype: not of a higher category, nor bool unless that is
  *   "nonzero", "nonnegative"   numbers of which the host refuses others
  *   "one_of"      "approximate none tanh": texts that a string parameter may have
  *   "copies"      the call returns its argument itself where nothing is to be copied: then it is the host's
@@ -38,6 +38,7 @@ typedef struct pw_row {
     uint8_t kind, kind_without; /* gems_promotion */
     int8_t without;             /* parameter whose absence makes it kind_without, or -1 */
     uint8_t layout;             /* pw_layout */
+    int8_t first;               /* parameter of "order", or -1 */
     int8_t like;                /* parameter, for PW_LIKE */
     int8_t memory_format;       /* parameter of that type, or -1 */
     int8_t one_of;              /* string parameter, or -1 */
@@ -46,7 +47,7 @@ typedef struct pw_row {
     gems_dtype out_dtype;
     uint32_t out_params;
     uint32_t tensors, results; /* parameters: all tensors but those only written; those written */
-    uint32_t promotes, masks, same, zero_dim, divisor, exponent, nonzero, nonnegative, no_bool, strict;
+    uint32_t promotes, masks, same, zero_dim, divisor, exponent, nonzero, nonnegative, no_bool, strict, unrounded;
     const char *texts; /* after the parameter's name in "one_of" */
 } pw_row;
 

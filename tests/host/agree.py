@@ -29,7 +29,9 @@ def same(expected, actual, rtol=None, atol=None, strides=True):
         assert want == have, f"strides {actual.stride()}, the host's are {expected.stride()}, shape {tuple(expected.shape)}"
     assert expected.requires_grad == actual.requires_grad
     assert expected.is_inference() == actual.is_inference()
-    if expected.dtype.is_floating_point:
+    if expected.is_complex():
+        same(torch.view_as_real(expected.resolve_conj()), torch.view_as_real(actual.resolve_conj()), rtol, atol, strides=False)
+    elif expected.dtype.is_floating_point:
         r = RTOL[expected.dtype] if rtol is None else rtol
         a = ATOL[expected.dtype] if atol is None else atol
         torch.testing.assert_close(actual, expected, rtol=r, atol=a, equal_nan=True)

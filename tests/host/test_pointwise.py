@@ -366,6 +366,78 @@ def test_out_forms():
     agree(lambda x: torch.mul(x, x, out=x), a, op="mul.out")
 
 
+@pytest.mark.parametrize("name", sorted(n for n, r in ROWS.items() if "as" not in r or ".out" in n or "_out" in n))
+def test_out_of_another_dtype(name):
+    """The host takes a wider result of some operators and refuses it of others."""
+    row = ROWS[name]
+    outs = [p for k, p, keyword in params(row) if keyword and "!" in k]
+    if not outs or name in INFERENCE:
+        return
+    for dtype in (torch.float32, torch.int16):
+        for args, kwargs in itertools.islice(calls(name, row, dtype, (5, 31), False), 1):
+            made = result_of(name, row, args, kwargs)
+            if made is not None:
+                made = made if isinstance(made, tuple) else (made,)
+                given = {p: torch.zeros_like(m, dtype=torch.float64) for p, m in zip(outs, made)}
+                agree(caller(name, row), *args, routed=None, **kwargs, **given)
+
+
+def test_numbers_as_the_host_rounds_them():
+    """Numbers and 0-dim tensors beside 16-bit tensors: rounded to them first by most operators, not by all."""
+    g = torch.Generator().manual_seed(0)
+    x = (torch.rand(400, generator=g) * 4 + 0.5).bfloat16()
+    s = torch.tensor(1.1717)
+    for fn, op in [(torch.add, "add.Tensor"), (torch.sub, "sub.Tensor"), (torch.mul, "mul.Tensor"), (torch.div, "div.Tensor"),
+                   (torch.remainder, "remainder.Tensor"), (torch.pow, "pow.Tensor_Tensor")]:
+        agree(fn, x, s, op=op, rtol=0.004)
+        agree(fn, s, x, op=op, rtol=0.004)
+    agree(lambda a: torch.add(a, a, alpha=1.1717), x, op="add.Tensor", rtol=0.004)
+    agree(lambda a: a.mul_(1.1717), x, op="mul_.Tensor", rtol=0.004)
+    agree(lambda a, b, o: torch.sub(a, b, out=o), x, x.flip(0), torch.zeros(400), op="sub.out", rtol=0, atol=0)
+
+
+def test_numbers_of_another_kind():
+    i = torch.arange(-4, 4)
+    for x, value in itertools.product((i, i.to(torch.uint8), i.float(), i > 0), (1.5, True, -1.5, 300)):
+        agree(lambda t, v: torch.full_like(t, v), x, value, op="full_like", routed=None)
+        agree(lambda t, v: t.masked_fill(t > 0, v), x, value, routed=None)
+    agree(lambda t: torch.full_like(t, True), i.float(), op="full_like")
+    agree(lambda t: torch.full_like(t, 2.5, pin_memory=False), i, op="full_like")
+    for args in ((i, True), (i > 0, 1), (i, i > 0), (i > 0, i)):
+        agree(torch.sub, *args, routed=False, op="sub.Tensor")
+
+
+@pytest.mark.parametrize("dtype", INTS)
+def test_integer_divisors(dtype):
+    """A tensor as divisor is searched for zeros where it lies; with one, the host raises its error."""
+    a, b = tensor(dtype, (12, 14)), tensor(dtype, (12, 14), 1)
+    b[b == 0] = 3
+    floor = lambda x, y: torch.div(x, y, rounding_mode="floor")  # noqa: E731
+    trunc = lambda x, y: torch.div(x, y, rounding_mode="trunc")  # noqa: E731
+    for divisor in (b, b[:, ::2].repeat(1, 2), b[:, :1], b.t().contiguous().t(), b[:1].expand(12, 14)):
+        agree(torch.floor_divide, a, divisor, op="floor_divide")
+        agree(torch.remainder, a, divisor, op="remainder.Tensor")
+    agree(floor, a, b, op="div.Tensor_mode")
+    agree(trunc, a, b, op="div.Tensor_mode")
+    wide = torch.zeros(12, 28, dtype=dtype)
+    wide[:, ::2] = b  # zeros only between the elements
+    agree(torch.remainder, a, wide[:, ::2], op="remainder.Tensor")
+    b[7, 5] = 0
+    for fn in (torch.floor_divide, torch.remainder, floor, trunc):
+        agree(fn, a, b, routed=False)
+
+
+@pytest.mark.parametrize("name", ["rsub.Tensor", "threshold_backward", "pow.Scalar", "log_sigmoid_forward", "where.self"])
+def test_strides_where_operands_differ(name):
+    """Which operand the host looks at first."""
+    row, fn = ROWS[name], caller(name, ROWS[name])
+    turned = {"a": lambda t: t.permute(2, 1, 0).contiguous().permute(2, 1, 0), "b": lambda t: t.permute(1, 2, 0).contiguous().permute(2, 0, 1)}
+    for args, kwargs in itertools.islice(calls(name, row, torch.float32, (3, 4, 5), False), 1):
+        for turn in ("ab", "ba"):
+            mine = itertools.cycle(turn)
+            agree(fn, *[turned[next(mine)](a) if isinstance(a, torch.Tensor) and a.dim() else a for a in args], op=name, **kwargs)
+
+
 def test_gaps_stay_untouched():
     def fn(x):
         x[:, ::2].mul_(3)
