@@ -231,7 +231,7 @@ typedef struct gems_call {
     const struct gems_rule *rule; /* the table's choice; NULL: none matched (GEMS_ROUTE=all): defaults */
     const char *why;              /* first reason for declining or failing, static or in whybuf */
     char whybuf[160];
-    uint64_t bytes; /* moved to and from the device (staged memory), for the report */
+    uint64_t bytes;   /* moved to and from the device (staged memory), for the report */
     double device_ns; /* in kernels, if that is measured (gems_device_set_timing) */
 } gems_call;
 
