@@ -1,25 +1,26 @@
 /* Storing binaries in the cache without holding anybody up.
  *
  * To hand out a program's binary PoCL compiles all of its kernels once more, for work-groups of any size: as long again
- * * as the build itself. So for such vendors ("save": "idle") a thread does it when nothing has been built for a while.
- * A process that ends earlier is held up for a moment to store what it can; the next one stores the rest. */
+ * as the build itself. So for such vendors ("save": "idle") only a process's first programs are stored at once; the
+ * others by a thread when nothing has been built for a while. What is left at the end of the process is left to the
+ * next one: a compiler whose exit handlers have run must not be called. */
 #include "kernels/device/internal.h"
 
 #include <signal.h>
 #include <time.h>
 
-#define IDLE_SECONDS  1 /* without a build, before binaries are asked for */
-#define PAUSE_MS      20
-#define GRACE_SECONDS 1  /* after the end has come, no further binary is asked for */
-#define END_SECONDS   30 /* how long the end of the process waits for a binary that is being made */
+#define AT_ONCE      4 /* programs of a process that are stored at once: short programs have no more */
+#define IDLE_SECONDS 1 /* without a build, before binaries are asked for */
+#define PAUSE_MS     100
+#define END_SECONDS  30 /* how long the end of the process waits for a binary that is being made */
 
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t work;
     gems_program *first; /* to be saved, linked by next_unsaved */
     bool started;
-    atomic_bool busy;
-    _Atomic int64_t last_build, end; /* seconds; end 0: not yet */
+    atomic_bool ending, busy;
+    _Atomic int64_t last_build; /* seconds */
 } saver = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
 
 static int64_t seconds(void)
@@ -39,26 +40,20 @@ void gems_save_note_build(void)
     atomic_store_explicit(&saver.last_build, seconds(), memory_order_relaxed);
 }
 
-static bool is_over(void)
-{
-    int64_t end = atomic_load(&saver.end);
-    return end != 0 && seconds() - end > GRACE_SECONDS;
-}
-
 static void *save_loop(void *unused)
 {
     (void)unused;
-    while (!is_over()) {
+    while (!atomic_load(&saver.ending)) {
         pthread_mutex_lock(&saver.lock);
         while (!saver.first)
             pthread_cond_wait(&saver.work, &saver.lock);
         gems_program *program = saver.first;
         pthread_mutex_unlock(&saver.lock);
 
-        while (seconds() - atomic_load(&saver.last_build) <= IDLE_SECONDS && atomic_load(&saver.end) == 0)
+        while (seconds() - atomic_load(&saver.last_build) <= IDLE_SECONDS && !atomic_load(&saver.ending))
             pause_briefly();
         atomic_store(&saver.busy, true);
-        if (!is_over()) /* asked after `busy` is set: from there on the end waits */
+        if (!atomic_load(&saver.ending)) /* asked after `busy` is set: from there on the end waits */
             gems_program_store(program);
         atomic_store(&saver.busy, false);
 
@@ -92,6 +87,11 @@ static bool start_thread(void)
 
 void gems_save_later(gems_program *program)
 {
+    static atomic_uint programs;
+    if (atomic_fetch_add(&programs, 1) < AT_ONCE) {
+        gems_program_store(program);
+        return;
+    }
     pthread_mutex_lock(&saver.lock);
     if (!saver.started)
         saver.started = start_thread();
@@ -101,18 +101,9 @@ void gems_save_later(gems_program *program)
     pthread_mutex_unlock(&saver.lock);
 }
 
-static bool is_waiting(void)
-{
-    pthread_mutex_lock(&saver.lock);
-    bool waiting = saver.started && saver.first;
-    pthread_mutex_unlock(&saver.lock);
-    return waiting;
-}
-
 void gems_save_end(void)
 {
-    int64_t start = seconds();
-    atomic_store(&saver.end, start);
-    while ((is_waiting() && !is_over()) || (atomic_load(&saver.busy) && seconds() - start < END_SECONDS))
+    atomic_store(&saver.ending, true);
+    for (int64_t start = seconds(); atomic_load(&saver.busy) && seconds() - start < END_SECONDS;)
         pause_briefly();
 }
