@@ -36,6 +36,7 @@ typedef struct gems_device_info {
     bool unified;           /* kernels read the host's memory: no transfer */
     bool f64;               /* cl_khr_fp64 */
     bool f16_arith;         /* cl_khr_fp16; else half is only loaded and stored */
+    bool short_loops;       /* a work-item's loops end early, tried at start: jobs of large calls are declined */
     uint32_t compute_units; /* of that lane */
     uint32_t subgroup;      /* preferred work-group multiple */
     size_t max_group;       /* work-items in a group */

@@ -179,6 +179,18 @@ static void note_time(gems_job *job)
 
 /* ---- begin ---- */
 
+/* Where loops end early (gems_device_info.short_loops): whether no work-item can have long ones, by the named sizes of
+ * the call. Kernels for CPUs do up to all of a small call in one work-item. */
+static bool loops_are_short(const gems_call *call)
+{
+    for (int i = 0; i < GEMS_SIZE_COUNT; i++) {
+        int64_t most = i == GEMS_SIZE_NUMEL ? 8192 : i == GEMS_SIZE_BYTES ? INT64_MAX : 1024;
+        if (call->sizes.v[i] > most)
+            return false;
+    }
+    return true;
+}
+
 gems_job *gems_job_begin(gems_call *call, gems_lane lane_name)
 {
     /* Stand for every job that could not begin; never written, since all functions leave a failed job alone. */
@@ -188,6 +200,10 @@ gems_job *gems_job_begin(gems_call *call, gems_lane lane_name)
 
     if (!lane) {
         gems_decline(call, gems_device_error());
+        return &no_device;
+    }
+    if (lane->info.short_loops && !loops_are_short(call)) {
+        gems_decline(call, "the device ends long loops early");
         return &no_device;
     }
     atomic_fetch_add(&gems_open_jobs, 1);

@@ -202,6 +202,49 @@ out:
     return works;
 }
 
+static const char LOOPS[] = "kernel void gems_loops(global uint *x, int n)\n"
+                            "{\n    uint u = x[0];\n    for (int i = 0; i < n; i++)\n"
+                            "        for (int j = 0; j < 4; j++)\n            u = u * 1664525u + x[j];\n"
+                            "    x[0] = u;\n}\n";
+
+/* Whether a work-item that loops for long gets to the end. Mesa's llvmpipe leaves every loop after 65535 iterations,
+ * all loops of the work-item taken together, without an error. */
+static bool loops_end_early(gems_lane_state *lane)
+{
+    enum {
+        N = 1 << 17
+    }; /* the inner loop may be unrolled */
+    char why[128];
+    cl_int error;
+    uint32_t x[4] = {1, 2, 3, 4}, u = x[0];
+    bool early = false;
+
+    pthread_mutex_lock(&lane->build_lock);
+    gems_program *program = gems_program_get(lane, "loops", LOOPS, lane->vendor->options, why, sizeof why);
+    pthread_mutex_unlock(&lane->build_lock);
+    cl_kernel kernel = program ? CL_NEW(&error, clCreateKernel, program->program, "gems_loops") : NULL;
+    cl_command_queue queue = kernel ? CL_NEW(&error, clCreateCommandQueue, lane->context, lane->device, 0) : NULL;
+    cl_mem mem = queue ? CL_NEW(&error, clCreateBuffer, lane->context, CL_MEM_READ_WRITE, sizeof x, NULL) : NULL;
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < 4; j++)
+            u = u * 1664525u + x[j];
+    if (mem && CL(clEnqueueWriteBuffer, queue, mem, CL_TRUE, 0, sizeof x, x, 0, NULL, NULL) == CL_SUCCESS &&
+        CL(clSetKernelArg, kernel, 0, sizeof mem, &mem) == CL_SUCCESS &&
+        CL(clSetKernelArg, kernel, 1, sizeof(int), &(int){N}) == CL_SUCCESS &&
+        CL(clEnqueueNDRangeKernel, queue, kernel, 1, NULL, &(size_t){1}, &(size_t){1}, 0, NULL, NULL) == CL_SUCCESS &&
+        CL(clEnqueueReadBuffer, queue, mem, CL_TRUE, 0, sizeof x, x, 0, NULL, NULL) == CL_SUCCESS) {
+        early = x[0] != u;
+        gems_program_save(program);
+    }
+    if (mem)
+        CL_SURE(clReleaseMemObject, mem);
+    if (queue)
+        CL_SURE(clReleaseCommandQueue, queue);
+    if (kernel)
+        CL_SURE(clReleaseKernel, kernel);
+    return early;
+}
+
 static bool wants_unified(const gems_lane_state *lane)
 {
     int64_t mode = gems_config_get()->memory;
@@ -229,6 +272,13 @@ static bool open_lanes(const gems_candidate *main, const gems_candidate *all, un
     big->info.unified = wants_unified(big) && takes_host_pointers(big);
     if (small)
         small->info.unified = big->info.unified;
+    /* A driver that takes plain pointers of the process runs plain code; GPUs do not stand for software. */
+    big->info.short_loops = big->info.is_cpu && !big->info.unified && loops_end_early(big);
+    if (big->info.short_loops)
+        gems_log("%s ends the loops of a work-item early, without an error: large calls stay on the host",
+                 big->info.name);
+    if (small)
+        small->info.short_loops = big->info.short_loops;
     big->pool_limit = pool_limit(big);
     if (small)
         small->pool_limit = pool_limit(small);
