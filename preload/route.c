@@ -93,6 +93,12 @@ static void set_thresholds(void)
         gems_shim_set_min_work(i, threshold(&gems_ops[i]));
 }
 
+/* The lock may be held by a thread of the parent's that is opening the device. */
+static void after_fork_in_child(void)
+{
+    pthread_mutex_init(&route.lock, NULL);
+}
+
 void gems_route_start(void)
 {
     const gems_config *c = gems_config_get();
@@ -102,6 +108,7 @@ void gems_route_start(void)
     if (!route.mode_given)
         route.mode = (int)c->route;
     gems_report_start();
+    pthread_atfork(NULL, NULL, after_fork_in_child);
     route.started = true;
     set_thresholds();
 }

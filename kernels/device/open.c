@@ -330,12 +330,19 @@ static bool open_device(void)
     return ok;
 }
 
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, after_fork_in_child);
+}
+
 static bool open_once(void)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, watch_forks); /* before the lock is taken: a child of a fork must not find it held */
     pthread_mutex_lock(&device.lock);
     if (atomic_load(&device.state) == CLOSED) {
         atomic_store(&device.state, OPENING);
-        pthread_atfork(NULL, NULL, after_fork_in_child);
         if (open_device()) {
             gems_open_guard_exit();
             int opening = OPENING;

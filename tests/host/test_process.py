@@ -180,6 +180,17 @@ def test_fork_is_said_once():
     assert len(said) in (1, 2), done.stderr  # a line for each of the two forked processes, at most
 
 
+@pytest.mark.parametrize("seconds", [0.002, 0.02])
+def test_fork_while_another_thread_opens(seconds):
+    """A fork while another thread is opening OpenCL: the child finds no lock held, and computes."""
+    done = python("import os, signal, threading, time, torch\nx = torch.ones(8, 8)\n"
+                  "opener = threading.Thread(target=lambda: x + x)\nopener.start()\n"
+                  f"time.sleep({seconds})\nchild = os.fork()\n"
+                  "if child == 0:\n    signal.alarm(20)\n    os._exit(0 if (x + x).sum().item() == 128 else 1)\n"
+                  "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\nopener.join()\n", timeout=60)
+    assert done.returncode == 0 and done.stdout == "0\n", done.stderr
+
+
 def test_fork_server_and_spawn():
     source = ("import torch, multiprocessing as m\n"
               "def work(i):\n    return (torch.ones(8, 8) @ torch.ones(8, 8) * i).sum().item()\n"
