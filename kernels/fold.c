@@ -3,6 +3,7 @@
 #include "kernels/embedded.h"
 #include "tune/table.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,15 +118,15 @@ uint64_t gems_key(uint64_t key, uint64_t value)
 gems_kernel *gems_kernel_build_file(gems_job *job, uint64_t key, const char *name, const char *defines,
                                     const char *file, const char *entry)
 {
+    static const char helpers[] =
+        "#include \"kernels/types.cl\"\n#include \"kernels/fold.cl\"\n#include \"kernels/rows.cl\"\n";
     const gems_embedded_file *f = gems_embedded_find(file);
-    size_t n = strlen(defines);
-    char *source = malloc(n + (f ? f->size : 0) + 1);
+    size_t size = strlen(defines) + sizeof helpers + (f ? f->size : 0) + 1;
+    char *source = malloc(size);
     gems_kernel *kernel = NULL;
     if (f && source) {
-        memcpy(source, defines, n);
-        memcpy(source + n, f->text, f->size + 1);
-        kernel =
-            gems_kernel_build(job, key, name, "kernels/types.cl kernels/fold.cl kernels/rows.cl", source, "-w", entry);
+        snprintf(source, size, "%s%s%s", defines, helpers, f->text);
+        kernel = gems_kernel_build(job, key, name, NULL, source, "-w", entry);
     }
     free(source);
     return kernel;

@@ -43,8 +43,8 @@ int64_t gems_cpu_items(const gems_device_info *device, int64_t units);
 
 /* Mixes a number into a kernel key; begin with 0. */
 uint64_t gems_key(uint64_t key, uint64_t value);
-/* As gems_kernel_build for the embedded `file`, with kernels/{types,fold,rows}.cl before it and the text
- * `defines` between them and it. */
+/* As gems_kernel_build for the embedded `file`, with the text `defines` (which rows.cl reads, too) and then
+ * kernels/{types,fold,rows}.cl before it. */
 gems_kernel *gems_kernel_build_file(gems_job *job, uint64_t key, const char *name, const char *defines,
                                     const char *file, const char *entry);
 

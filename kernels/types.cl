@@ -17,6 +17,24 @@
 #pragma OPENCL EXTENSION cl_khr_fp64 : enable
 #endif
 
+/* vstore16 by its meaning. On CPUs a plain store, since PoCL's vstore16 takes a vector apart. */
+#if GEMS_CPU
+#define GEMS_LOOSE(T) typedef T##16 gems_loose_##T __attribute__((aligned(sizeof(T))));
+GEMS_LOOSE(char)
+GEMS_LOOSE(uchar)
+GEMS_LOOSE(short)
+GEMS_LOOSE(ushort)
+GEMS_LOOSE(int)
+GEMS_LOOSE(long)
+GEMS_LOOSE(float)
+#if GEMS_HAS_F64
+GEMS_LOOSE(double)
+#endif
+#define GEMS_STORE16(T, v, p) (*(__global gems_loose_##T *)(p) = (v))
+#else
+#define GEMS_STORE16(T, v, p) vstore16(v, 0, p)
+#endif
+
 /* Types that are the same in memory and in arithmetic. */
 #define GEMS_PLAIN_TYPE(D, T)                                                                                          \
     typedef T mem_##D;                                                                                                 \
@@ -25,7 +43,7 @@
     static inline T load_##D(const __global T *p, long i) { return p[i]; }                                             \
     static inline T##16 load16_##D(const __global T *p, long i) { return vload16(0, p + i); }                          \
     static inline void store_##D(__global T *p, long i, T v) { p[i] = v; }                                             \
-    static inline void store16_##D(__global T *p, long i, T##16 v) { vstore16(v, 0, p + i); }
+    static inline void store16_##D(__global T *p, long i, T##16 v) { GEMS_STORE16(T, v, p + i); }
 
 GEMS_PLAIN_TYPE(f32, float)
 GEMS_PLAIN_TYPE(i8, char)
@@ -61,7 +79,7 @@ static inline float16 load16_bf16(const __global ushort *p, long i)
     return as_float16(convert_uint16(vload16(0, p + i)) << 16);
 }
 static inline void store_bf16(__global ushort *p, long i, float v) { p[i] = gems_bf16_of(v); }
-static inline void store16_bf16(__global ushort *p, long i, float16 v) { vstore16(gems_bf16_of16(v), 0, p + i); }
+static inline void store16_bf16(__global ushort *p, long i, float16 v) { GEMS_STORE16(ushort, gems_bf16_of16(v), p + i); }
 
 typedef half mem_f16;
 typedef float num_f16;

@@ -70,8 +70,8 @@ typedef struct { A16 high, low; } state16;
         JOIN(A, s, (other).high);                                                                                      \
         (s).low += (other).low;                                                                                        \
     } while (0)
-/* An infinite or NaN sum has a meaningless `low`. */
-#define RESULT(s) (isfinite((s).high) ? (s).high + (s).low : (s).high)
+/* An infinite sum has a NaN for `low`. */
+#define RESULT(s) (isnan((s).high + (s).low) ? (s).high : (s).high + (s).low)
 #else
 typedef struct { A high; } state;
 typedef struct { A16 high; } state16;
@@ -182,10 +182,16 @@ static void walk(state *s, const __global MEM_IN *p, long n, long stride)
 }
 
 /* Part `split` of the reduced loops: `outer` visits of an inner loop of n terms, cut into pieces of chunk_outer visits
- * and chunk terms. */
+ * and chunk terms. Divisions cost as much as a short row, so an uncut result does without. */
+#ifdef PART
+#define SPLIT_OF(u, per) ((u) / (per))
 #define PART_OF(split)                                                                                                 \
     long o = (split) / inner_splits * chunk_outer, o_end = min(o + chunk_outer, outer_count);                          \
     long first = (split) % inner_splits * chunk, last = min(first + chunk, n);
+#else
+#define SPLIT_OF(u, per) 0
+#define PART_OF(split) long o = 0, o_end = outer_count, first = 0, last = n;
+#endif
 
 #define ARGS                                                                                                           \
     const __global MEM_IN *in, __global out_t *out, const gems_fold kept, const gems_fold outer, long outer_count,     \
@@ -197,7 +203,7 @@ __kernel void run(ARGS)
     long units = results * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
     for (long u = get_global_id(0) * per; u < u_end; u++) {
-        long split = u / results, k = u - split * results;
+        long split = SPLIT_OF(u, results), k = u - split * results;
         const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
         state s;
         START(s);
@@ -277,7 +283,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 {
     __local state part[GROUP];
     int me = get_local_id(0), terms = 0;
-    long u = get_group_id(0), split = u / results, k = u - split * results;
+    long u = get_group_id(0), split = SPLIT_OF(u, results), k = u - split * results;
     const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
     A block = IDENTITY;
     state s;

@@ -53,7 +53,7 @@ typedef struct { A16 high, low; } state16;
         (s).low += ((s).high - (t_ - y_)) + (x_ - y_);                                                                 \
         (s).high = t_;                                                                                                 \
     } while (0)
-#define VALUE(s) (isfinite((s).high) ? (s).high + (s).low : (s).high)
+#define VALUE(s) (isnan((s).high + (s).low) ? (s).high : (s).high + (s).low)
 #else
 typedef struct { A high; } state;
 typedef struct { A16 high; } state16;

@@ -70,6 +70,14 @@ static inline T16 exp16(T16 x)
 #define exp16(x) exp(x)
 #endif
 
+/* Likewise the logarithm of a row's sum, which is at least 1. */
+#if GEMS_CPU && defined(FAST_EXP) && defined(RUN)
+#include "kernels/math.cl"
+#define LOG gems_log
+#else
+#define LOG log
+#endif
+
 #define ZERO ((T16)((T)0))
 #define LOWEST16 ((T16)((T)-INFINITY))
 
