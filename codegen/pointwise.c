@@ -232,16 +232,32 @@ static void write_offsets(const gems_pw_spec *spec, unsigned first, const char *
     }
 }
 
-/* What makes every CPU driver turn the loop that follows into vector code: PoCL 5 does not try on its own. */
-static void write_vectorize(const char *indent, gems_text *out)
+/* Bytes of an element of this dtype while it is worked on: f16 and bf16 are floats then. */
+static unsigned working_size(unsigned dtype)
 {
-    gems_text_add(out, "#pragma clang loop vectorize(enable) interleave(enable)\n%s", indent);
+    unsigned size = gems_dtypes[dtype].size;
+    return size < 4 && gems_dtypes[dtype].category == GEMS_CAT_FLOAT ? 4 : size;
+}
+
+/* What makes every CPU driver turn the loop that follows into vector code, PoCL 5 does not try on its own: as many
+ * elements at a time as fill 64 bytes, a register of AVX-512 or several smaller ones. */
+static void write_vectorize(const gems_pw_spec *spec, const char *indent, gems_text *out)
+{
+    unsigned widest = 1;
+    for (unsigned s = 0; s < spec->nsteps; s++)
+        if (widest < working_size(spec->step[s].compute))
+            widest = working_size(spec->step[s].compute);
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (widest < working_size(spec->operand[i].dtype))
+            widest = working_size(spec->operand[i].dtype);
+    gems_text_add(out, "#pragma clang loop vectorize_width(%u) interleave(enable)\n%s", 64 / widest, indent);
 }
 
 static bool write_run(const gems_pw_spec *spec, const gems_expr *const *exprs, gems_text *out)
 {
+    gems_text_add(out, "    GEMS_ALL_REGISTERS\n");
     gems_text_add(out, "    const long begin = (long)get_global_id(0) * run, end = min(n, begin + run);\n");
-    write_vectorize("    ", out);
+    write_vectorize(spec, "    ", out);
     gems_text_add(out, "for (long i = begin; i < end; i++) {\n");
     bool ok = write_body(spec, exprs, (place){"        ", false}, out);
     gems_text_add(out, "    }\n");
@@ -251,13 +267,14 @@ static bool write_run(const gems_pw_spec *spec, const gems_expr *const *exprs, g
 static bool write_rows(const gems_pw_spec *spec, const gems_expr *const *exprs, gems_text *out)
 {
     const char *size = spec->wide ? "long" : "int";
+    gems_text_add(out, "    GEMS_ALL_REGISTERS\n");
     gems_text_add(out, "    const %s item = (%s)get_global_id(0), block = item / chunks;\n", size, size);
     gems_text_add(out, "    const %s begin = (item - block * chunks) * run, end = min(sizes.s0, begin + run);\n", size);
     gems_text_add(out, "    const %s first = block * deep, last = min(rows, first + deep);\n", size);
     gems_text_add(out, "    for (%s row = first; row < last; row++) {\n", size);
     gems_text_add(out, "        %s left = row;\n", size);
     write_offsets(spec, 1, "        ", out);
-    write_vectorize("        ", out);
+    write_vectorize(spec, "        ", out);
     gems_text_add(out, "for (%s i = begin; i < end; i++) {\n", size);
     bool ok = write_body(spec, exprs, (place){"            ", false}, out);
     gems_text_add(out, "        }\n    }\n");

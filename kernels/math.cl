@@ -11,7 +11,13 @@
 #ifdef GEMS_HAS_F64
 #pragma OPENCL EXTENSION cl_khr_fp64 : enable
 #endif
+#pragma clang diagnostic ignored "-Wpass-failed"
+#pragma clang diagnostic ignored "-Wconstant-logical-operand"
 #define GEMS_FN static inline __attribute__((overloadable))
+
+/* LLVM keeps to half of AVX-512's registers in a function that handles no vector as long as they are. */
+GEMS_FN float16 gems_long_vector(float16 v) { return v; }
+#define GEMS_ALL_REGISTERS (void)gems_long_vector((float16)(0.0f));
 
 /* ---- elements: gems_get_D(memory) to what arithmetic uses, gems_put_D(value) back ------------------------------- */
 
@@ -37,7 +43,17 @@ GEMS_GET_SAME(f64, double)
 GEMS_FN uchar gems_get_bool(uchar x) { return x != 0; }
 GEMS_FN float gems_get_bf16(ushort x) { return as_float((uint)x << 16); }
 
-#ifdef GEMS_CPU
+#if defined(GEMS_CPU) && defined(__F16C__)
+/* The processor's instructions. That the low bits are 0, and that what lies above 65536 becomes inf, is no news to
+ * them, but keeps LLVM from negating and comparing 16-bit floats, which it does one by one. */
+GEMS_FN float gems_get_f16(ushort h) { return as_float(as_uint(__builtin_load_halff((const half *)&h)) & 0xffffe000u); }
+GEMS_FN ushort gems_half_of(float v)
+{
+    ushort h;
+    __builtin_store_halff(v > 65536.0f ? 65536.0f : v, (half *)&h);
+    return h;
+}
+#elif defined(GEMS_CPU)
 /* Bit code: PoCL's vload_half and vstore_half_rte take 2.5 times as long. Subnormals come out of a multiplication by
  * 2^112, and go through an addition that places their bits. */
 GEMS_FN float gems_get_f16(ushort h)
@@ -66,11 +82,13 @@ GEMS_FN ushort gems_half_of(float v)
 }
 #endif
 
-/* To nearest, ties to even; NaN stays NaN. */
+/* To nearest, ties to even; NaN stays NaN: its exponent's last bit sets the bit that makes it quiet. (With a constant for
+ * that, LLVM makes a masked load of it; where no NaN is, nothing else ever touches the constant's page, which then is
+ * never mapped, and finding out that nothing is to be loaded from it takes a processor 250 cycles.) */
 GEMS_FN ushort gems_brain_of(float v)
 {
     const uint u = as_uint(v);
-    return (u & 0x7fffffffu) > 0x7f800000u ? (ushort)0x7fc0 : (ushort)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+    return (ushort)((v != v ? u | u >> 1 : u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
 /* Floating to integer as the host's processor does it: towards zero; what does not fit (and NaN) is the lowest value of
@@ -184,161 +202,199 @@ GEMS_INTEGER(short, ushort)
 GEMS_INTEGER(int, uint)
 GEMS_INTEGER(long, ulong)
 
-/* ---- f32 -------------------------------------------------------------------------------------------------------- */
+/* ---- the device's own functions --------------------------------------------------------------------------------- */
 
-/* 2^n * v for -300 < n < 300, also where the result is subnormal. */
-/* Added to a float below 2^22, this rounds it to an integer and leaves that in the low bits: rint is a slow call in PoCL. */
-#define GEMS_TO_INT 12582912.0f
+/* On CPUs the compiler's own where it is Clang: PoCL's are calls until after loops have been vectorised. */
+#define GEMS_PLAIN(T, B, S)                                                                                            \
+    GEMS_FN T gems_fma(T a, T b, T c) { return B##fma##S(a, b, c); }                                                   \
+    GEMS_FN T gems_sqrt(T x) { return B##sqrt##S(x); }                                                                 \
+    GEMS_FN T gems_abs(T x) { return B##fabs##S(x); }                                                                  \
+    GEMS_FN T gems_copysign(T x, T y) { return B##copysign##S(x, y); }                                                 \
+    GEMS_FN T gems_trunc(T x) { return B##trunc##S(x); }                                                               \
+    GEMS_FN T gems_floor(T x) { return B##floor##S(x); }                                                               \
+    GEMS_FN T gems_multiply_add(T a, T b, T c) { return gems_fma(a, b, c); }                                           \
+    GEMS_FN int gems_isnan(T x) { return x != x; }                                                                     \
+    GEMS_FN int gems_isinf(T x) { return gems_abs(x) == INFINITY; }                                                    \
+    GEMS_FN int gems_isfinite(T x) { return gems_abs(x) < INFINITY; }                                                  \
+    GEMS_FN T gems_fmod(T a, T b) { return fmod(a, b); }
+#define GEMS_LIBRARY(T)                                                                                                \
+    GEMS_FN T gems_log(T x) { return log(x); }                                                                         \
+    GEMS_FN T gems_log1p(T x) { return log1p(x); }                                                                     \
+    GEMS_FN T gems_exp(T x) { return exp(x); }                                                                         \
+    GEMS_FN T gems_exp2(T x) { return exp2(x); }                                                                       \
+    GEMS_FN T gems_expm1(T x) { return expm1(x); }                                                                     \
+    GEMS_FN T gems_erf(T x) { return erf(x); }                                                                         \
+    GEMS_FN T gems_tanh(T x) { return tanh(x); }                                                                       \
+    GEMS_FN T gems_atan(T x) { return atan(x); }                                                                       \
+    GEMS_FN T gems_sin(T x) { return sin(x); }                                                                         \
+    GEMS_FN T gems_cos(T x) { return cos(x); }                                                                         \
+    GEMS_FN T gems_pow(T x, T y) { return pow(x, y); }
+#if defined(GEMS_CPU) && defined(__clang__)
+#define GEMS_PLAIN_FLOAT  GEMS_PLAIN(float, __builtin_, f)
+#define GEMS_PLAIN_DOUBLE GEMS_PLAIN(double, __builtin_, )
+#else
+#define GEMS_PLAIN_FLOAT  GEMS_PLAIN(float, , )
+#define GEMS_PLAIN_DOUBLE GEMS_PLAIN(double, , )
+#endif
+GEMS_PLAIN_FLOAT
+#ifdef GEMS_HAS_F64
+GEMS_ORDER(double)
+GEMS_PLAIN_DOUBLE
+GEMS_LIBRARY(double)
+#endif
 
-GEMS_FN float gems_scale(float v, int n)
+#ifndef GEMS_CPU
+GEMS_LIBRARY(float)
+#else
+
+/* ---- f32 on CPUs ------------------------------------------------------------------------------------------------ */
+
+/* Added to a float below 2^22, this rounds it to an integer n (rint is a slow call in PoCL), and the sum shifted left by
+ * 23 has the bits of 2^n: 1.5 * 2^23 ends in zeros, 127 is the bias of exponents. */
+#define GEMS_EXPONENT 12583039.0f
+
+/* NaN stays. */
+GEMS_FN float gems_limit(float x, float low, float high)
 {
-    const int half_n = n >> 1;
-    return v * as_float((uint)(half_n + 127) << 23) * as_float((uint)(n - half_n + 127) << 23);
+    x = x < low ? low : x;
+    return x > high ? high : x;
 }
 
-/* v = m * 2^result with m in [sqrt(1/2), sqrt(2)); v > 0 and finite. */
-GEMS_FN int gems_split(float v, float *m)
+/* e^x = 2^n 2^n e^r: n the nearest integer to x / (2 ln 2), r = x - 2 n ln 2 in two steps, e^r = 1 + r + r^2 P(r) where
+ * |r| <= ln 2 (1.4e-8). Overflow, underflow and subnormal results come from the last multiplication. */
+GEMS_FN float gems_exp(float x)
 {
-    const bool tiny = v < 0x1p-126f;
-    const uint u = as_uint(tiny ? v * 0x1p24f : v);
-    const int e = (int)(u - 0x3f3504f3u) >> 23;
-    *m = as_float(u - ((uint)e << 23));
-    return tiny ? e - 24 : e;
+    const float c = gems_limit(x, -104.0f, 89.0f);
+    const float t = gems_fma(c, 0.721347520f, GEMS_EXPONENT), n = t - GEMS_EXPONENT;
+    const float r = gems_fma(n, 3.809308e-9f, gems_fma(n, -1.386294365f, c));
+    float p = 0.00019611475381f;
+    p = gems_fma(p, r, 0.001410466764f);
+    p = gems_fma(p, r, 0.0083361076927f);
+    p = gems_fma(p, r, 0.041661258845f);
+    p = gems_fma(p, r, 0.16666614015f);
+    p = gems_fma(p, r, 0.50000034724f);
+    p = gems_fma(p * r, r, r) + 1.0f;
+    const float power = as_float(as_uint(t) << 23);
+    return p * power * power;
 }
 
-/* log(m) + n ln 2, with m = 1 + f near 1: s = f / (2 + f), log m = 2 s + s^3 P(s^2) (P: 1.2e-9), and 2 s = f - s f. */
-GEMS_FN float gems_log_of(float f, int n, float correction)
+/* The same with x = 2 n + f, 2^f = 1 + f P(f) where |f| <= 1 (1.2e-8). */
+GEMS_FN float gems_exp2(float x)
 {
-    const float s = f / (2.0f + f), z = s * s;
-    float p = 0.233329128f;
-    p = fma(p, z, 0.2855073084f);
-    p = fma(p, z, 0.4000012263f);
-    p = fma(p, z, 0.6666666655f);
-    const float half_square = 0.5f * f * f;
-    const float r = s * (half_square + z * p);
-    return (float)n * 0x1.62e3p-1f - ((half_square - (r + ((float)n * 0x1.2fefa2p-17f + correction))) - f);
+    const float c = gems_limit(x, -160.0f, 140.0f);
+    const float t = gems_fma(c, 0.5f, GEMS_EXPONENT), n = t - GEMS_EXPONENT, f = gems_fma(n, -2.0f, c);
+    float p = 1.5030585502e-5f;
+    p = gems_fma(p, f, 0.00015653709353f);
+    p = gems_fma(p, f, 0.0013339492088f);
+    p = gems_fma(p, f, 0.0096167195037f);
+    p = gems_fma(p, f, 0.05550379492f);
+    p = gems_fma(p, f, 0.24022672896f);
+    p = gems_fma(p, f, 0.69314721661f);
+    p = gems_fma(p, f, 1.0f);
+    const float power = as_float(as_uint(t) << 23);
+    return p * power * power;
 }
+
+/* e^r - 1 = r + r^2 P(r) where |r| <= ln 2 / 2 (1.3e-8). */
+GEMS_FN float gems_expm1_near(float r)
+{
+    float p = 0.0013882496239f;
+    p = gems_fma(p, r, 0.0083666467824f);
+    p = gems_fma(p, r, 0.041667203937f);
+    p = gems_fma(p, r, 0.16666542685f);
+    p = gems_fma(p, r, 0.49999998133f);
+    return gems_fma(r * r, p, r);
+}
+
+/* -26 ln 2 < x <= 128 ln 2; with q = e^r - 1 of the rest r: 2^n q + (2^n - 1), at half the size since 2^128 is too large. */
+GEMS_FN float gems_expm1_of(float x)
+{
+    const float t = gems_fma(x, 1.44269504f, GEMS_EXPONENT - 1.0f), n = t - (GEMS_EXPONENT - 1.0f);
+    const float q = gems_expm1_near(gems_fma(n, 1.904654e-9f, gems_fma(n, -0.693147182f, x)));
+    const float half_power = as_float(as_uint(t) << 23);
+    return 2.0f * gems_fma(half_power, q, half_power - 0.5f);
+}
+GEMS_FN float gems_expm1(float x) { return gems_copysign(gems_expm1_of(gems_limit(x, -18.0f, 89.0f)), x); }
+
+/* m / (m + 2), m = e^(2 |x|) - 1 as in expm1. */
+GEMS_FN float gems_tanh(float x)
+{
+    const float a = gems_limit(gems_abs(x), 0.0f, 10.0f);
+    const float t = gems_fma(a, 2.88539008f, GEMS_EXPONENT), n = t - GEMS_EXPONENT;
+    const float q = gems_expm1_near(gems_fma(n, -0.693147182f, a + a));
+    const float power = as_float(as_uint(t) << 23), m = gems_fma(power, q, power - 1.0f);
+    return gems_copysign(m / (m + 2.0f), x);
+}
+
+/* 1 - e^(-a P(a)), P a fit of -log(erfc a) / a (4e-9 of erf) up to a = |x| = 3.95, where erf is 1. */
+GEMS_FN float gems_erf(float x)
+{
+    const float a = gems_limit(gems_abs(x), 0.0f, 3.95f);
+    float p = -9.2562420826e-6f;
+    p = gems_fma(p, a, 0.00011764107806f);
+    p = gems_fma(p, a, -0.00063283622259f);
+    p = gems_fma(p, a, 0.0016670264328f);
+    p = gems_fma(p, a, -0.00016039519512f);
+    p = gems_fma(p, a, -0.019153064268f);
+    p = gems_fma(p, a, 0.10277783057f);
+    p = gems_fma(p, a, 0.63661938196f);
+    p = gems_fma(p, a, 1.1283791716f);
+    return gems_copysign(gems_expm1_of(-a * p), x);
+}
+
+/* log v = log(1 + f) + n ln 2, log(1 + f) = f - f^2 / 2 + f^3 P(f) (5.8e-9) where sqrt(1/2) <= 1 + f < sqrt(2). */
+GEMS_FN float gems_log_near(float f, float n)
+{
+    float p = -0.076323427193f;
+    p = gems_fma(p, f, 0.12760892708f);
+    p = gems_fma(p, f, -0.13160625907f);
+    p = gems_fma(p, f, 0.14201878003f);
+    p = gems_fma(p, f, -0.16623327824f);
+    p = gems_fma(p, f, 0.20001220858f);
+    p = gems_fma(p, f, -0.2500082165f);
+    p = gems_fma(p, f, 0.33333331784f);
+    const float z = f * f;
+    return gems_fma(n, 0.693147182f, f + gems_fma(-0.5f, z, gems_fma(n, -1.904654e-9f, f * z * p)));
+}
+
+/* Taken from the bits of v > 0, this leaves the exponent of the power of 2 that v is divided by above: sqrt(1/2)'s. */
+#define GEMS_ROOT_HALF 0x3f3504f3u
 
 GEMS_FN float gems_log(float x)
 {
-    float m;
-    const int n = gems_split(x, &m);
-    float r = gems_log_of(m - 1.0f, n, 0.0f);
-    r = x == INFINITY ? x : r;
-    r = x == 0.0f ? -INFINITY : r;
-    return x < 0.0f || x != x ? NAN : r;
+    const bool tiny = x < 0x1p-126f;
+    const uint u = as_uint(tiny ? x * 0x1p23f : x) - GEMS_ROOT_HALF;
+    const float n = (float)((int)u >> 23) - (tiny ? 23.0f : 0.0f);
+    float r = gems_log_near(as_float((u & 0x7fffffu) + GEMS_ROOT_HALF) - 1.0f, n);
+    r = x < INFINITY ? r : x;
+    return x > 0.0f || x != x ? r : x < 0.0f ? NAN : -INFINITY;
 }
 
-/* log of u = 1 + x as rounded, and what the rounding lost: (x - (u - 1)) / u. */
+/* n from 1 + x as rounded; f = (1 + x) / 2^n - 1 from x itself. */
 GEMS_FN float gems_log1p(float x)
 {
-    const float u = 1.0f + x;
-    float m;
-    const int n = gems_split(u, &m);
-    const float lost = (u - x > 0.5f && u < 0x1p30f ? 1.0f - (u - x) : 0.0f) / u;
-    float r = gems_log_of(m - 1.0f, n, u > 2.0f ? (x - (u - 1.0f)) / u : lost);
-    r = fabs(x) < 0x1p-13f ? x - 0.5f * x * x : r;
-    r = x == INFINITY ? x : r;
-    r = x == -1.0f ? -INFINITY : r;
-    return x < -1.0f || x != x ? NAN : r;
-}
-
-/* 2^n e^r, n the nearest integer to x / ln 2, r = x - n ln 2 in two steps; e^r = 1 + r + r^2 P(r) (1.1e-8). Overflow and
- * underflow come from the scaling. The builtin is a scalar call in PoCL without SLEEF. */
-GEMS_FN float gems_exp(float x)
-{
-    const float c = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
-    const float t = c * 1.44269504f + GEMS_TO_INT, n = t - GEMS_TO_INT;
-    const float r = fma(n, 1.904654e-9f, fma(n, -0.693147182f, c));
-    float p = 0.001392692661f;
-    p = fma(p, r, 0.008363773874f);
-    p = fma(p, r, 0.04166655011f);
-    p = fma(p, r, 0.1666657338f);
-    p = fma(p, r, 0.5f);
-    p = fma(p * r, r, r) + 1.0f;
-    return x != x ? x : gems_scale(p, as_int(t) - as_int(GEMS_TO_INT));
-}
-
-/* 2^(x - n) by a polynomial (error 1.9e-9), n the nearest integer. */
-GEMS_FN float gems_exp2(float x)
-{
-    const float c = x < -160.0f ? -160.0f : x > 140.0f ? 140.0f : x;
-    const float t = c + GEMS_TO_INT, n = t - GEMS_TO_INT, f = c - n;
-    float p = 0.000154614447f;
-    p = fma(p, f, 0.001340042818f);
-    p = fma(p, f, 0.009618056679f);
-    p = fma(p, f, 0.05550327227f);
-    p = fma(p, f, 0.2402265092f);
-    p = fma(p, f, 0.6931472067f);
-    p = fma(p, f, 1.0f);
-    return x != x ? x : gems_scale(p, as_int(t) - as_int(GEMS_TO_INT));
-}
-
-/* Near 0: x + x^2 P(x) (P: 1.3e-8). */
-GEMS_FN float gems_expm1(float x)
-{
-    float p = 0.0001994487444f;
-    p = fma(p, x, 0.001398218605f);
-    p = fma(p, x, 0.008333236134f);
-    p = fma(p, x, 0.04166579123f);
-    p = fma(p, x, 0.166666668f);
-    p = fma(p, x, 0.5000000122f);
-    return fabs(x) < 0.5f ? fma(x * x, p, x) : gems_exp(x) - 1.0f;
-}
-
-/* |x| <= 1: x P(x^2) (1.2e-9). Above: 1 - exp(-Q(|x|)), Q a fit of -log(erfc) up to 4 (1.7e-8), where erf is 1. */
-GEMS_FN float gems_erf(float x)
-{
-    const float a = fmin(fabs(x), 4.0f), z = x * x;
-    float p = 7.875875063e-5f;
-    p = fma(p, z, -0.0008016864287f);
-    p = fma(p, z, 0.005189087423f);
-    p = fma(p, z, -0.02685421201f);
-    p = fma(p, z, 0.1128359472f);
-    p = fma(p, z, -0.3761262667f);
-    p = fma(p, z, 1.128379166f);
-    float q = -1.637151415e-6f;
-    q = fma(q, a, 4.605804269e-5f);
-    q = fma(q, a, -0.0005968056257f);
-    q = fma(q, a, 0.004759596293f);
-    q = fma(q, a, -0.02642113601f);
-    q = fma(q, a, 0.1100800829f);
-    q = fma(q, a, 0.6318260516f);
-    q = fma(q, a, 1.130233435f);
-    q = fma(q, a, -0.0003201380497f);
-    const float large = copysign(1.0f - gems_exp(-q), x);
-    return x != x ? x : fabs(x) <= 1.0f ? x * p : large;
-}
-
-/* |x| < 0.63: x + x^3 P(x^2) (6.2e-9). Above: 1 - 2 / (e^(2|x|) + 1). */
-GEMS_FN float gems_tanh(float x)
-{
-    const float a = fabs(x), z = x * x;
-    float p = 0.002269501682f;
-    p = fma(p, z, -0.008323187055f);
-    p = fma(p, z, 0.02176250291f);
-    p = fma(p, z, -0.05395846163f);
-    p = fma(p, z, 0.1333330015f);
-    p = fma(p, z, -0.3333333315f);
-    const float large = copysign(1.0f - 2.0f / (gems_exp(2.0f * fmin(a, 10.0f)) + 1.0f), x);
-    return x != x ? x : a < 0.63f ? fma(x * z, p, x) : large;
+    const int n = (int)(as_uint(1.0f + x) - GEMS_ROOT_HALF) >> 23;
+    const float four = as_float(0x40800000u - ((uint)n << 23)); /* 2^(2 - n): 2^-n may be too small */
+    float r = gems_log_near(gems_fma(0.25f * x, four, gems_fma(0.25f, four, -1.0f)), (float)n);
+    r = gems_abs(x) > 0x1p-60f && x < INFINITY ? r : x;
+    return x > -1.0f || x != x ? r : x < -1.0f ? NAN : -INFINITY;
 }
 
 /* |x| > 1 by atan(x) = pi/2 - atan(1/x); then x + x^3 P(x^2). */
 GEMS_FN float gems_atan(float x)
 {
-    const float a = fabs(x), t = a > 1.0f ? 1.0f / a : a, z = t * t;
+    const float a = gems_abs(x), t = a > 1.0f ? 1.0f / a : a, z = t * t;
     float p = -0.002386997317f; /* 1.6e-8 */
-    p = fma(p, z, 0.01350777143f);
-    p = fma(p, z, -0.03587153898f);
-    p = fma(p, z, 0.06250169445f);
-    p = fma(p, z, -0.0865688043f);
-    p = fma(p, z, 0.1103376412f);
-    p = fma(p, z, -0.1427856875f);
-    p = fma(p, z, 0.1999973933f);
-    p = fma(p, z, -0.3333333173f);
-    const float r = fma(t * z, p, t);
-    return copysign(a > 1.0f ? (1.57079637f - (r + 4.37113883e-8f)) : r, x);
+    p = gems_fma(p, z, 0.01350777143f);
+    p = gems_fma(p, z, -0.03587153898f);
+    p = gems_fma(p, z, 0.06250169445f);
+    p = gems_fma(p, z, -0.0865688043f);
+    p = gems_fma(p, z, 0.1103376412f);
+    p = gems_fma(p, z, -0.1427856875f);
+    p = gems_fma(p, z, 0.1999973933f);
+    p = gems_fma(p, z, -0.3333333173f);
+    const float r = gems_fma(t * z, p, t);
+    return gems_copysign(a > 1.0f ? (1.57079637f - (r + 4.37113883e-8f)) : r, x);
 }
 
 /* 2/pi in binary, with 32 zero bits in front. */
@@ -359,7 +415,7 @@ GEMS_FN float gems_reduce(float x, uint *quadrant)
     const ulong product = window * (ulong)m;
     const ulong q = (product + (1ul << 61)) >> 62;
     const float r = (float)(long)(product - (q << 62)) * 0x1.921fb6p-62f;
-    const bool small = fabs(x) < 0.78539816f;
+    const bool small = gems_abs(x) < 0.78539816f;
     *quadrant = small ? 0u : (uint)q & 3u;
     return small ? x : as_float(as_uint(r) ^ (u & 0x80000000u));
 }
@@ -369,18 +425,18 @@ GEMS_FN float gems_sine_of(float r)
 {
     const float z = r * r;
     float p = 2.72499258e-6f;
-    p = fma(p, z, -0.0001984008674f);
-    p = fma(p, z, 0.008333331875f);
-    p = fma(p, z, -0.1666666666f);
-    return fma(r * z, p, r);
+    p = gems_fma(p, z, -0.0001984008674f);
+    p = gems_fma(p, z, 0.008333331875f);
+    p = gems_fma(p, z, -0.1666666666f);
+    return gems_fma(r * z, p, r);
 }
 GEMS_FN float gems_cosine_of(float r)
 {
     const float z = r * r;
     float p = 2.454794209e-5f;
-    p = fma(p, z, -0.001388830304f);
-    p = fma(p, z, 0.04166666466f);
-    return fma(z * z, p, fma(-0.5f, z, 1.0f));
+    p = gems_fma(p, z, -0.001388830304f);
+    p = gems_fma(p, z, 0.04166666466f);
+    return gems_fma(z * z, p, gems_fma(-0.5f, z, 1.0f));
 }
 GEMS_FN float gems_sin(float x)
 {
@@ -388,63 +444,53 @@ GEMS_FN float gems_sin(float x)
     const float r = gems_reduce(x, &q);
     q = x < 0.0f ? (4u - q) & 3u : q;
     const float v = (q & 1u) ? gems_cosine_of(r) : gems_sine_of(r);
-    return fabs(x) < INFINITY ? ((q & 2u) ? -v : v) : NAN;
+    return gems_abs(x) < INFINITY ? ((q & 2u) ? -v : v) : NAN;
 }
 GEMS_FN float gems_cos(float x)
 {
     uint q;
     const float r = gems_reduce(x, &q);
-    const float v = (q & 1u) ? gems_sine_of(fabs(x) == x ? r : -r) : gems_cosine_of(r);
-    return fabs(x) < INFINITY ? (q == 1u || q == 2u ? -v : v) : NAN;
+    const float v = (q & 1u) ? gems_sine_of(gems_abs(x) == x ? r : -r) : gems_cosine_of(r);
+    return gems_abs(x) < INFINITY ? (q == 1u || q == 2u ? -v : v) : NAN;
 }
-
-GEMS_FN float gems_sqrt(float x) { return sqrt(x); }
-GEMS_FN float gems_abs(float x) { return fabs(x); }
-GEMS_FN float gems_trunc(float x) { return trunc(x); }
-GEMS_FN float gems_floor(float x) { return floor(x); }
-GEMS_FN float gems_multiply_add(float a, float b, float c) { return fma(a, b, c); }
-GEMS_FN int gems_isnan(float x) { return x != x; }
-GEMS_FN int gems_isinf(float x) { return fabs(x) == INFINITY; }
-GEMS_FN int gems_isfinite(float x) { return fabs(x) < INFINITY; }
-GEMS_FN float gems_fmod(float a, float b) { return fmod(a, b); }
 
 #ifdef GEMS_HAS_F64
 /* In double: |x|^y = 2^(y log2 |x|), then what the standard says of signs, zeros and infinities. */
 GEMS_FN float gems_pow(float x, float y)
 {
-    const double a = fabs((double)x);
+    const double a = gems_abs((double)x);
     const ulong u = as_ulong(a);
     const long e = (long)(u - 0x3fe6a09e667f3bcdul) >> 52;
     const double m = as_double(u - ((ulong)e << 52));
     const double s = (m - 1.0) / (m + 1.0), z = s * s;
     double p = 0.148130619216140323; /* log((1 + s) / (1 - s)) = s P(s^2), 2.4e-18 */
-    p = fma(p, z, 0.153122073243891875);
-    p = fma(p, z, 0.181836436726483162);
-    p = fma(p, z, 0.222221968360073188);
-    p = fma(p, z, 0.285714287627094671);
-    p = fma(p, z, 0.399999999992932074);
-    p = fma(p, z, 0.666666666666676606);
-    p = fma(p, z, 2.0);
-    double l = fma(s * p, 1.4426950408889634, (double)(int)e);
+    p = gems_fma(p, z, 0.153122073243891875);
+    p = gems_fma(p, z, 0.181836436726483162);
+    p = gems_fma(p, z, 0.222221968360073188);
+    p = gems_fma(p, z, 0.285714287627094671);
+    p = gems_fma(p, z, 0.399999999992932074);
+    p = gems_fma(p, z, 0.666666666666676606);
+    p = gems_fma(p, z, 2.0);
+    double l = gems_fma(s * p, 1.4426950408889634, (double)(int)e);
     l = x == 0.0f ? -INFINITY : l;
     l = a == INFINITY ? INFINITY : x != x ? NAN : l;
     const double t = (double)y * l;
     const double c = t < -1000.0 ? -1000.0 : t > 1000.0 ? 1000.0 : t != t ? 0.0 : t;
-    const double n = rint(c), f = c - n;
+    const double whole_c = c + 0x1.8p52, n = whole_c - 0x1.8p52, f = c - n;
     double r = 1.02059054137655958e-7; /* 2^f, 1.4e-14 */
-    r = fma(r, f, 1.32596452448871102e-6);
-    r = fma(r, f, 0.0000152526729248507364);
-    r = fma(r, f, 0.000154034337512510089);
-    r = fma(r, f, 0.00133355582007945926);
-    r = fma(r, f, 0.00961812919393431336);
-    r = fma(r, f, 0.055504108664651672);
-    r = fma(r, f, 0.240226506956403397);
-    r = fma(r, f, 0.693147180559946159);
-    r = fma(r, f, 1.0);
-    float v = (float)(r * as_double((ulong)((long)(int)n + 1023) << 52));
-    const bool whole = trunc(y) == y, odd = whole && trunc(0.5f * y) != 0.5f * y;
+    r = gems_fma(r, f, 1.32596452448871102e-6);
+    r = gems_fma(r, f, 0.0000152526729248507364);
+    r = gems_fma(r, f, 0.000154034337512510089);
+    r = gems_fma(r, f, 0.00133355582007945926);
+    r = gems_fma(r, f, 0.00961812919393431336);
+    r = gems_fma(r, f, 0.055504108664651672);
+    r = gems_fma(r, f, 0.240226506956403397);
+    r = gems_fma(r, f, 0.693147180559946159);
+    r = gems_fma(r, f, 1.0);
+    float v = (float)(r * as_double((as_ulong(whole_c) + 1023u) << 52));
+    const bool whole = gems_trunc(y) == y, odd = whole && gems_trunc(0.5f * y) != 0.5f * y;
     v = t != t ? NAN : v;
-    v = a == 1.0 && fabs(y) == INFINITY ? 1.0f : v;
+    v = a == 1.0 && gems_abs(y) == INFINITY ? 1.0f : v;
     v = as_uint(x) >> 31 && odd ? -v : v;
     v = x < 0.0f && !whole && a != INFINITY ? NAN : v;
     return y == 0.0f || x == 1.0f ? 1.0f : v;
@@ -453,30 +499,6 @@ GEMS_FN float gems_pow(float x, float y)
 GEMS_FN float gems_pow(float x, float y) { return pow(x, y); }
 #endif
 
-/* ---- f64: the builtins ------------------------------------------------------------------------------------------ */
-
-#ifdef GEMS_HAS_F64
-GEMS_ORDER(double)
-GEMS_FN double gems_log(double x) { return log(x); }
-GEMS_FN double gems_log1p(double x) { return log1p(x); }
-GEMS_FN double gems_exp(double x) { return exp(x); }
-GEMS_FN double gems_exp2(double x) { return exp2(x); }
-GEMS_FN double gems_expm1(double x) { return expm1(x); }
-GEMS_FN double gems_erf(double x) { return erf(x); }
-GEMS_FN double gems_tanh(double x) { return tanh(x); }
-GEMS_FN double gems_atan(double x) { return atan(x); }
-GEMS_FN double gems_sin(double x) { return sin(x); }
-GEMS_FN double gems_cos(double x) { return cos(x); }
-GEMS_FN double gems_pow(double x, double y) { return pow(x, y); }
-GEMS_FN double gems_sqrt(double x) { return sqrt(x); }
-GEMS_FN double gems_abs(double x) { return fabs(x); }
-GEMS_FN double gems_trunc(double x) { return trunc(x); }
-GEMS_FN double gems_floor(double x) { return floor(x); }
-GEMS_FN double gems_multiply_add(double a, double b, double c) { return fma(a, b, c); }
-GEMS_FN int gems_isnan(double x) { return x != x; }
-GEMS_FN int gems_isinf(double x) { return fabs(x) == INFINITY; }
-GEMS_FN int gems_isfinite(double x) { return fabs(x) < INFINITY; }
-GEMS_FN double gems_fmod(double a, double b) { return fmod(a, b); }
 #endif
 
 /* ---- floating division ------------------------------------------------------------------------------------------ */
@@ -484,7 +506,7 @@ GEMS_FN double gems_fmod(double a, double b) { return fmod(a, b); }
 /* remainder: the sign of the divisor. div_floor: from that remainder, so that a == div_floor(a, b) * b + remainder(a, b)
  * as well as rounding allows; the quotient is a whole number but for rounding, which the step by 1/2 repairs. */
 #define GEMS_FLOATING_DIVISION(T)                                                                                      \
-    GEMS_FN T gems_div_trunc(T a, T b) { return trunc(a / b); }                                                        \
+    GEMS_FN T gems_div_trunc(T a, T b) { return gems_trunc(a / b); }                                                        \
     GEMS_FN T gems_remainder(T a, T b)                                                                                 \
     {                                                                                                                  \
         const T r = gems_fmod(a, b);                                                                                   \
@@ -495,9 +517,9 @@ GEMS_FN double gems_fmod(double a, double b) { return fmod(a, b); }
         const T r = gems_fmod(a, b);                                                                                   \
         T q = (a - r) / b;                                                                                             \
         q = r != 0 && (r < 0) != (b < 0) ? q - 1 : q;                                                                  \
-        const T whole = floor(q);                                                                                      \
+        const T whole = gems_floor(q);                                                                                      \
         const T v = q - whole > (T)0.5 ? whole + 1 : whole;                                                            \
-        return b == 0 ? a / b : q == 0 ? copysign((T)0, a / b) : v;                                                    \
+        return b == 0 ? a / b : q == 0 ? gems_copysign((T)0, a / b) : v;                                                    \
     }
 GEMS_FLOATING_DIVISION(float)
 #ifdef GEMS_HAS_F64
