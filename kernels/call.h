@@ -192,6 +192,12 @@ int gems_op_param(const gems_op *op, const char *name);
 /* Operator by name ("add.Tensor"), by struct ("add_Tensor"); NULL if unknown. */
 const gems_op *gems_op_find(const char *name);
 
+/* Which parameter the i-th result is, of an in-place or out operator. */
+static inline unsigned gems_op_written(const gems_op *op, unsigned i)
+{
+    return op->form == GEMS_INPLACE ? i : op->nparams - op->nresults + i;
+}
+
 /* Sizes that rules test. A family fills those that mean something for it; the rest stay -1. */
 typedef enum gems_size {
     GEMS_SIZE_NUMEL, /* elements of the largest operand or result */

@@ -29,43 +29,73 @@ static struct {
     int64_t count;
 } classes[CLASSES];
 
+static void after_fork_in_child(void)
+{
+    pthread_mutex_init(&lock, NULL);
+}
+
+void gems_check_start(void)
+{
+    pthread_atfork(NULL, NULL, after_fork_in_child);
+}
+
 static uint64_t mix(uint64_t h, uint64_t v)
 {
     h ^= v + 0x9e3779b97f4a7c15u + (h << 6) + (h >> 2);
     return h * 0xff51afd7ed558ccdu;
 }
 
+static uint64_t mix_tensor(uint64_t h, const gems_tensor *t)
+{
+    h = mix(h, (uint64_t)t->ndim * 16 + t->dtype);
+    for (int d = 0; d < t->ndim; d++)
+        h = mix(h, t->sizes[d] ? (uint64_t)(64 - __builtin_clzll((uint64_t)t->sizes[d])) : 0);
+    return h;
+}
+
 static uint64_t shape_class(const gems_call *call)
 {
-    uint64_t h = mix(call->op->index + 1u, call->dtype);
+    uint64_t h = mix(1, call->op->index);
     for (unsigned i = 0; i < call->op->nparams; i++) {
         const gems_value *v = &call->arg[i];
         h = mix(h, v->kind);
-        if (v->kind != GEMS_TENSOR)
-            continue;
-        h = mix(h, (uint64_t)v->tensor->ndim * 16 + v->tensor->dtype);
-        for (int d = 0; d < v->tensor->ndim; d++)
-            h = mix(h, v->tensor->sizes[d] ? (uint64_t)(64 - __builtin_clzll((uint64_t)v->tensor->sizes[d])) : 0);
+        if (v->kind == GEMS_TENSOR)
+            h = mix_tensor(h, v->tensor);
+        for (size_t k = 0; v->kind == GEMS_TENSORS && k < v->tensors.n; k++)
+            h = mix_tensor(h, &v->tensors.v[k]);
+        if (v->kind == GEMS_DTYPE)
+            h = mix(h, v->dtype);
     }
     return h ? h : 1;
 }
 
-bool gems_check_wants(const gems_call *call)
+/* The class's number of calls compared so far, with `more` added; INT64_MAX if there is no room for the class. */
+static int64_t count(const gems_call *call, int more)
 {
     uint64_t h = shape_class(call);
-    bool wants = false;
+    int64_t n = INT64_MAX;
     pthread_mutex_lock(&lock);
     for (unsigned i = 0; i < CLASSES; i++) {
         unsigned slot = (unsigned)((h + i) % CLASSES);
         if (classes[slot].hash == 0)
             classes[slot].hash = h;
         if (classes[slot].hash == h) {
-            wants = classes[slot].count++ < gems_config_get()->check;
+            n = classes[slot].count += more;
             break;
         }
     }
     pthread_mutex_unlock(&lock);
-    return wants;
+    return n;
+}
+
+bool gems_check_wants(const gems_call *call)
+{
+    return count(call, 0) < gems_config_get()->check;
+}
+
+void gems_check_count(const gems_call *call)
+{
+    count(call, 1);
 }
 
 static double half_value(uint16_t bits)
@@ -78,7 +108,7 @@ static double half_value(uint16_t bits)
 
 static double element(const gems_tensor *t, int64_t offset)
 {
-    const char *p = (const char *)t->data + offset * gems_dtypes[t->dtype].size;
+    const void *p = (const char *)t->data + offset * gems_dtypes[t->dtype].size;
     switch (t->dtype) {
     case GEMS_F16:
         return half_value(*(const uint16_t *)p);
@@ -136,22 +166,38 @@ static const char *form_difference(const gems_tensor *a, const gems_tensor *b)
     return NULL;
 }
 
-void gems_check_compare(const gems_op *op, const char *what, unsigned i, const gems_tensor *ours,
-                        const gems_tensor *host)
+/* What a comparison found. */
+struct difference {
+    const char *form;          /* in what the two differ beside values, or NULL */
+    int64_t bad;               /* values beyond the tolerance */
+    double absolute, relative; /* largest error; infinite where only one of the two is finite, or a number at all */
+};
+
+static void compare_element(const gems_tensor *ours, const gems_tensor *host, int64_t at, struct difference *diff)
 {
-    const char *form = form_difference(ours, host);
-    double absolute = 0, relative = 0;
-    int64_t bad = 0, index[64] = {0}, at = 0;
-    for (int64_t k = 0; !form && ours->dtype != GEMS_DTYPE_NONE && k < host->numel; k++) {
-        double x = element(ours, at), y = element(host, at);
-        if (x != y && !(isnan(x) && isnan(y))) {
-            double d = fabs(x - y), r = y != 0 ? d / fabs(y) : INFINITY;
-            bool close = d <= tolerance[host->dtype].absolute + tolerance[host->dtype].relative * fabs(y);
-            bad += !close;
-            absolute = d > absolute || isnan(d) ? d : absolute;
-            if (d > tolerance[host->dtype].absolute || !close)
-                relative = r > relative ? r : relative;
-        }
+    size_t size = gems_dtypes[host->dtype].size;
+    if (memcmp((const char *)ours->data + at * (int64_t)size, (const char *)host->data + at * (int64_t)size, size) == 0)
+        return;
+    double x = element(ours, at), y = element(host, at), error = fabs(x - y);
+    if ((isnan(x) && isnan(y)) || (x == y && gems_dtypes[host->dtype].category == GEMS_CAT_FLOAT)) /* 0 and -0 */
+        return;
+    if (!isfinite(x) || !isfinite(y))
+        error = INFINITY;
+    if (error == 0) /* integers that a double does not tell apart */
+        error = 1;
+    bool close =
+        isfinite(error) && error <= tolerance[host->dtype].absolute + tolerance[host->dtype].relative * fabs(y);
+    diff->bad += !close;
+    diff->absolute = fmax(diff->absolute, error);
+    if (error > tolerance[host->dtype].absolute || !close)
+        diff->relative = fmax(diff->relative, y != 0 && isfinite(error) ? error / fabs(y) : INFINITY);
+}
+
+static void compare_values(const gems_tensor *ours, const gems_tensor *host, struct difference *diff)
+{
+    int64_t index[64] = {0}, at = 0;
+    for (int64_t k = 0; k < host->numel; k++) {
+        compare_element(ours, host, at, diff);
         for (int d = host->ndim - 1; d >= 0; d--) { /* next element, row-major */
             at += host->strides[d];
             if (++index[d] < host->sizes[d])
@@ -160,24 +206,43 @@ void gems_check_compare(const gems_op *op, const char *what, unsigned i, const g
             index[d] = 0;
         }
     }
+}
+
+static void note(const gems_op *op, const char *what, const struct difference *diff)
+{
     pthread_mutex_lock(&lock);
     if (!worst)
         worst = calloc(gems_op_count, sizeof *worst);
     if (worst) {
         struct worst *w = &worst[op->index];
         w->compared++;
-        w->differing += form || bad;
-        if (absolute >= w->absolute)
+        w->differing += diff->form || diff->bad;
+        if (diff->absolute >= w->absolute)
             snprintf(w->where, sizeof w->where, "%s", what);
-        w->absolute = absolute > w->absolute ? absolute : w->absolute;
-        w->relative = relative > w->relative ? relative : w->relative;
+        w->absolute = fmax(w->absolute, diff->absolute);
+        w->relative = fmax(w->relative, diff->relative);
     }
     pthread_mutex_unlock(&lock);
-    if (form)
-        gems_complain("GEMS_CHECK: %s: result %u differs in %s", what, i, form);
-    else if (bad)
-        gems_complain("GEMS_CHECK: %s: result %u: %lld of %lld values differ, by up to %g", what, i, (long long)bad,
-                      (long long)host->numel, absolute);
+}
+
+void gems_check_compare(const gems_op *op, const char *what, unsigned i, const gems_tensor *ours,
+                        const gems_tensor *host)
+{
+    struct difference diff = {.form = host ? form_difference(ours, host) : "being there"};
+    if (!diff.form && host->dtype != GEMS_DTYPE_NONE)
+        compare_values(ours, host, &diff);
+    note(op, what, &diff);
+    if (diff.form)
+        gems_complain("GEMS_CHECK: %s: result %u differs in %s", what, i, diff.form);
+    else if (diff.bad)
+        gems_complain("GEMS_CHECK: %s: result %u: %lld of %lld values differ, by up to %g", what, i,
+                      (long long)diff.bad, (long long)host->numel, diff.absolute);
+}
+
+void gems_check_refused(const gems_op *op, const char *what)
+{
+    note(op, what, &(struct difference){.form = "error"});
+    gems_complain("GEMS_CHECK: %s: the host raised an error", what);
 }
 
 void gems_check_report(void (*line)(const char *text))

@@ -4,17 +4,24 @@
 
 #include "kernels/call.h"
 
-/* Whether this call (planned) is one of the first N of its operator, dtype and shape class (dimensions rounded to
- * powers of two). Counts it. */
+/* Once, before all others. */
+void gems_check_start(void);
+/* Whether this call is to be compared: fewer than N of its operator and class (dtypes, and dimensions rounded to powers
+ * of two) have been. */
 bool gems_check_wants(const gems_call *call);
+/* It will be: counts it. */
+void gems_check_count(const gems_call *call);
+/* Writes the call in words: the operator with dtypes and shapes of its arguments, at most n bytes. For while the call
+ * runs: its arguments do not outlive it. */
+void gems_check_describe(const gems_call *call, char *what, size_t n);
 
 /* Compares result i: dtype, sizes, strides, values within the dtype's tolerance (NaN and infinities alike; integers and
- * bools exact). A difference beyond it is logged at once; the largest of each operator goes into the report. */
+ * bools exact). `host` is NULL if the host gave no such result. A difference is logged at once; the largest error of
+ * each operator goes into the report. */
 void gems_check_compare(const gems_op *op, const char *what, unsigned i, const gems_tensor *ours,
                         const gems_tensor *host);
-/* Writes `what` for the above: the operator with dtypes and shapes of its arguments, at most n bytes. For while the
- * call runs: its arguments do not outlive it. */
-void gems_check_describe(const gems_call *call, char *what, size_t n);
+/* The host raised an error for a call that we had done: a difference. */
+void gems_check_refused(const gems_op *op, const char *what);
 
 /* Writes the lines of the report to `line`; nothing was compared: no lines. */
 void gems_check_report(void (*line)(const char *text));

@@ -105,9 +105,7 @@ static void log_call(const gems_call *call, gems_status status, const char *wher
 {
     struct text t = {.n = 0};
     put(&t, "%s %s", call->op->name, where);
-    /* An argument that could not be expressed ended decoding: what follows it is not filled. */
-    bool decoded = !call->why || strcmp(call->why, "an argument that cannot be expressed") != 0;
-    for (unsigned i = 0; decoded && i < call->op->nparams; i++)
+    for (unsigned i = 0; i < call->op->nparams; i++)
         put_value(&t, &call->arg[i]);
     if (status == GEMS_OK) {
         const char *variant = gems_rule_variant(call->rule);
@@ -281,6 +279,8 @@ void gems_report_start(void)
 {
     counters = calloc(gems_op_count, sizeof *counters);
     pthread_atfork(fork_prepare, fork_done, fork_done);
+    if (gems_config_get()->check > 0)
+        gems_check_start();
     if (counters && (gems_config_get()->report || gems_config_get()->check > 0))
         atexit(at_exit);
 }

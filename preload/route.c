@@ -101,6 +101,7 @@ static void after_fork_in_child(void)
 
 void gems_route_start(void)
 {
+    pthread_atfork(NULL, NULL, after_fork_in_child);
     const gems_config *c = gems_config_get();
     route.allowed = gems_opset_allowed();
     if (!route.enabled_given)

@@ -250,16 +250,14 @@ static const char *calibrate(struct sight *s)
     if (!h->adinplace || !h->autograd || (h->below.excluded & h->adinplace) != h->adinplace)
         goto out;
     h->names = find_names();
-    h->ready = true;
-    why = NULL;
-    h->call_ready = find_keyset();
-
-    if (add_scalar && h->call_ready)
+    why = "the key set was not found in TensorImpl";
+    if (!find_keyset())
+        goto out;
+    why = "the flag of wrapped numbers was not found";
+    if (add_scalar)
         find_wrapped(s, a);
-    if (!h->wrapped_mask) {
-        h->ready = h->call_ready = false;
-        why = "the flag of wrapped numbers was not found";
-    }
+    if (h->wrapped_mask)
+        why = NULL;
 out:
     drop_result(&result);
     drop_tensor(&a);
@@ -270,13 +268,11 @@ out:
 static void *calibration_thread(void *unused)
 {
     (void)unused;
-    static struct sight sight; /* static: outlives us if the wait below gives up */
+    static struct sight sight; /* static: the wait below may give up */
     watching = &sight;
     const char *why = calibrate(&sight);
     watching = NULL;
-    if (why)
-        gems_host.why = why;
-    return NULL;
+    return (void *)why;
 }
 
 void gems_host_calibrate(void)
@@ -300,9 +296,11 @@ void gems_host_calibrate(void)
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += 10;
-    if (pthread_timedjoin_np(thread, NULL, &until) != 0) {
+    void *why = NULL;
+    if (pthread_timedjoin_np(thread, &why, &until) != 0) {
         pthread_detach(thread);
-        gems_host.ready = gems_host.call_ready = false;
-        gems_host.why = "calibration did not end";
+        why = "calibration did not end";
     }
+    gems_host.why = why;
+    gems_host.ready = !why;
 }

@@ -15,7 +15,7 @@ enum {
 /* A SymInt below this is a tagged pointer to a symbolic expression. */
 #define SYMINT_MIN (-(INT64_C(1) << 62))
 
-bool gems_decode_tensor(const void *t, gems_tensor *out)
+bool gems_decode_tensor(const void *t, bool written, gems_tensor *out)
 {
     const struct host_api *a = &gems_host.api;
     host_tensor *h = (host_tensor *)t;
@@ -32,23 +32,26 @@ bool gems_decode_tensor(const void *t, gems_tensor *out)
     out->dtype = code >= 0 && code < 64 ? gems_host.dtype_of[code] : GEMS_DTYPE_NONE;
     out->wrapped = ((const uint8_t *)host_impl(t))[gems_host.wrapped_offset] & gems_host.wrapped_mask;
     out->data = NULL;
-    return a->get_data_ptr(h, &out->data) == 0;
+    return (written ? a->get_data_ptr : a->get_const_data_ptr)(h, &out->data) == 0 && (out->data || !out->numel);
 }
 
-static bool plain(const void *tensor, enum gems_entry entry)
+/* Looks at the key set before anything else is asked of a tensor: plain, with or without what autograd adds (inference
+ * tensors have nothing of it). */
+static bool take(struct frame *f, const gems_param *p, const void *t, gems_tensor *out)
 {
-    /* redispatch has been judged as a whole by its key set. The C shim calls kernels directly: only the memory matters.
-     * call: the gate has looked at each tensor. */
-    if (entry != GEMS_ENTRY_AOTI)
-        return true;
-    return gems_host.call_ready && (host_keyset(tensor) & ~(gems_host.autograd | gems_host.adinplace)) ==
-                                       (gems_host.plain_tensor & ~(gems_host.autograd | gems_host.adinplace));
+    uint64_t extra = gems_host.autograd | gems_host.adinplace, ks = host_keyset(t);
+    if ((ks & ~extra) != (gems_host.plain_tensor & ~extra) || (ks & extra & ~gems_host.plain_tensor) ||
+        (f->counts_versions && (ks & gems_host.adinplace))) {
+        gems_decline(&f->call, "not a plain tensor");
+        return false;
+    }
+    return gems_decode_tensor(t, p->written, out);
 }
 
-static bool take_tensor(struct frame *f, const void *t, gems_value *v)
+static bool take_tensor(struct frame *f, const gems_param *p, const void *t, gems_value *v)
 {
     gems_tensor *slot = gems_frame_tensors(f, 1);
-    if (!slot || !plain(t, f->entry) || !gems_decode_tensor(t, slot))
+    if (!slot || !take(f, p, t, slot))
         return false;
     v->kind = GEMS_TENSOR;
     v->tensor = slot;
@@ -67,7 +70,7 @@ gems_tensor *gems_frame_tensors(struct frame *f, size_t n)
     return f->heap = malloc(n * sizeof *f->heap);
 }
 
-static bool take_tensors(struct frame *f, const void *data, size_t n, bool handles, gems_value *v)
+static bool take_tensors(struct frame *f, const gems_param *p, const void *data, size_t n, bool handles, gems_value *v)
 {
     gems_tensor *slot = gems_frame_tensors(f, n);
     if (!slot)
@@ -75,7 +78,7 @@ static bool take_tensors(struct frame *f, const void *data, size_t n, bool handl
     for (size_t i = 0; i < n; i++) {
         /* data: n words, each the word of an at::Tensor; for the C shim: pointers to at::Tensor. */
         const void *t = handles ? ((void *const *)data)[i] : (const char *)data + 8 * i;
-        if (!plain(t, f->entry) || !gems_decode_tensor(t, &slot[i]))
+        if (!take(f, p, t, &slot[i]))
             return false;
     }
     v->kind = GEMS_TENSORS;
@@ -144,16 +147,16 @@ static bool decode_cpp(struct frame *f, const gems_param *p, void *raw, gems_val
     v->kind = GEMS_NONE;
     switch ((gems_type)p->type) {
     case GEMS_T_TENSOR:
-        return take_tensor(f, raw, v);
+        return take_tensor(f, p, raw, v);
     case GEMS_T_OPT_TENSOR: {
         const struct gems_abi_opt_tensor *o = raw;
-        return !o->has || o->impl == gems_host.api.undefined || take_tensor(f, &o->impl, v);
+        return !o->has || o->impl == gems_host.api.undefined || take_tensor(f, p, &o->impl, v);
     }
     case GEMS_T_TENSORS:
-        return take_tensors(f, ar->data, ar->n, false, v);
+        return take_tensors(f, p, ar->data, ar->n, false, v);
     case GEMS_T_ITENSORS: {
         const struct gems_abi_ilist *l = raw;
-        return l->tag == 0 && take_tensors(f, l->unboxed.data, l->unboxed.n, false, v);
+        return l->tag == 0 && take_tensors(f, p, l->unboxed.data, l->unboxed.n, false, v);
     }
     case GEMS_T_SCALAR:
         return take_scalar(raw, v);
@@ -266,12 +269,12 @@ static bool decode_aoti(struct frame *f, const gems_param *p, void *raw, gems_va
     v->kind = GEMS_NONE;
     switch ((gems_type)p->type) {
     case GEMS_T_TENSOR:
-        return take_tensor(f, *(void **)raw, v);
+        return take_tensor(f, p, *(void **)raw, v);
     case GEMS_T_OPT_TENSOR: /* AtenTensorHandle *: NULL or the address of a handle */
-        return !raw || !*(void **)raw || take_tensor(f, *(void **)raw, v);
+        return !raw || !*(void **)raw || take_tensor(f, p, *(void **)raw, v);
     case GEMS_T_TENSORS:
     case GEMS_T_ITENSORS:
-        return take_tensors(f, ar->data, (size_t)ar->n, true, v);
+        return take_tensors(f, p, ar->data, (size_t)ar->n, true, v);
     case GEMS_T_SCALAR:
     case GEMS_T_FLOAT:
         v->kind = GEMS_SCALAR_FLOAT;
@@ -337,8 +340,12 @@ bool gems_decode(struct frame *f, void **raw)
     for (unsigned i = 0; i < op->nparams; i++) {
         bool ok = f->entry == GEMS_ENTRY_AOTI ? decode_aoti(f, &op->params[i], raw[i], &f->call.arg[i])
                                               : decode_cpp(f, &op->params[i], raw[i], &f->call.arg[i]);
-        if (!ok)
+        if (!ok) {
+            gems_decline(&f->call, "an argument that cannot be expressed"); /* unless there is a better reason */
+            for (; i < op->nparams; i++)
+                f->call.arg[i].kind = GEMS_NONE;
             return false;
+        }
     }
     return true;
 }
@@ -353,8 +360,7 @@ static bool same_shape(const gems_tensor *t, int ndim, const int64_t *sizes)
 /* The tensor that an in-place or out operator was given for its i-th result, if it has this shape. */
 static gems_tensor *given_result(gems_call *call, unsigned i, int ndim, const int64_t *sizes)
 {
-    const gems_op *op = call->op;
-    const gems_value *v = &call->arg[op->form == GEMS_INPLACE ? i : op->nparams - op->nresults + i];
+    const gems_value *v = &call->arg[gems_op_written(call->op, i)];
     if (v->kind == GEMS_TENSOR && same_shape(v->tensor, ndim, sizes))
         return v->tensor;
     gems_decline(call, "the given result has another shape");
@@ -385,7 +391,7 @@ static gems_tensor *new_result(gems_call *call, unsigned i, int32_t code, int nd
         return NULL;
     }
     f->handle[i] = h;
-    if (!gems_decode_tensor(h, &call->result[i])) {
+    if (!gems_decode_tensor(h, true, &call->result[i])) {
         gems_fail(call, "the host's new tensor cannot be read");
         return NULL;
     }
@@ -446,7 +452,7 @@ void gems_give_results(struct frame *f, void *ret, void **raw)
          * in reversed order as all tuples. */
         if (f->entry != GEMS_ENTRY_AOTI && n > 1 && ret)
             for (unsigned i = 0; i < n; i++)
-                ((void **)ret)[n - 1 - i] = raw[op->nparams - n + i];
+                ((void **)ret)[n - 1 - i] = raw[gems_op_written(op, i)];
         return;
     }
     for (unsigned i = 0; i < n; i++) {

@@ -8,6 +8,7 @@
 struct frame {
     gems_call call;
     enum gems_entry entry;
+    bool counts_versions; /* the host would note that a tensor is written: only it can */
     unsigned ntensors;
     gems_tensor tensors[GEMS_MAX_TENSORS];
     gems_tensor *heap;                     /* a list too long for `tensors` */
@@ -16,9 +17,11 @@ struct frame {
 
 /* Room for n tensors beside each other; NULL if there is none. */
 gems_tensor *gems_frame_tensors(struct frame *f, size_t n);
-/* Fills *out from an at::Tensor. False if it is undefined or its memory cannot be had. */
-bool gems_decode_tensor(const void *tensor, gems_tensor *out);
-/* Fills f->call.arg from the thunk's raw arguments. False if one cannot be expressed. */
+/* Fills *out from a plain at::Tensor. False if it is undefined or its memory cannot be had. `written`: it will be
+ * written (a lazy copy of another tensor becomes a real one). */
+bool gems_decode_tensor(const void *tensor, bool written, gems_tensor *out);
+/* Fills f->call.arg from the thunk's raw arguments. False, with call->why set, if one is no plain tensor or cannot be
+ * expressed: what follows it is absent then. */
 bool gems_decode(struct frame *f, void **raw);
 /* Moves the results to where the host's caller expects them / deletes them. */
 void gems_give_results(struct frame *f, void *ret, void **raw);

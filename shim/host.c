@@ -56,6 +56,7 @@ static bool resolve_api(void)
         {"_ZNK3c1010TensorImpl13requires_gradEv", &a->requires_grad},
         {"_ZNK3c1010TensorImpl8_fw_gradEmRKN2at10TensorBaseE", &a->fw_grad},
         {"_ZN3c1031get_default_dtype_as_scalartypeEv", &a->default_dtype},
+        {"_ZN2at12hasCallbacksEv", &a->has_callbacks},
         {undefined_tensor, &a->undefined},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
@@ -71,6 +72,9 @@ static bool resolve_api(void)
         }
         *(void **)wanted[i].slot = p;
     }
+    *(void **)&a->get_const_data_ptr = dlsym(gems_host.handle, "torch_get_const_data_ptr");
+    if (!a->get_const_data_ptr) /* before 2.10 */
+        a->get_const_data_ptr = a->get_data_ptr;
     static const char *const dtype_functions[GEMS_DTYPE_COUNT] = {
         [GEMS_F16] = "aoti_torch_dtype_float16", [GEMS_BF16] = "aoti_torch_dtype_bfloat16",
         [GEMS_F32] = "aoti_torch_dtype_float32", [GEMS_F64] = "aoti_torch_dtype_float64",

@@ -16,6 +16,7 @@ struct host_api {
     int32_t (*get_numel)(host_tensor *, int64_t *);
     int32_t (*get_dtype)(host_tensor *, int32_t *);
     int32_t (*get_data_ptr)(host_tensor *, void **);
+    int32_t (*get_const_data_ptr)(host_tensor *, void **); /* where there is none: get_data_ptr */
     int32_t (*get_device_type)(host_tensor *, int32_t *);
     int32_t (*empty_strided)(int64_t, const int64_t *, const int64_t *, int32_t, int32_t, int32_t, host_tensor **);
     int32_t (*delete_tensor)(host_tensor *);
@@ -26,6 +27,7 @@ struct host_api {
     bool (*requires_grad)(const void *impl);                           /* c10::TensorImpl::requires_grad() const */
     void **(*fw_grad)(const void *impl, uint64_t level, const void *); /* c10::TensorImpl::_fw_grad */
     int8_t (*default_dtype)(void);                                     /* c10::get_default_dtype_as_scalartype() */
+    bool (*has_callbacks)(void);                                       /* at::hasCallbacks(): a profiler is on */
     void *undefined;                                                   /* c10::UndefinedTensorImpl::_singleton */
 };
 
@@ -44,8 +46,7 @@ struct host {
     int32_t cpu;
 
     /* Calibrated. */
-    bool ready;             /* redispatch can be judged */
-    bool call_ready;        /* so can call: key set offset and thread keys are known */
+    bool ready;             /* calls can be judged */
     uint64_t plain;         /* key set of a redispatch to the dense CPU kernel after autograd */
     uint64_t plain_tensor;  /* key set of a plain tensor */
     uint64_t autograd;      /* bits that autograd adds: excluded below it */
@@ -69,7 +70,7 @@ void gems_host_calibrate(void);
 /* True in the thread that calibrates: its thunk calls are shown to gems_host_observe and always fall through. */
 bool gems_host_calibrating(void);
 void gems_host_observe(unsigned op, enum gems_entry entry, uint64_t ks, void **raw);
-/* The calling thread's keys. */
+/* The calling thread's keys. False if the host does not tell; it does if it is `ready`. */
 bool gems_host_thread_keys(struct host_keys *out);
 
 static inline void *host_impl(const void *tensor)

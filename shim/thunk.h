@@ -97,9 +97,19 @@ enum gems_entered {
  *
  * ks: dispatch key set (redispatch only, else 0). */
 enum gems_entered gems_enter(unsigned op, enum gems_entry entry, uint64_t ks, void *ret, void **raw);
-/* After GEMS_ENTERED_BOTH, when the original has returned without an error: the same arguments, and the results as the
- * host left them. */
-void gems_leave(unsigned op, enum gems_entry entry, void *ret, void **raw);
+/* After GEMS_ENTERED_BOTH. The original has returned without an error and left its results at `ret`: compares them.
+ * Always GEMS_ENTERED_HOST, for nothing is left to do. */
+enum gems_entered gems_leave(enum gems_entry entry, void *ret);
+/* The original has raised an error. */
+void gems_thrown(void);
+
+/* A local that holds what gems_enter said: an exception of the original may pass by. */
+#define GEMS_UNWINDS __attribute__((cleanup(gems_unwind)))
+static inline void gems_unwind(const enum gems_entered *entered)
+{
+    if (*entered == GEMS_ENTERED_BOTH)
+        gems_thrown();
+}
 
 #pragma GCC visibility pop
 

@@ -225,8 +225,8 @@ static void emit_slow(FILE *f, const thunk *t)
         fputs(i ? ", " : "", f);
         raw_of(f, t, &s->params[i]);
     }
-    fprintf(f, "};\n    enum gems_entered entered_ = gems_enter(%u, %s, %s, %s, raw_);\n", t->index, t->entry,
-            t->keyset ? "ks_" : "0", ret_of(t));
+    fprintf(f, "};\n    GEMS_UNWINDS enum gems_entered entered_ = gems_enter(%u, %s, %s, %s, raw_);\n", t->index,
+            t->entry, t->keyset ? "ks_" : "0", ret_of(t));
     fputs("    if (entered_ == GEMS_ENTERED_DONE)\n        return", f);
     if (t->aoti)
         fputs(" 0", f);
@@ -240,8 +240,8 @@ static void emit_slow(FILE *f, const thunk *t)
     if (!nothing)
         fputs(number ? "ret_ = " : "host_ = ", f);
     emit_original(f, t);
-    fprintf(f, "    if (entered_ == GEMS_ENTERED_BOTH%s)\n        gems_leave(%u, %s, %s, raw_);\n",
-            t->aoti ? " && host_ == 0" : "", t->index, t->entry, ret_of(t));
+    fprintf(f, "    if (entered_ == GEMS_ENTERED_BOTH%s)\n        entered_ = gems_leave(%s, %s);\n",
+            t->aoti ? " && host_ == 0" : "", t->entry, ret_of(t));
     fputs(nothing ? "}\n" : number ? "    return ret_;\n}\n" : "    return host_;\n}\n", f);
 }
 

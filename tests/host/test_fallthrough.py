@@ -512,3 +512,29 @@ def test_out_of_our_hands_between_calls():
     for thread in threads:
         thread.join()
     assert boxes == [[True]] * 4
+
+
+def test_fork_while_another_thread_opens_the_device():
+    """The child of a process whose first call was just under way in another thread runs on the host; it does not wait."""
+    from processes import python
+
+    done = python("""
+import os, threading, time, torch
+x = torch.ones(4, 4)
+first = threading.Thread(target=lambda: torch.abs(x))
+first.start()
+time.sleep(0.01)
+child = os.fork()
+if child == 0:
+    os._exit(int((torch.abs(x) + x).sum().item()))
+first.join()
+for _ in range(300):
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        break
+    time.sleep(0.1)
+else:
+    os.kill(child, 9)
+print(os.waitstatus_to_exitcode(status) if ended else "hangs", torch.abs(x).sum().item())
+""")
+    assert done.stdout == "32 16.0\n", done.stderr

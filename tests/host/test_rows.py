@@ -95,6 +95,7 @@ def test_every_operator_of_flaggems():
 
 
 # The C shim has no mangled names: a thunk's C parameters are compared with the header that PyTorch ships.
+@pytest.mark.skipif(not HEADER.exists(), reason="this installation of PyTorch has no headers (c_shim_cpu.h)")
 @pytest.mark.parametrize("row", [r for r in ROWS if "aoti" in r], ids=name)
 def test_c_shim_signature(row):
     generated = pathlib.Path(gems.library_path()).parent / "gen/thunks.c"
