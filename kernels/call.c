@@ -2,6 +2,7 @@
  * looking up operators, and giving reasons. gems_call_result is the host's (shim/). */
 #include "kernels/call.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,6 +48,62 @@ gems_dtype gems_promote_types(gems_dtype a, gems_dtype b)
     if (x->size != y->size)
         return x->size > y->size ? a : b;
     return x->category == GEMS_CAT_FLOAT ? GEMS_F32 : GEMS_I16; /* f16 with bf16, i8 with u8 */
+}
+
+static double float_of_half(uint16_t h)
+{
+    int e = h >> 10 & 31, m = h & 1023;
+    double v = e == 31 ? (m ? NAN : INFINITY) : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
+    return h & 0x8000 ? -v : v;
+}
+
+static float float_of_bits(uint32_t u)
+{
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+gems_value gems_tensor_element(const gems_tensor *t, int64_t offset)
+{
+    const void *at = (const char *)t->data + offset * gems_dtypes[t->dtype].size;
+    gems_value v = {.kind = GEMS_SCALAR_INT};
+    switch (t->dtype) {
+    case GEMS_F16:
+        v.f = float_of_half(*(const uint16_t *)at);
+        break;
+    case GEMS_BF16:
+        v.f = float_of_bits((uint32_t) * (const uint16_t *)at << 16);
+        break;
+    case GEMS_F32:
+        v.f = *(const float *)at;
+        break;
+    case GEMS_F64:
+        v.f = *(const double *)at;
+        break;
+    case GEMS_I8:
+        v.i = *(const int8_t *)at;
+        break;
+    case GEMS_I16:
+        v.i = *(const int16_t *)at;
+        break;
+    case GEMS_I32:
+        v.i = *(const int32_t *)at;
+        break;
+    case GEMS_I64:
+        v.i = *(const int64_t *)at;
+        break;
+    case GEMS_BOOL:
+        v.i = *(const uint8_t *)at != 0;
+        v.kind = GEMS_SCALAR_BOOL;
+        break;
+    default:
+        v.i = *(const uint8_t *)at;
+        break;
+    }
+    if (gems_dtypes[t->dtype].category == GEMS_CAT_FLOAT)
+        v.kind = GEMS_SCALAR_FLOAT;
+    return v;
 }
 
 bool gems_tensor_is_contiguous(const gems_tensor *t)

@@ -110,6 +110,9 @@ typedef struct gems_value {
     };
 } gems_value;
 
+/* The element at an offset (in elements from `data`) as a number: GEMS_SCALAR_FLOAT, _INT or _BOOL. */
+gems_value gems_tensor_element(const gems_tensor *t, int64_t offset);
+
 /* How a parameter is declared in the schema. Passing conventions of each live in shim/ alone. */
 typedef enum gems_type {
     GEMS_T_TENSOR,

@@ -98,41 +98,10 @@ void gems_check_count(const gems_call *call)
     count(call, 1);
 }
 
-static double half_value(uint16_t bits)
-{
-    int exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    double v = exponent == 31 ? (fraction ? NAN : INFINITY)
-                              : (exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24));
-    return bits & 0x8000 ? -v : v;
-}
-
 static double element(const gems_tensor *t, int64_t offset)
 {
-    const void *p = (const char *)t->data + offset * gems_dtypes[t->dtype].size;
-    switch (t->dtype) {
-    case GEMS_F16:
-        return half_value(*(const uint16_t *)p);
-    case GEMS_BF16: {
-        uint32_t u = (uint32_t) * (const uint16_t *)p << 16;
-        float f;
-        memcpy(&f, &u, sizeof f);
-        return (double)f;
-    }
-    case GEMS_F32:
-        return (double)*(const float *)p;
-    case GEMS_F64:
-        return *(const double *)p;
-    case GEMS_I8:
-        return *(const int8_t *)p;
-    case GEMS_I16:
-        return *(const int16_t *)p;
-    case GEMS_I32:
-        return *(const int32_t *)p;
-    case GEMS_I64:
-        return (double)*(const int64_t *)p;
-    default:
-        return *(const uint8_t *)p;
-    }
+    gems_value v = gems_tensor_element(t, offset);
+    return v.kind == GEMS_SCALAR_FLOAT ? v.f : (double)v.i;
 }
 
 void gems_check_describe(const gems_call *call, char *s, size_t n)

@@ -4,62 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-static double float_of_half(uint16_t h)
-{
-    int e = h >> 10 & 31, m = h & 1023;
-    double v = e == 31 ? (m ? NAN : INFINITY) : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
-    return h & 0x8000 ? -v : v;
-}
-
-static float float_of_bits(uint32_t u)
-{
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
-gems_value gems_number_read(const gems_tensor *t)
-{
-    const void *at = t->data;
-    gems_value v = {.kind = GEMS_SCALAR_INT};
-    switch (t->dtype) {
-    case GEMS_F16:
-        v.f = float_of_half(*(const uint16_t *)at);
-        break;
-    case GEMS_BF16:
-        v.f = float_of_bits((uint32_t) * (const uint16_t *)at << 16);
-        break;
-    case GEMS_F32:
-        v.f = *(const float *)at;
-        break;
-    case GEMS_F64:
-        v.f = *(const double *)at;
-        break;
-    case GEMS_I8:
-        v.i = *(const int8_t *)at;
-        break;
-    case GEMS_I16:
-        v.i = *(const int16_t *)at;
-        break;
-    case GEMS_I32:
-        v.i = *(const int32_t *)at;
-        break;
-    case GEMS_I64:
-        v.i = *(const int64_t *)at;
-        break;
-    case GEMS_BOOL:
-        v.i = *(const uint8_t *)at != 0;
-        v.kind = GEMS_SCALAR_BOOL;
-        break;
-    default:
-        v.i = *(const uint8_t *)at;
-        break;
-    }
-    if (gems_dtypes[t->dtype].category == GEMS_CAT_FLOAT)
-        v.kind = GEMS_SCALAR_FLOAT;
-    return v;
-}
-
 /* Rounds to a float with `bits` of significand (the hidden one counted) and exponents from `least` up: to even. */
 static double round_to(double v, int bits, int least)
 {

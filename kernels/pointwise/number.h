@@ -30,9 +30,6 @@ typedef union pw_number {
     int64_t i64;
 } pw_number;
 
-/* The one element of a 0-dim tensor as a number. */
-gems_value gems_number_read(const gems_tensor *t);
-
 /* v as a value of the dtype computed with, as the host's Scalar::to does it (a fraction is cut off), but unrounded if
  * `opmath`. False: it overflows, or is too close to that to tell; the host raises an error or wraps. */
 bool gems_number_convert(const gems_value *v, gems_dtype to, bool opmath, pw_number *out);

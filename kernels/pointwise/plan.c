@@ -22,7 +22,8 @@ static gems_status look_at_arguments(gems_call *call, pw_plan *p, gems_dtype def
             const gems_tensor *t = v->tensor;
             if (t->dtype == GEMS_DTYPE_NONE)
                 return gems_decline(call, "dtype");
-            if (!gems_shape_broadcast(&p->shape, t->ndim, t->sizes))
+            bool given = call->op->form == GEMS_OUT && (row->results & bit); /* has no say in the shape */
+            if (!given && !gems_shape_broadcast(&p->shape, t->ndim, t->sizes))
                 return gems_decline(call, "shapes do not broadcast, or more than 16 dimensions");
             if (row->promotes & bit)
                 gems_promote_tensor(&promote, t, default_dtype);

@@ -109,7 +109,7 @@ static gems_status bind_operand(gems_call *call, const pw_plan *p, unsigned para
     } else {
         gems_value element;
         if (v->kind == GEMS_TENSOR) {
-            element = gems_number_read(v->tensor);
+            element = gems_tensor_element(v->tensor, 0);
             v = &element;
         }
         if (!gems_is_number(v))

@@ -363,6 +363,9 @@ def test_out_forms():
         agree(lambda x, y, o: torch.add(x, y, out=o), a, b, out, op="add.out")
     agree(lambda x, y, o: torch.eq(x, y, out=o), a, b, torch.zeros(6, 7), op="eq.Tensor_out")
     agree(lambda x, y, o: torch.add(x, y, out=o), a, b, torch.zeros(0), op="add.out", routed=False)  # the host resizes
+    agree(lambda x, o: torch.exp(x, out=o), a[0], torch.zeros(6, 7), op="exp.out", routed=False)  # also larger than what it is for
+    for fn in (torch.neg, torch.abs, torch.nan_to_num, lambda x, out: torch.clamp_min(x, 0.5, out=out)):  # these do not cast
+        agree(lambda x, o: fn(x, out=o), a, torch.zeros(6, 7, dtype=torch.float64), routed=None)
     agree(lambda x: torch.mul(x, x, out=x), a, op="mul.out")
 
 
