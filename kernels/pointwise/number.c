@@ -2,7 +2,6 @@
 #include "kernels/pointwise/number.h"
 
 #include <math.h>
-#include <string.h>
 
 /* Rounds to a float with `bits` of significand (the hidden one counted) and exponents from `least` up: to even. */
 static double round_to(double v, int bits, int least)

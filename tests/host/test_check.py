@@ -43,7 +43,7 @@ def lines(done):
 
 def test_agreement(plain):
     done = python(PROGRAM, GEMS_CHECK=100)
-    assert (done.stdout, complaints(done)) == (plain, [])
+    assert (done.returncode, done.stdout, complaints(done)) == (0, plain, []), done.stderr
     compared = lines(done)
     for name in ("neg", "neg_", "neg.out", "max.dim", "cat", "linear"):  # the composite, too, not its parts
         assert compared[name][3:5] == ["compared", "0"] and int(compared[name][2]) >= 2, compared[name]
