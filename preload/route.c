@@ -93,7 +93,7 @@ static void set_thresholds(void)
         gems_shim_set_min_work(i, threshold(&gems_ops[i]));
 }
 
-/* The lock may be held by a thread of the parent's that is opening the device. */
+/* The lock may be held by a thread of the parent's that is opening the device; it does not go on in the child. */
 static void after_fork_in_child(void)
 {
     pthread_mutex_init(&route.lock, NULL);
@@ -109,7 +109,6 @@ void gems_route_start(void)
     if (!route.mode_given)
         route.mode = (int)c->route;
     gems_report_start();
-    pthread_atfork(NULL, NULL, after_fork_in_child);
     route.started = true;
     set_thresholds();
 }
