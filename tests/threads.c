@@ -10,7 +10,7 @@
 enum {
     THREADS = 8,
     ROUNDS = 60,
-    N = 1000
+    N = 40000
 };
 
 static gems_table *table;
@@ -28,11 +28,13 @@ static void *work(void *arg)
     memset(&sizes, -1, sizeof sizes);
     for (int round = 0; round < ROUNDS; round++) {
         gems_call call;
+        int n = 16 + (int)(me * 131 + round * round * 977) % (N / ROUNDS * (round + 1)); /* the largest ones grow */
+        memset(out, 0, (size_t)n * sizeof *out);
         sizes.v[0] = (int64_t)1 << (round % 20);
         const gems_rule *rule = gems_table_lookup(table, &gems_ops[round % 5], GEMS_F32, &sizes);
         wrong += rule && gems_rule_is_host(rule);
-        wrong += run_add(round % 2 ? GEMS_LANE_MAIN : GEMS_LANE_SMALL, &call, a, b, out, N) != GEMS_OK;
-        for (int i = 0; i < N; i++)
+        wrong += run_add(round % 2 ? GEMS_LANE_MAIN : GEMS_LANE_SMALL, &call, a, b, out, n) != GEMS_OK;
+        for (int i = 0; i < n; i++)
             wrong += out[i] != a[i] + b[i];
         gems_log("thread %ld, round %d", me, round / 10);
     }

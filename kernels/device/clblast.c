@@ -263,6 +263,9 @@ void gems_clblast_run(gems_job *job, const gems_clblast_product *p)
 
     cl_event event = NULL;
     int status = CLBlastOpenCLOutOfResources;
+    gems_guard_alone(job); /* nobody knows what it launches */
+    if (job->status != GEMS_OK)
+        return;
     atomic_fetch_add(&inside, 1);
     pthread_mutex_lock(&lock);
     if (!gems_cl_fault())

@@ -10,7 +10,7 @@
  *
  * Files: cl (OpenCL itself), vendor (tune/<vendor>.json), choose (which device), open (lanes, fork, exit), source (text
  * of programs), program (build, kernels), cache and save (binaries on disk), memory (blocks and spans), job (seats,
- * launches, waiting), clblast (that library's products). */
+ * launches, waiting), guard (what PoCL must do alone), clblast (that library's products). */
 #ifndef GEMS_DEVICE_INTERNAL_H
 #define GEMS_DEVICE_INTERNAL_H
 
@@ -37,6 +37,7 @@ typedef struct gems_vendor_data {
     const char *const *own_cache;        /* devices whose driver keeps kernels itself and is not asked for binaries */
     const char **needs;                  /* programs that the driver runs: without them it may end the process */
     bool save_when_idle;                 /* handing out a binary is slow */
+    bool loads_alone;                    /* guard.c */
     unsigned seats;                      /* queues used at once, at most */
     size_t staging_bytes, staging_piece; /* staging.c; 0 bytes: transfers are direct */
     size_t staging_from;                 /* transfers of fewer bytes are direct */
@@ -157,6 +158,13 @@ typedef struct gems_clone {
     } arg[GEMS_CACHED_ARGS];
 } gems_clone;
 
+/* What a driver has loaded of a kernel for work-groups of one size (guard.c). */
+typedef struct gems_variant {
+    size_t local[3];     /* 0: free */
+    size_t width, depth; /* work-items: of the first two dimensions the larger, the third */
+} gems_variant;
+#define GEMS_VARIANTS 8
+
 struct gems_kernel {
     uint64_t key;
     gems_lane_state *lane;
@@ -165,6 +173,7 @@ struct gems_kernel {
     _Atomic bool quarantined;
     _Atomic int memory_failures;       /* in a row */
     gems_clone *clone[GEMS_MAX_SEATS]; /* each used by the holder of that seat only */
+    gems_variant variant[GEMS_VARIANTS];
 };
 
 /* The program of `text` with `options`: built before, in the cache on disk, or built now. `text` is complete but for
@@ -234,6 +243,27 @@ bool gems_staging_serves(const gems_lane_state *lane, size_t bytes);
 bool gems_staging_up(gems_job *job, cl_mem mem, const char *data, size_t bytes, cl_int *error);
 bool gems_staging_down(gems_job *job, cl_mem mem, char *data, size_t bytes, bool whole, cl_int *error);
 
+/* ---- guard.c ---- */
+
+typedef enum gems_guard {
+    GEMS_GUARD_NONE,
+    GEMS_GUARD_SHARED,
+    GEMS_GUARD_ALONE
+} gems_guard;
+
+/* Around a launch of `kernel`; it runs alone if the driver may load something for it. A job that has failed after
+ * begin must not launch. */
+void gems_guard_begin(gems_job *job, gems_kernel *kernel, const size_t local[3], const size_t global[3]);
+/* From here to gems_guard_launched no other job launches anything. */
+void gems_guard_alone(gems_job *job);
+/* If the job is alone: waits for what was launched, and is not any more. */
+void gems_guard_launched(gems_job *job);
+/* Nothing of the job runs any more. */
+void gems_guard_end(gems_job *job);
+/* The same without a job, around a request for a binary. The thread must hold no job. */
+void gems_guard_lock(const gems_lane_state *lane);
+void gems_guard_unlock(const gems_lane_state *lane);
+
 /* ---- job.c ---- */
 
 struct gems_job {
@@ -241,6 +271,7 @@ struct gems_job {
     gems_lane_state *lane;
     gems_seat *seat;
     gems_status status;
+    gems_guard guard;
     cl_command_queue queue;
     cl_event last;         /* of the last command that was queued */
     gems_kernel *running;  /* the last one launched */

@@ -329,7 +329,7 @@ void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *glo
                  const gems_arg *args, int nargs)
 {
     cl_int error = CL_SUCCESS;
-    size_t chosen[3] = {1, 1, 1};
+    size_t whole[3] = {1, 1, 1}, group[3] = {1, 1, 1};
 
     if (job->status != GEMS_OK)
         return;
@@ -337,9 +337,12 @@ void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *glo
         job->status = gems_fail(job->call, kernel ? "a kernel of the other lane was launched" : "no kernel to launch");
         return;
     }
-    for (int i = 0; i < dims; i++)
+    for (int i = 0; i < dims; i++) {
+        whole[i] = global[i];
+        group[i] = local ? local[i] : 1;
         if (global[i] == 0)
             return;
+    }
     gems_clone *clone = gems_program_clone(kernel, job->seat->index, &error);
     if (!clone) {
         gems_job_fail(job, "clCreateKernel", kernel->entry, error);
@@ -355,9 +358,12 @@ void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *glo
             return;
     }
     if (!local && job->lane->info.is_cpu) {
-        chosen[0] = cpu_group(job->lane, global[0]);
-        local = chosen;
+        group[0] = cpu_group(job->lane, global[0]);
+        local = group;
     }
+    gems_guard_begin(job, kernel, group, whole);
+    if (job->status != GEMS_OK)
+        return;
     cl_event event = NULL;
     error = CL(clEnqueueNDRangeKernel, job->queue, clone->kernel, (cl_uint)dims, NULL, global, local, 0, NULL, &event);
     if (error != CL_SUCCESS) {
@@ -370,6 +376,7 @@ void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *glo
     job->running = kernel;
     if (kernel->program->unsaved)
         job->unsaved = kernel->program;
+    gems_guard_launched(job);
 }
 
 /* ---- end ---- */
@@ -459,6 +466,7 @@ gems_status gems_job_end(gems_job *job)
         CL_SURE(clReleaseEvent, job->last);
         job->last = NULL;
     }
+    gems_guard_end(job);
     if (job->nkernels)
         note_time(job);
     if (job->nspans && job->status == GEMS_OK)

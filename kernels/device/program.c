@@ -217,13 +217,27 @@ void gems_program_save(gems_program *program)
         gems_program_store(program);
 }
 
+/* The program's binary, to free(); NULL if the driver does not give it. */
+static unsigned char *binary_of(cl_program program, size_t *size)
+{
+    unsigned char *binary = NULL;
+    *size = 0;
+    if (CL(clGetProgramInfo, program, CL_PROGRAM_BINARY_SIZES, sizeof *size, size, NULL) != CL_SUCCESS || !*size ||
+        !(binary = malloc(*size)))
+        return NULL;
+    if (CL(clGetProgramInfo, program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS)
+        return binary;
+    free(binary);
+    return NULL;
+}
+
 void gems_program_store(gems_program *program)
 {
-    size_t size = 0;
-    unsigned char *binary = NULL;
-    if (CL(clGetProgramInfo, program->program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) == CL_SUCCESS &&
-        size && (binary = malloc(size)) &&
-        CL(clGetProgramInfo, program->program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS)
+    size_t size;
+    gems_guard_lock(program->lane);
+    unsigned char *binary = binary_of(program->program, &size);
+    gems_guard_unlock(program->lane);
+    if (binary)
         gems_cache_store(program->key, program->key_size, binary, size);
     free(binary);
 }

@@ -60,6 +60,7 @@ static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json
     vendor->small_devices = strings(json_object_get(lanes, "small"));
     vendor->main_devices = strings(json_object_get(lanes, "main"));
     vendor->save_when_idle = strcmp(text(json_object_get(device, "save")), "idle") == 0;
+    vendor->loads_alone = strcmp(text(json_object_get(device, "loads")), "alone") == 0;
     vendor->own_cache = strings(json_object_get(device, "own_cache"));
     vendor->needs = strings(json_object_get(device, "needs"));
     vendor->exact = json_is_true(json_object_get(device, "exact"));

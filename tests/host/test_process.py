@@ -346,6 +346,18 @@ def test_cache_folder_that_cannot_be_written(tmp_path):
         assert done.returncode == 0 and done.stdout.strip() == SMALL_RESULT and routed(done) > 0, done.stderr
 
 
+def test_kernels_run_while_binaries_are_made(tmp_path):
+    """Binaries are made when nothing has been built for a while, also of a kernel that runs all the time: PoCL must not be
+    asked for one then."""
+    done = python("import time, torch\nx = torch.rand(1000000)\n"
+                  "for op in (torch.exp, torch.sin, torch.cos, torch.abs):\n"
+                  "    op(x)\n"
+                  "for op in (torch.tanh, torch.sigmoid, torch.log1p):\n"
+                  "    end = time.time() + 2.5\n    while time.time() < end: op(x)\n", GEMS_CACHE_DIR=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.rglob("*.bin"))) >= 7, "binaries were not made"
+
+
 def test_corrupt_cache_entries(tmp_path):
     """Cut short, emptied and overwritten entries are built anew."""
     assert python(SMALL, GEMS_CACHE_DIR=tmp_path).stdout.strip() == SMALL_RESULT

@@ -1,0 +1,102 @@
+/* Keeping a driver's list of loaded kernels consistent ("loads": "alone").
+ *
+ * PoCL loads a kernel anew for every work-group size, for every grid wider than all before, and for the binary that it
+ * hands out, and counts the users of each such variant. What a finished launch gives back, however, is a use of the
+ * kernel's newest variant and not of the one it took (3.1 to 5.0: pocl_release_dlhandle_cache compares fewer fields
+ * than the lookup). Where a variant is added while another one of the same kernel runs, a count falls below zero, and
+ * an assertion ends the process.
+ *
+ * So launches that may load something, and requests for binaries, run alone: nothing else of ours runs meanwhile. All
+ * others share. That is one lock for the process, because PoCL's list is one; it holds nobody up who would not wait in
+ * PoCL, whose own lock is held for as long as it compiles. A job holds its share until its commands have ended, and
+ * waits for nothing but those while it does. */
+#include "kernels/device/internal.h"
+
+#define LOADED_MOST 100 /* PoCL keeps 128 variants, then drops unused ones of devices that count right */
+
+static pthread_rwlock_t guard = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+static unsigned loaded; /* variants so far; changed by those who are alone */
+
+static bool wanted(const gems_lane_state *lane)
+{
+    return lane->vendor->loads_alone;
+}
+
+/* The largest grids that the kernel was launched with in work-groups of this size: from there down all is loaded. */
+static gems_variant *variant_of(gems_kernel *kernel, const size_t local[3])
+{
+    for (unsigned i = 0; i < GEMS_VARIANTS; i++) {
+        gems_variant *v = &kernel->variant[i];
+        if (!v->local[0] || (v->local[0] == local[0] && v->local[1] == local[1] && v->local[2] == local[2]))
+            return v;
+    }
+    return NULL;
+}
+
+static bool is_loaded(const gems_job *job, gems_kernel *kernel, const size_t local[3], const size_t global[3])
+{
+    const gems_variant *v = variant_of(kernel, local);
+    if (loaded > LOADED_MOST && gems_vendor_has_prefix(job->lane->vendor->small_devices, job->lane->info.name))
+        return false;
+    return v && v->local[0] && (global[0] > global[1] ? global[0] : global[1]) <= v->width && global[2] <= v->depth;
+}
+
+void gems_guard_begin(gems_job *job, gems_kernel *kernel, const size_t local[3], const size_t global[3])
+{
+    if (!wanted(job->lane))
+        return;
+    if (job->guard == GEMS_GUARD_NONE)
+        pthread_rwlock_rdlock(&guard);
+    job->guard = GEMS_GUARD_SHARED;
+    if (is_loaded(job, kernel, local, global))
+        return;
+    gems_guard_alone(job);
+    gems_variant *v = variant_of(kernel, local);
+    loaded++;
+    if (v) {
+        size_t width = global[0] > global[1] ? global[0] : global[1];
+        for (int d = 0; d < 3; d++)
+            v->local[d] = local[d];
+        v->width = width > v->width ? width : v->width;
+        v->depth = global[2] > v->depth ? global[2] : v->depth;
+    }
+}
+
+void gems_guard_alone(gems_job *job)
+{
+    if (!wanted(job->lane))
+        return;
+    gems_job_wait(job); /* a failure is the job's */
+    gems_guard_end(job);
+    pthread_rwlock_wrlock(&guard);
+    job->guard = GEMS_GUARD_ALONE;
+}
+
+void gems_guard_launched(gems_job *job)
+{
+    if (job->guard != GEMS_GUARD_ALONE)
+        return;
+    gems_job_wait(job);
+    gems_guard_end(job);
+}
+
+void gems_guard_end(gems_job *job)
+{
+    if (job->guard != GEMS_GUARD_NONE)
+        pthread_rwlock_unlock(&guard);
+    job->guard = GEMS_GUARD_NONE;
+}
+
+void gems_guard_lock(const gems_lane_state *lane)
+{
+    if (wanted(lane)) {
+        pthread_rwlock_wrlock(&guard);
+        loaded++;
+    }
+}
+
+void gems_guard_unlock(const gems_lane_state *lane)
+{
+    if (wanted(lane))
+        pthread_rwlock_unlock(&guard);
+}
