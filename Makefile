@@ -132,6 +132,10 @@ demo: setup-demo
 # Results in the host's process, whole processes, and every OpenCL call failing once.
 check-host: all
 	$(Q)$(call pytest,,$(call spread,loadfile) tests/host --ignore tests/host/test_process.py --ignore tests/host/test_fault.py)
+# As on a device with memory of its own: operands and results are copied.
+check-staged: all
+	$(Q)$(call pytest,GEMS_MEMORY=staged,$(call spread,loadfile) tests/host $(addprefix --ignore tests/host/test_,\
+	  process.py fault.py thunks.py rows.py command.py))
 check-process: all
 	$(Q)$(call pytest,,$(call spread,load) tests/host/test_process.py)
 check-fault: all
@@ -168,7 +172,7 @@ check-rusticl: all
 	$(Q)$(call pytest,RUSTICL_ENABLE=llvmpipe GEMS_VENDOR=rusticl GEMS_TEST_EVERY=family,tests/host/test_every_kernel.py)
 
 # Each check says how long it took.
-CHECKS := lint unit check-host check-process check-fault check-asan check-tsan check-oclgrind check-rusticl
+CHECKS := lint unit check-host check-staged check-process check-fault check-asan check-tsan check-oclgrind check-rusticl
 check: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)failed=; for check in $(CHECKS); do printf '  %-8s%s\n' CHECK $$check; before=$$(date +%s); \

@@ -190,11 +190,14 @@ static void write_parameters(const gems_pw_spec *spec, const char *name, gems_te
     gems_text_add(out, "__kernel %svoid %s(\n    ", cpu ? "__attribute__((reqd_work_group_size(1, 1, 1))) " : "", name);
     for (unsigned i = 0; i < spec->noperands; i++)
         if (in_memory(&spec->operand[i]))
-            gems_text_add(out, "__global %s%s *restrict p%u, ", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
-                          memory_type(spec->operand[i].dtype), i);
+            gems_text_add(out, "__global %s%s *%sp%u, ", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
+                          memory_type(spec->operand[i].dtype), spec->operand[i].inside ? "" : "restrict ", i);
     for (unsigned i = 0; i < spec->noperands; i++)
         if (!in_memory(&spec->operand[i]))
             gems_text_add(out, "const %s c%u, ", compute_type(spec->operand[i].dtype), i);
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (spec->operand[i].inside)
+            gems_text_add(out, "const long begin%u, ", i);
     if (spec->frame == GEMS_PW_RUN)
         gems_text_add(out, "const long n, const long run)\n{\n");
     else if (spec->frame == GEMS_PW_VEC)
@@ -210,6 +213,9 @@ static void write_parameters(const gems_pw_spec *spec, const char *name, gems_te
         else
             gems_text_add(out, "const %s n)\n{\n", size);
     }
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (spec->operand[i].inside)
+            gems_text_add(out, "    p%u += begin%u;\n", i, i);
 }
 
 /* Splits `left` into the indices of dimensions `first` to rank - 1 and adds up each operand's offset o<i>. */

@@ -3,8 +3,9 @@
  *
  * The kernel's parameters, in order:
  *   a pointer for every operand in memory (its first element), then the value of every operand by value, of the type
- *   that arithmetic uses (gems_dtypes[].compute of its dtype), both in the order of the operands; then by frame:
- *     RUN   long n, long run                           work-item i does elements i * run to min(n, (i + 1) * run)
+ *   that arithmetic uses (gems_dtypes[].compute of its dtype), both in the order of the operands; of every operand that
+ *   is `inside` a larger memory, which its pointer then stands for, a long: how many elements after it begins; by
+ * frame: RUN   long n, long run                           work-item i does elements i * run to min(n, (i + 1) * run)
  *     VEC   long n                                     grid-stride over vectors; the rest one by one
  *     ROWS  size8 sizes, size8 strides of each operand in memory, size rows, size run, size chunks, size deep
  *                                                      work-item i: chunk i % chunks, of `run` elements of dimension 0,
@@ -44,6 +45,7 @@ typedef struct gems_pw_operand {
     uint8_t dtype;  /* gems_dtype; of a value: the dtype whose compute type it has */
     uint8_t place;  /* gems_pw_place */
     uint8_t stride; /* gems_pw_stride, of dimension 0 */
+    uint8_t inside; /* 1: of memory that is given as a whole */
 } gems_pw_operand;
 
 /* What a name of an expression stands for. */
@@ -78,7 +80,6 @@ typedef struct gems_pw_spec {
     uint8_t noperands, nsteps;
     uint8_t pad[2];
     gems_pw_operand operand[GEMS_OPERANDS];
-    uint8_t pad2[4];
     gems_pw_step step[GEMS_PW_STEPS];
 } gems_pw_spec;
 

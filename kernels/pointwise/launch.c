@@ -88,16 +88,18 @@ static void launch(gems_job *job, gems_kernel *kernel, const gems_call *call, co
 {
     const gems_device_info *device = gems_job_device(job);
     const gems_pw_spec *s = &l->spec;
-    gems_arg args[2 * GEMS_OPERANDS + 8];
+    gems_arg args[3 * GEMS_OPERANDS + 8];
     pw_sizes sizes[GEMS_OPERANDS + 6] = {{{0}}};
+    int64_t begin[GEMS_OPERANDS];
     int n = 0, used = 0, ntensors = 0;
     for (unsigned i = 0; i < s->noperands; i++)
         if (l->tensor[i]) {
-            bool gaps = s->operand[i].place == GEMS_PW_WRITE && !gems_tensor_is_dense(l->tensor[i]);
+            const gems_tensor *memory = s->operand[i].inside ? l->whole[i] : l->tensor[i];
+            bool gaps = s->operand[i].place == GEMS_PW_WRITE && !gems_tensor_is_dense(memory);
             gems_access access = s->operand[i].place == GEMS_PW_READ             ? GEMS_READ
                                  : s->operand[i].place == GEMS_PW_UPDATE || gaps ? GEMS_READ_WRITE
                                                                                  : GEMS_WRITE;
-            args[n++] = (gems_arg){GEMS_ARG_TENSOR, access, l->tensor[i], 0};
+            args[n++] = (gems_arg){GEMS_ARG_TENSOR, access, memory, 0};
             ntensors++;
         }
     for (unsigned i = 0; i < s->noperands; i++)
@@ -105,6 +107,12 @@ static void launch(gems_job *job, gems_kernel *kernel, const gems_call *call, co
             args[n++] = GEMS_BYTES(&l->number[i], strcmp(gems_dtypes[s->operand[i].dtype].compute, "float") == 0
                                                       ? sizeof(float)
                                                       : gems_dtypes[s->operand[i].dtype].size);
+    for (unsigned i = 0; i < s->noperands; i++)
+        if (s->operand[i].inside) {
+            begin[i] = ((const char *)l->tensor[i]->data - (const char *)l->whole[i]->data) /
+                       gems_dtypes[s->operand[i].dtype].size;
+            args[n++] = GEMS_VALUE(begin[i]);
+        }
     int64_t numel = l->shape->numel, units = device->compute_units;
     int64_t least = gems_rule_param(call->rule, "run", 8192);
     size_t local = 1, global;

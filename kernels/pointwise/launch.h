@@ -14,6 +14,8 @@ typedef struct pw_launch {
     gems_pw_spec spec;
     const gems_shape *shape;                  /* of at least one element; operands are broadcast to it */
     const gems_tensor *tensor[GEMS_OPERANDS]; /* NULL: by value */
+    const gems_tensor
+        *whole[GEMS_OPERANDS]; /* of operands marked `inside`: the memory that they are in, of their dtype */
     pw_number number[GEMS_OPERANDS];
     const gems_expr *expr[GEMS_PW_STEPS];
 } pw_launch;

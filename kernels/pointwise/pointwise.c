@@ -77,7 +77,7 @@ static gems_status make_results(gems_call *call, const pw_plan *p, pw_launch *l)
         if (!t)
             return GEMS_DECLINED;
         l->tensor[r] = t;
-        l->spec.operand[r] = (gems_pw_operand){(uint8_t)t->dtype, GEMS_PW_WRITE, 0};
+        l->spec.operand[r] = (gems_pw_operand){.dtype = (uint8_t)t->dtype, .place = GEMS_PW_WRITE};
     }
     l->spec.noperands = (uint8_t)p->nresults;
     return GEMS_OK;
@@ -105,7 +105,7 @@ static gems_status bind_operand(gems_call *call, const pw_plan *p, unsigned para
                 return GEMS_OK;
             }
         l->tensor[n] = v->tensor;
-        l->spec.operand[n] = (gems_pw_operand){(uint8_t)v->tensor->dtype, GEMS_PW_READ, 0};
+        l->spec.operand[n] = (gems_pw_operand){.dtype = (uint8_t)v->tensor->dtype, .place = GEMS_PW_READ};
     } else {
         gems_value element;
         if (v->kind == GEMS_TENSOR) {
@@ -118,7 +118,7 @@ static gems_status bind_operand(gems_call *call, const pw_plan *p, unsigned para
         uint32_t whole = p->row->promotes >> param & 1 ? p->row->unrounded : p->opmath ? ~p->row->strict : 0;
         if (!gems_number_convert(v, to, whole >> param & 1, &l->number[n]))
             return gems_decline(call, "number does not fit the dtype");
-        l->spec.operand[n] = (gems_pw_operand){(uint8_t)to, GEMS_PW_VALUE, 0};
+        l->spec.operand[n] = (gems_pw_operand){.dtype = (uint8_t)to, .place = GEMS_PW_VALUE};
     }
     if (n + 1 == GEMS_OPERANDS)
         return gems_decline(call, "too many operands");

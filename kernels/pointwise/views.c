@@ -41,9 +41,10 @@ static const gems_expr *expression(const gems_op *op, formula *f, unsigned i)
     return e;
 }
 
-/* One launch: results[i] is the i-th result of the last expression over the operands, all of dtype `dtype`. */
+/* One launch: results[i] is the i-th result of the last expression over the operands, all of dtype `dtype`. Several
+ * results are views of `whole`, which they fill together. */
 static gems_status compute(gems_call *call, formula *f, gems_dtype dtype, const gems_shape *shape, unsigned nresults,
-                           const gems_tensor *results, const gems_tensor *operands)
+                           const gems_tensor *results, const gems_tensor *whole, const gems_tensor *operands)
 {
     pw_launch l;
     memset(&l.spec, 0, sizeof l.spec);
@@ -51,7 +52,10 @@ static gems_status compute(gems_call *call, formula *f, gems_dtype dtype, const 
     l.spec.noperands = (uint8_t)(nresults + f->noperands);
     for (unsigned i = 0; i < l.spec.noperands; i++) {
         l.tensor[i] = i < nresults ? &results[i] : &operands[i - nresults];
-        l.spec.operand[i] = (gems_pw_operand){(uint8_t)dtype, i < nresults ? GEMS_PW_WRITE : GEMS_PW_READ, 0};
+        l.whole[i] = whole;
+        l.spec.operand[i] = (gems_pw_operand){.dtype = (uint8_t)dtype,
+                                              .place = i < nresults ? GEMS_PW_WRITE : GEMS_PW_READ,
+                                              .inside = i < nresults && nresults > 1};
     }
     l.spec.nsteps = gems_op_attr(call->op, "then") ? 2 : 1;
     for (unsigned s = 0; s < l.spec.nsteps; s++) {
@@ -148,7 +152,7 @@ static gems_status run_glu(gems_call *call)
     gems_layout_input inputs[2] = {{&in[0], false}, {&in[1], false}};
     gems_iterator_strides(&half, 2, inputs, strides);
     const gems_tensor *out = gems_call_result(call, 0, self->dtype, half.ndim, half.size, strides);
-    return out ? compute(call, &f, self->dtype, &half, 1, out, in) : GEMS_DECLINED;
+    return out ? compute(call, &f, self->dtype, &half, 1, out, NULL, in) : GEMS_DECLINED;
 }
 
 const gems_family gems_family_glu = {.name = "glu", .plan = plan_glu, .run = run_glu, .variants = "", .params = PARAMS};
@@ -179,14 +183,13 @@ static gems_status run_glu_backward(gems_call *call)
     if (!whole)
         return GEMS_DECLINED;
     halves(whole, dim, &half, out);
-    return compute(call, &f, self->dtype, &half, 2, out, in);
+    return compute(call, &f, self->dtype, &half, 2, out, whole, in);
 }
 
 const gems_family gems_family_glu_backward = {
     .name = "glu_backward", .plan = plan_glu_backward, .run = run_glu_backward, .variants = "", .params = PARAMS};
 
-/* ---- polar(abs, angle): a complex tensor of both -------------------------------------------------------------------
- */
+/* ---- polar(abs, angle): a complex tensor of both ----------------------------------------------------------------- */
 
 static bool polar_shape(gems_call *call, gems_shape *shape)
 {
@@ -228,16 +231,24 @@ static gems_status run_polar(gems_call *call)
     const gems_tensor *whole = gems_call_result_complex(call, 0, part, shape.ndim, shape.size, strides);
     if (!whole)
         return GEMS_DECLINED;
-    gems_tensor planes[2] = {*whole, *whole};
+    gems_tensor planes[2], both = *whole; /* both: of real numbers, with a last dimension of the two */
+    if (shape.ndim == GEMS_DIMS)
+        return gems_decline(call, "too many dimensions");
     for (int d = 0; d < shape.ndim; d++)
         doubled[d] = 2 * whole->strides[d];
-    planes[0].dtype = planes[1].dtype = part;
-    planes[0].strides = planes[1].strides = doubled;
+    doubled[shape.ndim] = 1;
+    shape.size[shape.ndim] = 2;
+    both.dtype = part;
+    both.sizes = shape.size;
+    both.strides = doubled;
+    planes[0] = planes[1] = both;
+    both.ndim++;
+    both.numel *= 2;
     planes[1].data = (char *)whole->data + gems_dtypes[part].size;
     for (int k = 0; k < 4; k++)
         if (gems_overlaps_itself(&planes[k / 2]) || gems_overlap_of(&planes[k / 2], &in[k % 2]) != GEMS_APART)
             return gems_decline(call, "result overlaps itself or an argument");
-    return compute(call, &f, part, &shape, 2, planes, in);
+    return compute(call, &f, part, &shape, 2, planes, &both, in);
 }
 
 const gems_family gems_family_polar = {

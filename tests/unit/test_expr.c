@@ -145,9 +145,9 @@ Test(source, a_chain_is_one_kernel_that_rounds_as_two_would)
     memset(&spec, 0, sizeof spec);
     spec.frame = GEMS_PW_RUN;
     spec.noperands = 3;
-    spec.operand[0] = (gems_pw_operand){GEMS_F16, GEMS_PW_WRITE, GEMS_PW_UNIT};
-    spec.operand[1] = (gems_pw_operand){GEMS_F16, GEMS_PW_READ, GEMS_PW_UNIT};
-    spec.operand[2] = (gems_pw_operand){GEMS_F16, GEMS_PW_VALUE, 0};
+    spec.operand[0] = (gems_pw_operand){.dtype = GEMS_F16, .place = GEMS_PW_WRITE, .stride = GEMS_PW_UNIT};
+    spec.operand[1] = (gems_pw_operand){.dtype = GEMS_F16, .place = GEMS_PW_READ, .stride = GEMS_PW_UNIT};
+    spec.operand[2] = (gems_pw_operand){.dtype = GEMS_F16, .place = GEMS_PW_VALUE};
     spec.nsteps = 2;
     spec.step[0] = (gems_pw_step){.expr_hash = gems_expr_hash(sum),
                                   .compute = GEMS_F16,
