@@ -81,6 +81,8 @@ def gains(ops, counted, fn, lanes, budget):
     use_lane(ops, None)
     fn()
     once = max(min(seconds(fn, 1) for _ in range(3)), 1e-7)
+    if once > 50 * budget:  # too large for this machine: not measured, so not routed
+        return {}
     repeat = max(1, min(2000, int(budget / 10 / once)))
     ratios = {}
     for lane in lanes:
@@ -123,12 +125,12 @@ def ranges(sizes, won):
 
 
 class Table:
-    def __init__(self, gain, budget, verbose):
-        self.gain, self.budget, self.verbose, self.rules = gain, budget, verbose, []
+    def __init__(self, gain, budget, verbose, lanes):
+        self.gain, self.budget, self.verbose, self.lanes, self.rules = gain, budget, verbose, lanes, []
 
-    def line(self, ops, dtype, size_name, sizes, make, fixed=None, lanes=("small", "main"), counted=None):
-        """Measures one operator along one named size, others fixed as given, and adds its rules."""
-        best = []
+    def line(self, ops, dtype, size_name, sizes, make, fixed=None, counted=None, equal=()):
+        """Measures one operator along one named size, others fixed as given or (`equal`) the same, and adds its rules."""
+        best, lanes = [], self.lanes
         for n in sizes:
             try:
                 fn = make(n)
@@ -144,7 +146,7 @@ class Table:
             won = [g.get(lane, 0) >= self.gain and g.get(lane, 0) >= max(g.values()) for g in best]
             for low, high in ranges(sizes, won):
                 inside = [g[lane] for n, g in zip(sizes, best) if n >= low and (high is None or n <= high)]
-                self.rules.append({"op": ops, "dtype": [dtype], "where": {**(fixed or {}), size_name: [low, high]},
+                self.rules.append({"op": ops, "dtype": [dtype], "where": {**(fixed or {}), **{s: [low, high] for s in (size_name, *equal)}},
                                    "params": {"lane": LANES[lane]}, "gain": round(min(inside), 2)})
 
 
@@ -234,7 +236,7 @@ def products(table, dtypes, pattern):
         if pattern not in name:
             continue
         for label in dtypes:
-            for k, step in ((64, 255), (256, 1023), (1024, None)):
+            for k, step in ((64, 255), (256, 1023), (1024, 4095), (4096, None)):
                 def make(m):
                     a, b = random((m, k), DTYPES[label]), random((k, m), DTYPES[label])
                     if name == "mm":
@@ -247,8 +249,8 @@ def products(table, dtypes, pattern):
                         return lambda: torch.mv(a, v)
                     a3, b3 = a.expand(8, m, k).contiguous(), b.expand(8, k, m).contiguous()
                     return lambda: torch.bmm(a3, b3)
-                table.line([name], label, "m", [64, 256, 1024, 4096][: 3 if name == "bmm" else 4], make,
-                           fixed={"k": [k, step]})
+                table.line([name], label, "m", [64, 256, 1024, 4096, 8192][: 3 if name == "bmm" else 5], make,
+                           fixed={"k": [k, step]}, equal=() if name == "mv" else ("n",))
 
 
 def moves(table, dtypes, pattern):
@@ -272,10 +274,14 @@ def attention(table, dtypes, pattern):
     if pattern not in name:
         return
     for label in dtypes:
-        def make(n):
-            q = random((2, 8, n, 64), DTYPES[label])
-            return lambda: aten._scaled_dot_product_flash_attention_for_cpu(q, q, q)
-        table.line([name], label, "m", [64, 256, 1024, 2048], make)
+        for width, least in ((64, 33), (128, 65)):
+            for heads, batch in ((8, [1, 16]), (32, [32, None])):
+                def make(n):
+                    q = random((2 if heads == 8 else 4, heads, n, width), DTYPES[label])
+                    # Causal: half the work, so the harder case to win.
+                    return lambda: aten._scaled_dot_product_flash_attention_for_cpu(q, q, q, is_causal=True)
+                table.line([name], label, "m", [64, 256, 1024, 2048, 4096], make, fixed={"k": [least, width], "batch": batch},
+                           equal=("n",))
 
 
 def main():
@@ -291,7 +297,9 @@ def main():
     if gems.lib is None:
         raise SystemExit("run this with LD_PRELOAD=<build>/libgems_preload.so")
     gems.lib.gems_route_set(b"table")
-    table = Table(a.gain, a.budget, not a.quiet)
+    devices = gems.describe("devices")
+    two = devices["small"]["name"] != devices["main"]["name"]
+    table = Table(a.gain, a.budget, not a.quiet, ("small", "main") if two else ("main",))
     dtypes = a.dtypes.split(",")
     floats = [d for d in dtypes if DTYPES[d].is_floating_point]
     families = a.families.split(",")
