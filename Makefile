@@ -87,16 +87,16 @@ $(B)/gems.1: preload/gems.1 $(B)/gems
 	$(Q)sed -e '/^@VARIABLES@$$/{r $@.variables' -e 'd}' $< > $@
 install: all $(B)/gems.1
 	$(call say,INSTALL,$(DESTDIR)$(PREFIX))
-	$(Q)install -d $(BINDIR) $(LIBDIR)/pkgconfig $(INCDIR) $(SHARE)/gems-preload $(SHARE)/man/man1
-	$(Q)install -m 755 $(B)/gems $(BINDIR)
-	$(Q)install -m 755 $(B)/libgems_preload.so $(LIBDIR)
-	$(Q)install -m 644 preload/gems.h $(INCDIR)
-	$(Q)$(if $(TABLES),install -m 644 $(TABLES) $(SHARE)/gems-preload)
-	$(Q)install -m 644 $(B)/gems.1 $(SHARE)/man/man1
-	$(Q)sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' preload/gems-preload.pc.in > $(PCFILE)
+	$(Q)install -d '$(BINDIR)' '$(LIBDIR)/pkgconfig' '$(INCDIR)' '$(SHARE)/gems-preload' '$(SHARE)/man/man1'
+	$(Q)install -m 755 $(B)/gems '$(BINDIR)'
+	$(Q)install -m 755 $(B)/libgems_preload.so '$(LIBDIR)'
+	$(Q)install -m 644 preload/gems.h '$(INCDIR)'
+	$(Q)$(if $(TABLES),install -m 644 $(TABLES) '$(SHARE)/gems-preload')
+	$(Q)install -m 644 $(B)/gems.1 '$(SHARE)/man/man1'
+	$(Q)sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' preload/gems-preload.pc.in > '$(PCFILE)'
 uninstall:
-	$(Q)rm -f $(BINDIR)/gems $(LIBDIR)/libgems_preload.so $(INCDIR)/gems.h $(PCFILE) $(SHARE)/man/man1/gems.1
-	$(Q)rm -rf $(SHARE)/gems-preload
+	$(Q)rm -f '$(BINDIR)/gems' '$(LIBDIR)/libgems_preload.so' '$(INCDIR)/gems.h' '$(PCFILE)' '$(SHARE)/man/man1/gems.1'
+	$(Q)rm -rf '$(SHARE)/gems-preload'
 
 clean:
 	$(Q)rm -rf $(B)
@@ -114,11 +114,13 @@ lint:
 
 # ---- set-up, demo and checks: each check can be run alone ----
 JOBS   := $(shell nproc)
-LIB     = $(abspath $(B))/libgems_preload.so
+# Where a build folder is, as LD_PRELOAD can name it: it takes no spaces.
+plain   = $(shell scripts/plain-path '$(abspath $(1))')
+LIB     = $(call plain,$(B))/libgems_preload.so
 # Asked when a recipe runs: before `make setup` there is none.
 PYTHON  = $(shell scripts/python)
 # Tests against the real PyTorch, preloaded, with every kernel in use. $(1): further variables, $(2): what to run.
-pytest  = LD_PRELOAD=$(LIB) GEMS_ROUTE=all OMP_NUM_THREADS=1 $(1) $(PYTHON) -m pytest -q -p no:cacheprovider $(2)
+pytest  = LD_PRELOAD=$(LIB) GEMS_ROUTE=all OMP_NUM_THREADS=1 $(1) '$(PYTHON)' -m pytest -q -p no:cacheprovider $(2)
 spread  = -n $(JOBS) --dist $(1)
 
 setup:
@@ -127,7 +129,7 @@ setup-demo:
 	$(Q)scripts/setup.sh demo
 demo: setup-demo
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
-	$(Q)$(PYTHON) scripts/demo/run.py $(LIB)
+	$(Q)'$(PYTHON)' scripts/demo/run.py $(LIB)
 
 # Results in the host's process, whole processes, and every OpenCL call failing once.
 check-host: all
@@ -147,19 +149,19 @@ asan_libraries = $(shell $(CC) -print-file-name=libasan.so):$(shell $(CC) -print
 # Fault injection makes hundreds of processes: it is left to the plain build.
 check-asan:
 	$(Q)$(ASAN) $(MAKE) --no-print-directory B=$(B)-asan SAN=address,undefined SKIP=tests/unit/test_fault.c unit all
-	$(Q)$(call pytest,LD_PRELOAD=$(asan_libraries):$(abspath $(B))-asan/libgems_preload.so $(ASAN),tests/host/test_every_kernel.py)
+	$(Q)$(call pytest,LD_PRELOAD=$(asan_libraries):$(call plain,$(B)-asan)/libgems_preload.so $(ASAN),tests/host/test_every_kernel.py)
 # What threads share, under ThreadSanitizer: without address randomisation, of which it bears little.
 $(B)/threads $(B)/bounds: $(B)/%: $(B)/tests/%.o $(OBJ)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 check-tsan:
 	$(Q)$(MAKE) --no-print-directory B=$(B)-tsan SAN=thread $(B)-tsan/threads
-	$(Q)GEMS_LOG=/dev/null TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp setarch -R $(B)-tsan/threads
+	$(Q)GEMS_LOG=/dev/null TSAN_OPTIONS=suppressions=tests/tsan.supp setarch -R $(B)-tsan/threads
 
 # Every kernel in Oclgrind, a simulator that reports accesses out of bounds and data races; every family on rusticl, which
 # takes seconds to compile a kernel.
-oclgrind = OCL_ICD_VENDORS=$(abspath $(B))/oclgrind.icd OCLGRIND_DATA_RACES=1 OCLGRIND_LOG=$(abspath $(B))/oclgrind.log \
-  GEMS_CACHE_DIR=$(abspath $(B))/oclgrind
+oclgrind = OCL_ICD_VENDORS=$(call plain,$(B))/oclgrind.icd OCLGRIND_DATA_RACES=1 OCLGRIND_LOG=$(call plain,$(B))/oclgrind.log \
+  GEMS_CACHE_DIR=$(call plain,$(B))/oclgrind
 check-oclgrind: all $(B)/bounds
 	$(Q)echo $(firstword $(wildcard /usr/lib/oclgrind/liboclgrind-rt-icd.so /usr/lib/*/oclgrind/liboclgrind-rt-icd.so)) \
 	  >$(B)/oclgrind.icd; rm -f $(B)/oclgrind.log
@@ -184,7 +186,7 @@ check: setup
 BENCH  ?=
 bench: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
-	$(Q)LD_PRELOAD=$(LIB) $(PYTHON) bench/bench.py $(BENCH)
+	$(Q)LD_PRELOAD=$(LIB) '$(PYTHON)' bench/bench.py $(BENCH)
 
 .PHONY: all bench unit install uninstall clean format lint setup setup-demo demo \
   check $(filter check-%,$(CHECKS))

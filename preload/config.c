@@ -100,7 +100,8 @@ const gems_variable gems_variables[] = {
      -1000000000,
      1000000000},
     {"GEMS_PYTHON", "path of a Python that has PyTorch", "",
-     "Used by gems doctor and make instead of the first python3 on PATH.", NULL, GEMS_VAR_PATH, FIELD(python)},
+     "For gems doctor, instead of the first python3 on PATH, and for make, instead of an environment of its own.", NULL,
+     GEMS_VAR_PATH, FIELD(python)},
     {NULL},
 };
 

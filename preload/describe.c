@@ -47,6 +47,7 @@ static json_t *describe_devices(void)
     unsigned n = gems_device_list(&seen);
     for (unsigned i = 0; i < n; i++) {
         json_t *object = json_object();
+        json_object_set_new(object, "index", seen[i].index >= 0 ? json_integer(seen[i].index) : json_null());
         put(object, "vendor", seen[i].vendor);
         put(object, "platform", seen[i].platform);
         put(object, "name", seen[i].name);

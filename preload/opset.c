@@ -84,12 +84,16 @@ gems_opset *gems_opset_compile(const char *list, char *unknown, size_t n)
 
 static const gems_opset *allowed;
 
-static gems_opset *compile_variable(const char *name, const char *list)
+static gems_opset *compile_variable(const char *name, const char *list, bool only)
 {
     char unknown[256];
     gems_opset *set = gems_opset_compile(list, unknown, sizeof unknown);
     if (set && *unknown)
         gems_complain("%s names what is no operator of ours: %s (gems ops lists them)", name, unknown);
+    for (unsigned i = 0; set && i <= gems_op_count / 64; i++)
+        if (set->bits[i])
+            return set;
+    gems_complain("%s=%.100s names no operator of ours at all%s", name, list, only ? ": nothing is routed" : "");
     return set;
 }
 
@@ -98,8 +102,9 @@ static void compile_allowed(void)
     const gems_config *config = gems_config_get();
     if (!config->only && !config->exclude)
         return;
-    gems_opset *set = config->only ? compile_variable("GEMS_ONLY", config->only) : gems_opset_compile(NULL, NULL, 0);
-    gems_opset *exclude = config->exclude ? compile_variable("GEMS_EXCLUDE", config->exclude) : gems_opset_new();
+    gems_opset *set =
+        config->only ? compile_variable("GEMS_ONLY", config->only, true) : gems_opset_compile(NULL, NULL, 0);
+    gems_opset *exclude = config->exclude ? compile_variable("GEMS_EXCLUDE", config->exclude, false) : gems_opset_new();
     unsigned both = 0;
     const char *example = "";
     for (unsigned i = 0; set && exclude && i < gems_op_count; i++) {

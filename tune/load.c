@@ -202,8 +202,9 @@ static bool check_param(loader *l, const gems_rule *rule, const char *name, long
         long long low, high, step = 1;
         if (sscanf(range, "[%lld..%lld:%lld", &low, &high, &step) >= 2 &&
             (value < low || value > high || (value - low) % step != 0))
-            return refuse(l, "%.40s is %lld; %s takes %lld to %lld%s", name, value, kernel->name, low, high,
-                          step > 1 ? " in steps" : "");
+            return step > 1 ? refuse(l, "%.40s is %lld; %s takes %lld to %lld in steps of %lld", name, value,
+                                     kernel->name, low, high, step)
+                            : refuse(l, "%.40s is %lld; %s takes %lld to %lld", name, value, kernel->name, low, high);
     }
     *known |= !any; /* no kernel yet: nothing to hold the rule against */
     return true;
@@ -353,9 +354,12 @@ static bool read_rule(loader *l, json_t *value, json_t *defaults, gems_rule *rul
 
 /* ---- the file ---- */
 
-/* Members of a table. "match", "devices" and "options" belong to the device layer, which checks what is in them. */
-static const char *const file_keys[] = {"vendor", "match",    "device", "devices", "options",
-                                        "lanes",  "defaults", "rules",  "origin",  "note"};
+/* Members of a table, and which of them are objects. "match" and "device" belong to the device layer, which reads them
+ * in the library's own files; in another table they have no effect. */
+static const struct {
+    const char *key;
+    bool object;
+} file_keys[] = {{"vendor"}, {"match", true}, {"device", true}, {"defaults"}, {"rules"}, {"origin"}, {"note"}};
 
 static bool check_keys(loader *l, json_t *root)
 {
@@ -363,12 +367,17 @@ static bool check_keys(loader *l, json_t *root)
     json_t *member;
     json_object_foreach(root, key, member)
     {
-        bool known = false;
+        bool known = false, object = false;
         for (size_t i = 0; i < sizeof file_keys / sizeof *file_keys; i++)
-            known |= strcmp(file_keys[i], key) == 0;
+            if (strcmp(file_keys[i].key, key) == 0) {
+                known = true;
+                object = file_keys[i].object;
+            }
         enter_key(l, key);
         if (!known)
             return refuse(l, "unknown key \"%.40s\" in a table", key);
+        if (object && !json_is_object(member))
+            return refuse(l, "\"%s\" of a table is an object (a rule takes a device's name)", key);
         leave(l);
     }
     return true;

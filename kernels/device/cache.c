@@ -9,6 +9,7 @@
  * Nothing here is an error: whatever fails, the program is built from source, as without a cache. */
 #include "kernels/device/internal.h"
 #include "preload/config.h"
+#include "preload/log.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -57,7 +58,8 @@ static bool make_folder(char *path)
         (void)mkdir(path, 0700); /* the last one tells */
         *slash = '/';
     }
-    return mkdir(path, 0700) == 0 || errno == EEXIST;
+    struct stat st;
+    return mkdir(path, 0700) == 0 || (stat(path, &st) == 0 && S_ISDIR(st.st_mode));
 }
 
 static void find_folder(void)
@@ -78,8 +80,13 @@ static void find_folder(void)
     if (!base || !*base)
         return;
     int n = snprintf(folder, sizeof folder, "%s%s", base, below);
-    if (n < 0 || (size_t)n >= sizeof folder || !make_folder(folder))
+    if (n < 0 || (size_t)n >= sizeof folder || !make_folder(folder)) {
         folder[0] = 0;
+        if (config->cache_dir)
+            gems_complain(
+                "GEMS_CACHE_DIR=%.200s is no folder that can be used: kernels are built anew in every process",
+                config->cache_dir);
+    }
 }
 
 const char *gems_cache_dir(void)

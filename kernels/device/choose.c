@@ -134,6 +134,11 @@ static bool is_allowed(const gems_vendor_data *vendor)
     return !forced || strcasecmp(forced, vendor->name) == 0;
 }
 
+bool gems_choose_counts(const gems_candidate *candidate)
+{
+    return is_allowed(candidate->vendor) && !candidate->only_small;
+}
+
 static void describe(const gems_candidate *all, unsigned n, char *out, size_t room)
 {
     size_t used = 0;
@@ -150,7 +155,7 @@ const gems_candidate *gems_choose(const gems_candidate *all, unsigned n, char *w
     char found[160];
 
     for (unsigned i = 0; i < n; i++)
-        if (is_allowed(all[i].vendor) && !all[i].only_small)
+        if (gems_choose_counts(&all[i]))
             list[count++] = &all[i];
     if (count == 0) {
         if (left_out && is_allowed(left_out)) {

@@ -53,6 +53,7 @@ const gems_device_info *gems_device_get(gems_lane lane);
 /* One OpenCL device that was found, also if it is not the one in use; for people (`gems doctor`). */
 typedef struct gems_device_seen {
     const char *vendor, *platform, *name;
+    int index;             /* for GEMS_DEVICE; -1 if it cannot be chosen */
     bool cpu, main, small; /* main, small: it serves that lane */
 } gems_device_seen;
 /* What gems_device_open found, in order of preference (GEMS_DEVICE counts in this order, within GEMS_VENDOR); their

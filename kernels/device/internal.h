@@ -80,6 +80,8 @@ unsigned gems_choose_find(gems_candidate *out, unsigned room);
 const gems_candidate *gems_choose(const gems_candidate *all, unsigned n, char *why, size_t room);
 /* Preferred kinds first: 0 GPU, 1 accelerator, 2 CPU. */
 int gems_choose_class(cl_device_type type);
+/* Whether GEMS_DEVICE counts it: of the vendor wanted, and not there for another's small calls only. */
+bool gems_choose_counts(const gems_candidate *candidate);
 /* Properties; "" or 0 on failure. Strings live as long as the process. */
 char *gems_choose_text(cl_device_id id, cl_device_info what);
 char *gems_choose_platform_text(cl_platform_id id, cl_platform_info what);

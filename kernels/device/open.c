@@ -295,8 +295,10 @@ static unsigned nseen;
 static void keep_list(const gems_candidate *all, unsigned n)
 {
     const gems_lane_state *main = device.lane[GEMS_LANE_MAIN], *small = device.lane[GEMS_LANE_SMALL];
+    int index = 0;
     for (unsigned i = 0; i < n; i++)
         seen[i] = (gems_device_seen){.vendor = all[i].vendor->name,
+                                     .index = gems_choose_counts(&all[i]) ? index++ : -1,
                                      .platform = all[i].platform_name,
                                      .name = all[i].name,
                                      .cpu = gems_choose_class(all[i].type) == 2,

@@ -22,6 +22,8 @@ const char *cmd_library_path(void);
 void *cmd_library_function(const char *name);
 /* gems_describe(what), parsed; NULL if the library cannot be loaded. Free with json_decref. */
 json_t *cmd_library_describe(const char *what);
+/* Puts the library first into LD_PRELOAD; other entries stay, in their order. False: said on stderr. */
+bool cmd_set_preload(const char *library);
 
 /* ---- elf.c ---- */
 

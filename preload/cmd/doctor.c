@@ -74,11 +74,16 @@ static void check_devices(report *r)
     json_t *list = json_object_get(devices, "devices"), *device;
     size_t i;
     json_array_foreach(list, i, device)
-        say(r, i ? "" : "devices", "%s: %s (%s)%s%s", text_of(device, "vendor"), text_of(device, "name"),
-            text_of(device, "platform"), json_is_true(json_object_get(device, "main")) ? "  <- in use" : "",
-            json_is_true(json_object_get(device, "main"))    ? ""
+    {
+        char index[16] = "-";
+        if (json_is_integer(json_object_get(device, "index")))
+            snprintf(index, sizeof index, "%lld", number_of(device, "index"));
+        say(r, i ? "" : "devices", "%s  %s: %s (%s)%s", index, text_of(device, "vendor"), text_of(device, "name"),
+            text_of(device, "platform"),
+            json_is_true(json_object_get(device, "main"))    ? "  <- in use"
             : json_is_true(json_object_get(device, "small")) ? "  <- in use for small calls"
                                                              : "");
+    }
     json_t *main = json_object_get(devices, "main");
     if (json_is_object(main))
         say(r, "device", "vendor %s, driver %s, memory %s, %lld compute units, %s", text_of(main, "vendor"),

@@ -53,3 +53,43 @@ json_t *cmd_library_describe(const char *what)
     free(text);
     return root;
 }
+
+/* The same library twice in the list would be harmless, but is ugly in a child's child. */
+static bool is_listed(const char *list, const char *entry)
+{
+    size_t n = strlen(entry);
+    for (const char *p = list; (p = strstr(p, entry)); p += n)
+        if ((p == list || strchr(" :", p[-1])) && (!p[n] || strchr(" :", p[n])))
+            return true;
+    return false;
+}
+
+/* Sets variable to a:b, or to the one of them that is not empty. */
+static bool set_joined(const char *variable, const char *a, const char *b)
+{
+    char *list = NULL;
+    if (asprintf(&list, "%s%s%s", a, *a && *b ? ":" : "", b) < 0)
+        return false;
+    bool ok = setenv(variable, list, 1) == 0;
+    free(list);
+    return ok;
+}
+
+bool cmd_set_preload(const char *library)
+{
+    const char *before = getenv("LD_PRELOAD"), *path = getenv("LD_LIBRARY_PATH"), *name = library;
+    if (strpbrk(library, " :")) { /* LD_PRELOAD splits there, the search path does so at colons alone */
+        if (strpbrk(library, ":;$")) {
+            fprintf(stderr, "gems: %s: LD_PRELOAD cannot name such a path\n", library);
+            return false;
+        }
+        char folder[PATH_MAX];
+        snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(library, '/') - library), library);
+        path = path ? path : "";
+        if (!strstr(path, folder) && !set_joined("LD_LIBRARY_PATH", path, folder))
+            return false;
+        name = NAME;
+    }
+    before = before ? before : "";
+    return is_listed(before, name) || set_joined("LD_PRELOAD", name, before);
+}

@@ -14,10 +14,9 @@ static void become(const char *python, const char *script, const char *argument,
     dup2(null, STDIN_FILENO);
     dup2(null, STDERR_FILENO);
     dup2(out, STDOUT_FILENO);
+    unsetenv("LD_PRELOAD");
     if (preload)
-        setenv("LD_PRELOAD", preload, 1);
-    else
-        unsetenv("LD_PRELOAD");
+        cmd_set_preload(preload);
     execlp(python, python, "-c", script, argument, (char *)NULL);
     _exit(127);
 }

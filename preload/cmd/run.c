@@ -60,26 +60,6 @@ static bool take_option(int argc, char **argv, int *i)
     return set_variable(v, argv[++*i]);
 }
 
-/* Puts the library first into LD_PRELOAD; other entries stay, in their order. */
-static bool set_preload(const char *library)
-{
-    if (strpbrk(library, " :")) {
-        fprintf(stderr, "gems run: %s: LD_PRELOAD cannot name a path with a space or a colon\n", library);
-        return false;
-    }
-    const char *before = getenv("LD_PRELOAD");
-    char *list = NULL;
-    size_t n = strlen(library);
-    for (const char *p = before; p && (p = strstr(p, library)); p += n)
-        if ((p == before || strchr(" :", p[-1])) && (!p[n] || strchr(" :", p[n])))
-            return true;
-    if (asprintf(&list, "%s%s%s", library, before && *before ? ":" : "", before ? before : "") < 0)
-        return false;
-    bool ok = setenv("LD_PRELOAD", list, 1) == 0;
-    free(list);
-    return ok;
-}
-
 int cmd_run(int argc, char **argv)
 {
     int i = 0;
@@ -96,7 +76,7 @@ int cmd_run(int argc, char **argv)
         return 2;
     }
     const char *library = cmd_library_path();
-    if (!library || !set_preload(library))
+    if (!library || !cmd_set_preload(library))
         return 125;
     execvp(argv[i], argv + i);
     int error = errno;

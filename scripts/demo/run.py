@@ -72,7 +72,9 @@ def main():
     parser.add_argument("--text", type=pathlib.Path, default=HERE / "sentences.txt", help="what to search")
     parser.add_argument("--rounds", type=int, default=2, help="processes of each kind, taking turns (default: 2)")
     options = parser.parse_args()
-    library = options.library.resolve(strict=True)
+    library = options.library.absolute()
+    if not library.is_file():
+        sys.exit(f"{library} is not there")
 
     print("search.py: sentence embeddings (all-MiniLM-L6-v2) and semantic search over", options.text.name)
     plain, routed = [], []

@@ -15,6 +15,8 @@ import gems
 ROOT = pathlib.Path(__file__).parents[2]
 BUILD = pathlib.Path(gems.library_path()).parent
 GEMS = BUILD / "gems"
+# LD_PRELOAD takes no path with a space: the search path names the folder then.
+PRELOADED = gems.library_path() if " " not in str(BUILD.resolve()) else "libgems_preload.so"
 
 @pytest.fixture
 def env(tmp_path):
@@ -37,15 +39,25 @@ def test_run_sets_the_environment_and_becomes_the_program(env):
     assert done.returncode == 7
     got = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     assert (got["GEMS_VENDOR"], got["GEMS_CHECK"], got["GEMS_REPORT"]) == ("pocl", "3", "1")
-    assert got["LD_PRELOAD"] == str(BUILD / "libgems_preload.so")
+    assert got["LD_PRELOAD"] == PRELOADED
 
 
 def test_run_keeps_other_preloads_and_does_not_add_itself_twice(env):
     other = "/usr/lib/x86_64-linux-gnu/libm.so.6"
     done = run(env, "run", "sh", "-c", "echo $LD_PRELOAD", LD_PRELOAD=other)
-    assert done.stdout.strip() == f"{gems.library_path()}:{other}"
+    assert done.stdout.strip() == f"{PRELOADED}:{other}"
     again = run(env, "run", GEMS, "run", "sh", "-c", "echo $LD_PRELOAD", LD_PRELOAD=other)
-    assert again.stdout.strip() == f"{gems.library_path()}:{other}"
+    assert again.stdout.strip() == f"{PRELOADED}:{other}"
+
+
+def test_run_from_a_folder_with_a_space(env, tmp_path):
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    for name in ("gems", "libgems_preload.so"):
+        shutil.copy(BUILD / name, folder / name)
+    done = run(env, "run", "--report", sys.executable, "-c", ADD, command=folder / "gems")
+    assert done.stdout == "16.0\n" and "add.Tensor" in done.stderr
+    assert "all well" in run(env, "doctor", command=folder / "gems").stdout
 
 
 def test_run_makes_paths_absolute(env, tmp_path):
@@ -92,6 +104,15 @@ def test_a_value_that_makes_no_sense_is_told_once_and_ignored(env):
     assert done.stderr.count("GEMS_ROUTE=sometimes makes no sense and is ignored; accepted: table, all or off") == 1
     assert done.stderr.count("did you mean GEMS_LOG?") == 1
     assert done.stderr.count("GEMS_EXCLUDE names what is no operator of ours: ad.Tensor") == 1
+
+
+@pytest.mark.parametrize("variable, value, line", [
+    ("GEMS_ONLY", ",", "GEMS_ONLY=, names no operator of ours at all: nothing is routed"),
+    ("GEMS_CACHE_DIR", "/dev/null", "GEMS_CACHE_DIR=/dev/null is no folder that can be used"),
+])
+def test_what_would_be_in_vain_is_told(env, variable, value, line):
+    done = run(env, "run", "--route", "all", sys.executable, "-c", ADD, **{variable: value})
+    assert done.stdout == "16.0\n" and done.stderr.count(line) == 1
 
 
 def test_a_broken_table_is_told_with_its_place_and_ignored(env, tmp_path):
