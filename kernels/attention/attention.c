@@ -54,8 +54,8 @@ static const char *read_call(const gems_call *call, problem *p)
         return "dropout";
     p->causal = causal->kind == GEMS_SCALAR_BOOL && causal->i;
     p->scale = scale->kind == GEMS_SCALAR_FLOAT ? scale->f : 1 / sqrt((double)x->sizes[3]);
-    if (p->causal && !(p->scale > 0))
-        return "the host scales what is masked, too: NaN";
+    if (p->scale == 0 || (p->causal && !(p->scale > 0)))
+        return "the host scales what is masked, too: NaN"; /* and does not look at a product times 0 */
     if (mask->kind == GEMS_NONE)
         return NULL;
     if (mask->kind != GEMS_TENSOR)

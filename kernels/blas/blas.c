@@ -11,7 +11,9 @@
 #include "kernels/blas/blas.h"
 
 #include "kernels/family.h"
+#include "kernels/pointwise/layout.h"
 
+#include <math.h>
 #include <string.h>
 
 /* The tensor given for the parameter that a field of the row names. */
@@ -185,11 +187,16 @@ static const char *read_call(const gems_call *call, gems_product *p, result_shap
      * on the size there. The outer product is an elementwise formula: it spreads, and its result is laid out as the
      * addend. */
     if (outer) {
+        if (gems_call_arg(call, "alpha")->kind == GEMS_SCALAR_BOOL ||
+            gems_call_arg(call, "beta")->kind == GEMS_SCALAR_BOOL)
+            return "boolean factor: an error on the host";
         int64_t s0 = add ? p->d.row : 0, s1 = add ? p->d.col : 0;
         if (add && add->ndim == 2 && add->sizes[0] == p->m && add->sizes[1] == p->n)
             s0 = add->strides[0], s1 = add->strides[1];
         out->strided = s0 > 0 && s1 > 0 && (s0 < s1 || (s0 == s1 && p->n > p->m)) && p->m > 0 && p->n > 0;
         out->strides[0] = 1, out->strides[1] = p->m;
+    } else if (!integer && !isfinite(p->alpha)) {
+        return "alpha is not finite"; /* where it is applied, and so what is NaN, depends on the layout there */
     } else if (!integer && p->alpha == 0) {
         if (info->size == 2)
             return "f16 or bf16 times 0";
@@ -255,7 +262,7 @@ static gems_status run(gems_call *call)
 
     /* A block of C is written while others still read A, B and D; an element of D that is the same element of C is
      * safe. */
-    if (gems_tensor_span(c) < c->numel)
+    if (gems_overlaps_itself(c))
         return gems_decline(call, "result overlaps itself");
     if (overlap(c, p.a.tensor) || overlap(c, p.b.tensor))
         return gems_decline(call, "result shares memory with an operand");

@@ -3,7 +3,7 @@
  *
  * The launcher defines IN (dtype of input and output), T (type computed in), W (dtype of weight and bias), S (dtype of
  * the saved mean and rstd), and what there is: CENTER, WEIGHT, BIAS, MEAN, RSTD. Mean first, then the squares of the
- * differences, so nothing cancels. Sums run over blocks of 4096 terms, then over blocks: fixed order.
+ * differences, so nothing cancels. Sums run over blocks (64 terms a lane, or an item), then over blocks: fixed order.
  *
  * run     one work-item a row, several rows in turn (CPU)
  * group   one work-group a row (GPU) */
@@ -94,7 +94,19 @@ ROW_GET(W, get_w, T)
         GEMS_CAT(put_out, HOW)(q, i, n, 1, y);                                                                         \
     }
 #define ZERO ((T16)((T)0))
+/* Adds x to `sum`, whose rounding errors `low` collects: blocks may be many. */
+#define ADD(sum, low, x)                                                                                               \
+    do {                                                                                                               \
+        T x_ = (x), t_ = sum + x_, y_ = t_ - sum;                                                                      \
+        low += (sum - (t_ - y_)) + (x_ - y_);                                                                          \
+        sum = t_;                                                                                                      \
+    } while (0)
+#define TOTAL(sum, low) (isnan(sum + low) ? sum : sum + low)
+#ifdef DENSE_ROWS
 #define BLOCK 4096
+#else
+#define BLOCK 1024 /* one chain, not four */
+#endif
 
 __kernel void run(ARGS)
 {
@@ -103,24 +115,26 @@ __kernel void run(ARGS)
     for (long k = get_global_id(0) * per; k < k_end; k++) {
         const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
         __global MEM_IN *q = out + k * n;
-        T mean = 0, squares = 0, left = 0;
+        T mean = 0, squares = 0, left = 0, low = 0;
 #ifdef CENTER
         for (long b = 0; b < n; b += BLOCK) {
             T16 sum0 = ZERO, sum1 = ZERO, sum2 = ZERO, sum3 = ZERO;
             ROW_WALK(b, b + BLOCK, n, SUM_STEP)
             sum0 = (sum0 + sum1) + (sum2 + sum3);
-            mean += ROW_SUM16(sum0);
+            ADD(mean, low, ROW_SUM16(sum0));
         }
-        mean /= n;
+        mean = TOTAL(mean, low) / n;
+        low = 0;
 #endif
         for (long b = 0; b < n; b += BLOCK) {
             T16 sum0 = ZERO, sum1 = ZERO, sum2 = ZERO, sum3 = ZERO;
             CENTER_ONLY(T16 rest0 = ZERO; T16 rest1 = ZERO; T16 rest2 = ZERO; T16 rest3 = ZERO;)
             ROW_WALK(b, b + BLOCK, n, SQUARES_STEP)
             sum0 = (sum0 + sum1) + (sum2 + sum3);
-            squares += ROW_SUM16(sum0);
+            ADD(squares, low, ROW_SUM16(sum0));
             CENTER_ONLY(rest0 = (rest0 + rest1) + (rest2 + rest3); left += ROW_SUM16(rest0);)
         }
+        squares = TOTAL(squares, low);
         CORRECT(left)
         T rstd = 1 / sqrt(squares / n + eps);
         SAVE_MEAN(k, mean);
@@ -131,6 +145,7 @@ __kernel void run(ARGS)
 #endif
 
 #ifdef GROUP_
+#define BLOCK (64 * GROUP)
 /* Sum over the group, given to all of it. */
 static T sum_all(__local T *part, T v)
 {
@@ -156,15 +171,24 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
     __global MEM_IN *q = out + k * n;
     T mean = 0, squares = 0;
 #ifdef CENTER
-    for (long i = me; i < n; i += GROUP)
-        mean += GEMS_CAT(load_, IN)(p, i * stride);
+    for (long b = me; b < n; b += BLOCK) {
+        T sum = 0;
+        for (long i = b; i < min(b + BLOCK, n); i += GROUP)
+            sum += GEMS_CAT(load_, IN)(p, i * stride);
+        mean += sum;
+    }
     mean = sum_all(part, mean) / n;
 #endif
     T left = 0;
-    for (long i = me; i < n; i += GROUP) {
-        T d = GEMS_CAT(load_, IN)(p, i * stride) - mean;
-        squares += d * d;
-        left += d;
+    for (long b = me; b < n; b += BLOCK) {
+        T sum = 0, rest = 0;
+        for (long i = b; i < min(b + BLOCK, n); i += GROUP) {
+            T d = GEMS_CAT(load_, IN)(p, i * stride) - mean;
+            sum += d * d;
+            rest += d;
+        }
+        squares += sum;
+        left += rest;
     }
     squares = sum_all(part, squares);
 #ifdef CENTER

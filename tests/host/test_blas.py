@@ -211,6 +211,15 @@ def test_result_that_overlaps_itself():
     before = gems.counters("addmm_").routed
     torch.zeros(30).as_strided((8, 8), (1, 1)).addmm_(values((8, 4)), values((4, 8)))
     assert gems.counters("addmm_").routed == before
+    agree(lambda s, u, v: s.addr_(u, v), torch.zeros(13).as_strided((5, 2), (3, 0)), values((5,)), values((2,)), op="addr.out", routed=False)
+
+
+def test_odd_factors():
+    a, b = values((40, 60), torch.bfloat16), torch.zeros(60, dtype=torch.bfloat16)
+    for dtype in FLOATS + INTS:
+        agree(torch.addr, values((3, 4), dtype), values((3,), dtype), values((4,), dtype), beta=True, op="addr", routed=False)
+    for alpha in [float("inf"), float("nan")]:
+        agree(torch.addmv, values((40,), torch.bfloat16), a, b, alpha=alpha, op="addmv", routed=False)
 
 
 def test_addmm_errors():
