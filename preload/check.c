@@ -104,18 +104,25 @@ static double element(const gems_tensor *t, int64_t offset)
     return v.kind == GEMS_SCALAR_FLOAT ? v.f : (double)v.i;
 }
 
+static size_t describe_tensor(const gems_tensor *t, char *s, size_t n)
+{
+    if (t->dtype == GEMS_DTYPE_NONE || n == 0)
+        return 0;
+    size_t used = (size_t)snprintf(s, n, " %s[", gems_dtypes[t->dtype].name);
+    for (int d = 0; d < t->ndim && used < n; d++)
+        used += (size_t)snprintf(s + used, n - used, d ? ",%lld" : "%lld", (long long)t->sizes[d]);
+    return used < n ? used + (size_t)snprintf(s + used, n - used, "]") : used;
+}
+
 void gems_check_describe(const gems_call *call, char *s, size_t n)
 {
     size_t used = (size_t)snprintf(s, n, "%s", call->op->name);
     for (unsigned i = 0; i < call->op->nparams && used < n; i++) {
         const gems_value *v = &call->arg[i];
-        if (v->kind != GEMS_TENSOR || v->tensor->dtype == GEMS_DTYPE_NONE)
-            continue;
-        used += (size_t)snprintf(s + used, n - used, " %s[", gems_dtypes[v->tensor->dtype].name);
-        for (int d = 0; d < v->tensor->ndim && used < n; d++)
-            used += (size_t)snprintf(s + used, n - used, d ? ",%lld" : "%lld", (long long)v->tensor->sizes[d]);
-        if (used < n)
-            used += (size_t)snprintf(s + used, n - used, "]");
+        if (v->kind == GEMS_TENSOR)
+            used += describe_tensor(v->tensor, s + used, n - used);
+        for (size_t k = 0; v->kind == GEMS_TENSORS && k < v->tensors.n && used < n; k++)
+            used += describe_tensor(&v->tensors.v[k], s + used, n - used);
     }
 }
 

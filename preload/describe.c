@@ -3,6 +3,7 @@
 #include "preload/config.h"
 #include "preload/opset.h"
 #include "preload/probe.h"
+#include "preload/route.h"
 #include "kernels/device/device.h"
 #include "kernels/family.h"
 #include "shim/thunk.h"
@@ -79,7 +80,7 @@ static json_t *describe_operators(void)
 {
     const gems_opset *allowed = gems_opset_allowed();
     const gems_device_info *d = gems_device_open() ? gems_device_get(GEMS_LANE_MAIN) : NULL;
-    gems_tables *tables = d ? gems_tables_build(d->vendor, d->name, NULL, NULL) : NULL;
+    gems_tables *tables = d ? gems_route_tables(d->vendor, d->name) : NULL;
     json_t *root = json_array();
     for (unsigned i = 0; i < gems_op_count; i++) {
         const gems_op *op = &gems_ops[i];

@@ -148,8 +148,13 @@ static sink open_sink(const char *pattern, pid_t pid)
     sink s = {.fd = -1, .pid = pid};
     char path[4096];
     expand_path(pattern, pid, path, sizeof path);
+    /* The program's own streams are not opened anew: writes would not know of each other and overwrite. */
+    int stream = strcmp(path, "/dev/stdout") == 0   ? STDOUT_FILENO
+                 : strcmp(path, "/dev/stderr") == 0 ? STDERR_FILENO
+                                                    : -1;
     /* O_NONBLOCK for the opening alone: a named pipe without a reader is an error, not a wait. */
-    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666);
+    int fd = stream >= 0 ? fcntl(stream, F_DUPFD_CLOEXEC, FIRST_FD)
+                         : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0) {
         say_trouble(path, "open", errno);
@@ -157,12 +162,13 @@ static sink open_sink(const char *pattern, pid_t pid)
             close(fd);
         return s;
     }
-    int high = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FD);
+    int high = fd < FIRST_FD ? fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FD) : -1;
     if (high >= 0) {
         close(fd);
         fd = high;
     }
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    if (stream < 0)
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
     s.fd = fd;
     s.dev = st.st_dev;
     s.ino = st.st_ino;

@@ -169,18 +169,20 @@ void gems_report_call(const gems_call *call, gems_status status, const char *whe
         log_call(call, status, where);
 }
 
-void gems_report_passed(const gems_op *op, const char *why, const char *where)
+void gems_report_passed(const gems_call *call, const char *why, const char *where, bool decoded)
 {
     if (!counters)
         return;
-    struct counter *c = &counters[op->index];
+    struct counter *c = &counters[call->op->index];
     atomic_fetch_add_explicit(&c->passed, 1, memory_order_relaxed);
     last_reason = why;
     if (gems_config_get()->report)
         count_reason(c, why);
-    if (gems_log_wants_calls()) {
+    if (decoded) {
+        log_call(call, GEMS_DECLINED, where);
+    } else if (gems_log_wants_calls()) {
         struct text t = {.n = 0};
-        put(&t, "%s %s -> host: %s", op->name, where, why);
+        put(&t, "%s %s -> host: %s", call->op->name, where, why);
         gems_log_call(t.s);
     }
 }
@@ -258,12 +260,13 @@ static void print_report(void)
              1e-6 * (double)all.bytes_moved);
     line(s);
     free(order);
-    gems_check_report(line);
 }
 
 static void at_exit(void)
 {
-    print_report();
+    if (gems_config_get()->report)
+        print_report();
+    gems_check_report(line);
 }
 
 static void fork_prepare(void)

@@ -11,7 +11,7 @@ void gems_report_start(void);
 /* Notes the outcome of a decoded call: counters, reason, line in the log. `where`: "call", "redispatch" or "aoti". */
 void gems_report_call(const gems_call *call, gems_status status, const char *where, double seconds);
 /* The same for a call that was left to the host before it was decoded. `why` is static. */
-void gems_report_passed(const gems_op *op, const char *why, const char *where);
+void gems_report_passed(const gems_call *call, const char *why, const char *where, bool decoded);
 
 /* Of one operator, or of all (NULL). */
 void gems_report_counters(const gems_op *op, struct gems_counters *out);

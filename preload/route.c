@@ -207,6 +207,14 @@ void gems_route_set_mode(int mode)
     set_thresholds();
 }
 
+gems_tables *gems_route_tables(const char *vendor, const char *device)
+{
+    pthread_mutex_lock(&route.lock);
+    gems_tables *tables = gems_tables_build(vendor, device, route.user_json, NULL);
+    pthread_mutex_unlock(&route.lock);
+    return tables;
+}
+
 bool gems_route_set_table(const char *json, char *error, size_t n)
 {
     bool ok = true;

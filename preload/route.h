@@ -23,6 +23,8 @@ void gems_route_enable(bool enabled);
 void gems_route_scopes(int change); /* a thread has opened (1) or closed (-1) a GEMS_SCOPE_USE */
 void gems_route_set_mode(int mode); /* enum gems_route_mode */
 bool gems_route_set_table(const char *json, char *error, size_t n);
+/* The tables in force on a device, gems_table_set included. Free them with gems_tables_free. */
+struct gems_tables *gems_route_tables(const char *vendor, const char *device);
 
 /* Sets min_work of an operator's slot: provided by the shim, which owns the slots. */
 void gems_shim_set_min_work(unsigned op, int64_t min_work);

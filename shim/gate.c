@@ -126,6 +126,22 @@ static bool take_arguments(struct frame *f, enum place place, void **raw)
     return true;
 }
 
+/* Notes a call that is left to the host unseen; for the log its arguments are looked at all the same, if they may be.
+ */
+static void pass_noted(struct frame *f, const char *why, bool look, void **raw)
+{
+    bool shown = look && gems_log_wants_calls();
+    if (shown) {
+        start_frame(f);
+        f->counts_versions = false;
+        (void)gems_decode(f, raw); /* as far as they are plain */
+        f->call.why = why;
+    }
+    gems_report_passed(&f->call, why, entry_names[f->entry], shown);
+    if (shown)
+        free(f->heap);
+}
+
 static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **raw)
 {
     gems_call *call = &f->call;
@@ -134,10 +150,11 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     const char *why = gems_host.ready ? foreign(op, f->entry, ks, &place) : "PyTorch not understood";
     if (why == autograd_first)
         return GEMS_ENTERED_HOST;
-    if (!why && !op->kernel)
+    bool ours = !why; /* of the kind that we may look at */
+    if (ours && !op->kernel)
         why = "no kernel";
     if (why || !gems_route_allowed(op, &why)) {
-        gems_report_passed(op, why, entry_names[f->entry]);
+        pass_noted(f, why, ours, raw);
         return GEMS_ENTERED_HOST;
     }
 

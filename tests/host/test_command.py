@@ -106,6 +106,16 @@ def test_a_value_that_makes_no_sense_is_told_once_and_ignored(env):
     assert done.stderr.count("GEMS_EXCLUDE names what is no operator of ours: ad.Tensor") == 1
 
 
+def test_a_log_on_a_stream_shows_calls_that_no_kernel_may_have(env, tmp_path):
+    """A file that is stdout: what the program writes and what we write do not overwrite each other."""
+    with open(tmp_path / "out", "w") as out:
+        subprocess.run([GEMS, "run", "--log", "/dev/stdout", "--exclude", "add", sys.executable, "-c", ADD + "; torch.arange(4)"],
+                       env=env, stdout=out, check=True)
+    lines = (tmp_path / "out").read_text().splitlines()
+    assert "16.0" in lines and "arange call 4 false -> host: no kernel" in lines
+    assert "add.Tensor redispatch f32[8] f32[8] 1 -> host: excluded (GEMS_EXCLUDE, GEMS_ONLY)" in lines
+
+
 @pytest.mark.parametrize("variable, value, line", [
     ("GEMS_ONLY", ",", "GEMS_ONLY=, names no operator of ours at all: nothing is routed"),
     ("GEMS_CACHE_DIR", "/dev/null", "GEMS_CACHE_DIR=/dev/null is no folder that can be used"),
