@@ -10,8 +10,9 @@
 
 #define MAX_PLATFORMS 16
 
-/* A vendor whose devices were left out since a program that it needs is missing; NULL: none. */
+/* A vendor whose devices were left out since something that it needs is missing, and what; NULL: none. */
 static const gems_vendor_data *left_out;
+static char missing[200];
 
 char *gems_choose_text(cl_device_id id, cl_device_info what)
 {
@@ -63,7 +64,7 @@ static unsigned add_devices(cl_platform_id platform, gems_candidate *out, unsign
         for (const gems_vendor_data *v = gems_vendor_all(); v->name && !c->vendor; v++)
             if (gems_vendor_matches(v, platform_name, maker, c->name))
                 c->vendor = v;
-        if (c->vendor && gems_vendor_lacks(c->vendor))
+        if (c->vendor && !gems_needs_met(c->vendor, missing, sizeof missing))
             left_out = c->vendor;
         else
             n += c->vendor != NULL;
@@ -159,8 +160,7 @@ const gems_candidate *gems_choose(const gems_candidate *all, unsigned n, char *w
             list[count++] = &all[i];
     if (count == 0) {
         if (left_out && is_allowed(left_out)) {
-            snprintf(why, room, "%s's OpenCL needs the program %s, which is not on the PATH", left_out->name,
-                     gems_vendor_lacks(left_out));
+            snprintf(why, room, "%s", missing);
             return NULL;
         }
         describe(all, n, found, sizeof found);

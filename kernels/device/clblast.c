@@ -80,12 +80,6 @@ static const char *const routine_names[GEMS_CLBLAST_ROUTINES][2] = {
     {"CLBlastSdot", "CLBlastDdot"},
 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static _Atomic int inside;
-
-bool gems_clblast_busy(void)
-{
-    return atomic_load(&inside) > 0;
-}
 
 const char *gems_clblast_refuses(gems_clblast_routine routine, gems_dtype dtype)
 {
@@ -266,12 +260,12 @@ void gems_clblast_run(gems_job *job, const gems_clblast_product *p)
     gems_guard_alone(job); /* nobody knows what it launches */
     if (job->status != GEMS_OK)
         return;
-    atomic_fetch_add(&inside, 1);
+    atomic_fetch_add(&gems_open_building, 1);
     pthread_mutex_lock(&lock);
     if (!gems_cl_fault())
         status = enter(p, a, b, c, &job->queue, &event);
     pthread_mutex_unlock(&lock);
-    atomic_fetch_sub(&inside, 1);
+    atomic_fetch_sub(&gems_open_building, 1);
     if (status != CLBlastSuccess || !event) {
         (void)CL_SURE(clFinish, job->queue); /* kernels of a part of the work may be on their way */
         if (status != CLBlastSuccess) {

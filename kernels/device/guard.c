@@ -12,7 +12,11 @@
  * waits for nothing but those while it does. */
 #include "kernels/device/internal.h"
 
-#define LOADED_MOST 100 /* PoCL keeps 128 variants, then drops unused ones of devices that count right */
+/* PoCL keeps 128 variants, then drops unused ones of devices that count right (on its threaded one a launch counts
+ * twice and is given back once). A program has up to five kernels, all of which are loaded when its binary is asked
+ * for. */
+#define LOADED_MOST 96
+#define PER_BINARY  5
 
 static pthread_rwlock_t guard = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
 static unsigned loaded; /* variants so far; changed by those who are alone */
@@ -41,18 +45,54 @@ static bool is_loaded(const gems_job *job, gems_kernel *kernel, const size_t loc
     return v && v->local[0] && (global[0] > global[1] ? global[0] : global[1]) <= v->width && global[2] <= v->depth;
 }
 
+static void be_alone(gems_job *job)
+{
+    gems_job_wait(job); /* a failure is the job's */
+    gems_guard_end(job);
+    atomic_fetch_add(&gems_open_building, 1);
+    pthread_rwlock_wrlock(&guard);
+    job->guard = GEMS_GUARD_ALONE;
+}
+
 void gems_guard_begin(gems_job *job, gems_kernel *kernel, const size_t local[3], const size_t global[3])
 {
     if (!wanted(job->lane))
+        return;
+    if (job->guard == GEMS_GUARD_ALONE)
         return;
     if (job->guard == GEMS_GUARD_NONE)
         pthread_rwlock_rdlock(&guard);
     job->guard = GEMS_GUARD_SHARED;
     if (is_loaded(job, kernel, local, global))
         return;
-    gems_guard_alone(job);
-    gems_variant *v = variant_of(kernel, local);
+    char why[200];
+    if (!gems_needs_met(job->lane->vendor, why, sizeof why)) {
+        job->status = gems_fail(job->call, "%s", why);
+        gems_program_quarantine(kernel, why); /* asking again for every call would cost more than the call */
+        return;
+    }
+    be_alone(job);
     loaded++;
+}
+
+void gems_guard_alone(gems_job *job)
+{
+    char why[200];
+    if (!wanted(job->lane))
+        return;
+    if (!gems_needs_met(job->lane->vendor, why, sizeof why)) {
+        job->status = gems_fail(job->call, "%s", why);
+        return;
+    }
+    be_alone(job);
+    loaded = LOADED_MOST + 1; /* nobody knows what will be loaded */
+}
+
+void gems_guard_launched(gems_job *job, gems_kernel *kernel, const size_t local[3], const size_t global[3])
+{
+    if (job->guard != GEMS_GUARD_ALONE)
+        return;
+    gems_variant *v = gems_job_wait(job) == GEMS_OK ? variant_of(kernel, local) : NULL;
     if (v) {
         size_t width = global[0] > global[1] ? global[0] : global[1];
         for (int d = 0; d < 3; d++)
@@ -60,23 +100,6 @@ void gems_guard_begin(gems_job *job, gems_kernel *kernel, const size_t local[3],
         v->width = width > v->width ? width : v->width;
         v->depth = global[2] > v->depth ? global[2] : v->depth;
     }
-}
-
-void gems_guard_alone(gems_job *job)
-{
-    if (!wanted(job->lane))
-        return;
-    gems_job_wait(job); /* a failure is the job's */
-    gems_guard_end(job);
-    pthread_rwlock_wrlock(&guard);
-    job->guard = GEMS_GUARD_ALONE;
-}
-
-void gems_guard_launched(gems_job *job)
-{
-    if (job->guard != GEMS_GUARD_ALONE)
-        return;
-    gems_job_wait(job);
     gems_guard_end(job);
 }
 
@@ -84,19 +107,24 @@ void gems_guard_end(gems_job *job)
 {
     if (job->guard != GEMS_GUARD_NONE)
         pthread_rwlock_unlock(&guard);
+    if (job->guard == GEMS_GUARD_ALONE)
+        atomic_fetch_sub(&gems_open_building, 1);
     job->guard = GEMS_GUARD_NONE;
 }
 
 void gems_guard_lock(const gems_lane_state *lane)
 {
     if (wanted(lane)) {
+        atomic_fetch_add(&gems_open_building, 1);
         pthread_rwlock_wrlock(&guard);
-        loaded++;
+        loaded += PER_BINARY;
     }
 }
 
 void gems_guard_unlock(const gems_lane_state *lane)
 {
-    if (wanted(lane))
+    if (wanted(lane)) {
         pthread_rwlock_unlock(&guard);
+        atomic_fetch_sub(&gems_open_building, 1);
+    }
 }

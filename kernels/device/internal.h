@@ -8,9 +8,10 @@
  * block    device memory from the pool of a lane
  * span     a piece of the host's memory as a job sees it
  *
- * Files: cl (OpenCL itself), vendor (tune/<vendor>.json), choose (which device), open (lanes, fork, exit), source (text
- * of programs), program (build, kernels), cache and save (binaries on disk), memory (blocks and spans), job (seats,
- * launches, waiting), guard (what PoCL must do alone), clblast (that library's products). */
+ * Files: cl (OpenCL itself), vendor (tune/<vendor>.json), needs (what must be there to build kernels), choose (which
+ * device), open (lanes, fork, exit), source (text of programs), program (build, kernels), cache and save (binaries on
+ * disk), memory (blocks and spans), job (seats, launches, waiting), guard (what PoCL must do alone), clblast (that
+ * library's products). */
 #ifndef GEMS_DEVICE_INTERNAL_H
 #define GEMS_DEVICE_INTERNAL_H
 
@@ -34,11 +35,14 @@ typedef struct gems_vendor_data {
     const char **libraries;                     /* drivers to try where the loader knows no such platform */
     const char **environment;                   /* "NAME=value", set while drivers load, unless the user did */
     const char **small_devices, **main_devices; /* prefixes of device names; NULL: one device serves both lanes */
-    const char *const *own_cache;        /* devices whose driver keeps kernels itself and is not asked for binaries */
-    const char **needs;                  /* programs that the driver runs: without them it may end the process */
-    bool save_when_idle;                 /* handing out a binary is slow */
-    bool loads_alone;                    /* guard.c */
-    unsigned seats;                      /* queues used at once, at most */
+    const char *const *own_cache; /* devices whose driver keeps kernels itself and is not asked for binaries */
+    const char **needs;           /* programs that the driver runs: without them it may end the process */
+    const char **kernels_in; /* the folder where it builds kernels, as it chooses it itself: VARIABLE[/below] or a path,
+                                the first whose variable is not empty */
+    char *folder;            /* that one, as it was when the driver was loaded */
+    bool save_when_idle;     /* handing out a binary is slow */
+    bool loads_alone;        /* guard.c */
+    unsigned seats;          /* queues used at once, at most */
     size_t staging_bytes, staging_piece; /* staging.c; 0 bytes: transfers are direct */
     size_t staging_from;                 /* transfers of fewer bytes are direct */
     bool exact;                          /* blocks are no larger than asked for and not kept: for finding overruns */
@@ -51,13 +55,18 @@ const gems_vendor_data *gems_vendor_all(void);
 bool gems_vendor_matches(const gems_vendor_data *vendor, const char *platform, const char *maker, const char *device);
 /* Whether this device is one of own_cache. */
 bool gems_vendor_has_own_cache(const gems_vendor_data *vendor, const char *device);
-/* A program that this vendor's driver needs and that is not on the PATH, or NULL. */
-const char *gems_vendor_lacks(const gems_vendor_data *vendor);
 bool gems_vendor_has_prefix(const char *const *list, const char *name);
 
 /* Sets the variables that drivers want while they load (POCL_DEVICES), and takes them back. One thread at a time. */
 void gems_vendor_lend_environment(void);
 void gems_vendor_return_environment(void);
+
+/* ---- needs.c ---- */
+
+/* The folder that such a list names, to free(). NULL: none. */
+char *gems_needs_folder(const char *const *list);
+/* Whether the driver can be let build or load kernels now; else the reason in why[n]. */
+bool gems_needs_met(const gems_vendor_data *vendor, char *why, size_t n);
 
 /* ---- choose.c ---- */
 
@@ -135,8 +144,8 @@ gems_lane_state *gems_open_lane(gems_lane lane);
 void gems_open_stop(const char *reason);
 /* A registered exit handler runs before those registered earlier, and drivers register theirs when first used. */
 void gems_open_guard_exit(void);
-/* Jobs between begin and end. */
-extern _Atomic int gems_open_jobs;
+/* Jobs between begin and end; threads in, or waiting for, the driver's compiler, which may take its time. */
+extern _Atomic int gems_open_jobs, gems_open_building;
 
 /* ---- program.c ---- */
 
@@ -256,10 +265,10 @@ typedef enum gems_guard {
 /* Around a launch of `kernel`; it runs alone if the driver may load something for it. A job that has failed after
  * begin must not launch. */
 void gems_guard_begin(gems_job *job, gems_kernel *kernel, const size_t local[3], const size_t global[3]);
-/* From here to gems_guard_launched no other job launches anything. */
+/* After it. If the job is alone: waits for what was launched, and is not any more. */
+void gems_guard_launched(gems_job *job, gems_kernel *kernel, const size_t local[3], const size_t global[3]);
+/* From here to gems_guard_end or gems_guard_launched no other job launches anything. */
 void gems_guard_alone(gems_job *job);
-/* If the job is alone: waits for what was launched, and is not any more. */
-void gems_guard_launched(gems_job *job);
 /* Nothing of the job runs any more. */
 void gems_guard_end(gems_job *job);
 /* The same without a job, around a request for a binary. The thread must hold no job. */
@@ -274,6 +283,7 @@ struct gems_job {
     gems_seat *seat;
     gems_status status;
     gems_guard guard;
+    int cancel_state; /* of the thread, before */
     cl_command_queue queue;
     cl_event last;         /* of the last command that was queued */
     gems_kernel *running;  /* the last one launched */
@@ -320,7 +330,5 @@ gems_status gems_job_fail(gems_job *job, const char *function, const char *what,
 
 /* Gives back the buffers that the job lent to CLBlast. Call when nothing of the job runs any more. */
 void gems_clblast_release(gems_job *job);
-/* True while a thread is inside CLBlast: the process must not end then, since that library frees what it is using. */
-bool gems_clblast_busy(void);
 
 #endif

@@ -206,12 +206,16 @@ gems_job *gems_job_begin(gems_call *call, gems_lane lane_name)
         gems_decline(call, "the device ends long loops early");
         return &no_device;
     }
+    /* A thread that is cancelled must not take a seat, a lock of the driver's or the guard with it. */
+    int cancel_state;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     atomic_fetch_add(&gems_open_jobs, 1);
     gems_seat *seat = NULL;
     if (gems_device_open()) /* asked again, now that the end of the process would wait for this job */
         seat = take_seat(lane, &error);
     if (!seat) {
         atomic_fetch_sub(&gems_open_jobs, 1);
+        pthread_setcancelstate(cancel_state, NULL);
         if (error == CL_SUCCESS) {
             gems_decline(call, gems_device_error());
             return &no_device;
@@ -223,6 +227,7 @@ gems_job *gems_job_begin(gems_call *call, gems_lane lane_name)
     job->call = call;
     job->lane = lane;
     job->seat = seat;
+    job->cancel_state = cancel_state;
     job->status = GEMS_OK;
     choose_queue(job);
     return job;
@@ -376,7 +381,7 @@ void gems_launch(gems_job *job, gems_kernel *kernel, int dims, const size_t *glo
     job->running = kernel;
     if (kernel->program->unsaved)
         job->unsaved = kernel->program;
-    gems_guard_launched(job);
+    gems_guard_launched(job, kernel, group, whole);
 }
 
 /* ---- end ---- */
@@ -485,7 +490,9 @@ gems_status gems_job_end(gems_job *job)
     job->unsaved = NULL;
     note_outcome(job);
     gems_status status = job->status;
+    int cancel_state = job->cancel_state;
     give_seat(lane, job->seat);
     atomic_fetch_sub(&gems_open_jobs, 1);
+    pthread_setcancelstate(cancel_state, NULL);
     return status;
 }

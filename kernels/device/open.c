@@ -13,7 +13,7 @@
 #define DEVICE_WARP_SIZE_NV        0x4003
 #define DEVICE_WAVEFRONT_WIDTH_AMD 0x4043
 #define EXIT_WAIT_MS               2000  /* how long the end of the process waits for running jobs */
-#define CLBLAST_WAIT_MS            60000 /* while one is inside CLBlast, which may be building its kernels */
+#define BUILD_WAIT_MS              60000 /* while one builds kernels, which must not lose its compiler's data */
 
 enum state {
     CLOSED,
@@ -32,7 +32,7 @@ static struct {
     atomic_int exit_guards;
 } device = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-_Atomic int gems_open_jobs;
+_Atomic int gems_open_jobs, gems_open_building;
 
 /* ---- fork and exit ---- */
 
@@ -66,7 +66,8 @@ static void at_exit(void)
         return;
     atomic_store(&device.why, EXITING);
     gems_save_end();
-    for (int ms = 0; ms < (gems_clblast_busy() ? CLBLAST_WAIT_MS : EXIT_WAIT_MS) && atomic_load(&gems_open_jobs) > 0;
+    for (int ms = 0;
+         ms < (atomic_load(&gems_open_building) > 0 ? BUILD_WAIT_MS : EXIT_WAIT_MS) && atomic_load(&gems_open_jobs) > 0;
          ms++)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }

@@ -110,13 +110,9 @@ static cl_program from_binary(gems_lane_state *lane, const unsigned char *binary
 static cl_program from_source(gems_lane_state *lane, const char *name, const char *text, const char *options, char *why,
                               size_t n)
 {
-    const char *function = "clCreateProgramWithSource", *lacking = gems_vendor_lacks(lane->vendor);
+    const char *function = "clCreateProgramWithSource";
     cl_int error;
 
-    if (lacking) {
-        snprintf(why, n, "%s cannot be built: %s is not on the PATH", name, lacking);
-        return NULL;
-    }
     cl_program program = CL_NEW(&error, clCreateProgramWithSource, lane->context, 1, &text, NULL);
     if (program) {
         /* Without warnings: PoCL's compiler counts them on the program's stderr. */
@@ -180,7 +176,10 @@ gems_program *gems_program_get(gems_lane_state *lane, const char *name, const ch
             return built;
         }
     dump(p, lane, full, options);
+    if (!gems_needs_met(lane->vendor, why, n))
+        goto fail;
 
+    atomic_fetch_add(&gems_open_building, 1);
     unsigned char *binary = gems_cache_load(p->key, p->key_size, &size);
     if (binary)
         p->program = from_binary(lane, binary, size, options);
@@ -194,6 +193,7 @@ gems_program *gems_program_get(gems_lane_state *lane, const char *name, const ch
         gems_save_note_build();
         gems_open_guard_exit(); /* the compiler has just registered what it does at exit */
     }
+    atomic_fetch_sub(&gems_open_building, 1);
     if (!p->program)
         goto fail;
     free(full);
@@ -233,7 +233,10 @@ static unsigned char *binary_of(cl_program program, size_t *size)
 
 void gems_program_store(gems_program *program)
 {
+    char why[200];
     size_t size;
+    if (!gems_needs_met(program->lane->vendor, why, sizeof why))
+        return;
     gems_guard_lock(program->lane);
     unsigned char *binary = binary_of(program->program, &size);
     gems_guard_unlock(program->lane);
@@ -317,7 +320,7 @@ gems_kernel *gems_kernel_build(gems_job *job, uint64_t key, const char *name, co
     if (job->status != GEMS_OK)
         return NULL;
     gems_lane_state *lane = job->lane;
-    char why[160] = "out of memory", *text = NULL, *all_options = NULL;
+    char why[200] = "out of memory", *text = NULL, *all_options = NULL;
     cl_int error = CL_SUCCESS;
 
     pthread_mutex_lock(&lane->build_lock);

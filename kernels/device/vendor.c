@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #define MAX_VENDORS 32
 
@@ -63,6 +62,7 @@ static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json
     vendor->loads_alone = strcmp(text(json_object_get(device, "loads")), "alone") == 0;
     vendor->own_cache = strings(json_object_get(device, "own_cache"));
     vendor->needs = strings(json_object_get(device, "needs"));
+    vendor->kernels_in = strings(json_object_get(device, "kernels_in"));
     vendor->exact = json_is_true(json_object_get(device, "exact"));
     const json_t *staging = json_object_get(device, "staging");
     vendor->staging_bytes = (size_t)number(json_object_get(staging, "mb"), 0) << 20;
@@ -124,28 +124,6 @@ bool gems_vendor_matches(const gems_vendor_data *vendor, const char *platform, c
            (!vendor->match_device || contains_any(vendor->match_device, device));
 }
 
-static bool on_path(const char *program)
-{
-    char file[4096];
-    const char *path = getenv("PATH");
-
-    for (const char *p = path ? path : ""; *p; p += *p == ':') {
-        int length = (int)strcspn(p, ":"), n = snprintf(file, sizeof file, "%.*s/%s", length, p, program);
-        if (length && n > 0 && (size_t)n < sizeof file && access(file, X_OK) == 0)
-            return true;
-        p += length;
-    }
-    return false;
-}
-
-const char *gems_vendor_lacks(const gems_vendor_data *vendor)
-{
-    const char **needed = vendor->needs;
-    while (needed && *needed && on_path(*needed))
-        needed++;
-    return needed ? *needed : NULL;
-}
-
 bool gems_vendor_has_prefix(const char *const *list, const char *name)
 {
     for (; list && *list; list++)
@@ -170,6 +148,17 @@ static struct {
     size_t lent;
 } environment;
 
+/* Finds the folder in which the driver will build kernels. PoCL ends the process if the variable that names it is there
+ * and empty: then that has a value meanwhile. Number of entries, 0 or 1. */
+static size_t lend_folder(gems_vendor_data *vendor, char **entry)
+{
+    const char *value = vendor->kernels_in ? getenv(*vendor->kernels_in) : NULL;
+
+    free(vendor->folder);
+    vendor->folder = gems_needs_folder(vendor->kernels_in);
+    return value && !*value && vendor->folder && asprintf(entry, "%s=%s", *vendor->kernels_in, vendor->folder) > 0;
+}
+
 /* In a copy, so that threads that are reading the environment meanwhile are not disturbed. */
 void gems_vendor_lend_environment(void)
 {
@@ -179,8 +168,10 @@ void gems_vendor_lend_environment(void)
     environment.copy = NULL;
     while (environ && environ[have])
         have++;
-    char **copy = calloc(have + 65, sizeof *copy);
-    for (const gems_vendor_data *v = gems_vendor_all(); copy && v->name; v++) {
+    char **copy = calloc(have + 65 + MAX_VENDORS, sizeof *copy);
+    (void)gems_vendor_all();
+    for (gems_vendor_data *v = vendors; copy && v->name; v++) {
+        n += lend_folder(v, &copy[n]);
         if (forced && strcasecmp(forced, v->name) != 0)
             continue;
         for (const char **e = v->environment; e && *e && n < 64; e++) {

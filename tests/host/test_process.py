@@ -346,6 +346,31 @@ def test_cache_folder_that_cannot_be_written(tmp_path):
         assert done.returncode == 0 and done.stdout.strip() == SMALL_RESULT and routed(done) > 0, done.stderr
 
 
+# Before anything is opened; what is in the way; what is said. PoCL would end the process in each of these.
+NO_KERNELS = {
+    "linker's end unseen": ("import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)", "SIGCHLD"),
+    "open files": ("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))", "ulimit"),
+    "size of files": ("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))", "ulimit"),
+    "folder gone": ("import shutil; shutil.rmtree(os.environ['POCL_CACHE_DIR'])", "No such file"),
+}
+
+
+@pytest.mark.parametrize("what", NO_KERNELS)
+def test_kernels_that_cannot_be_built(what, tmp_path):
+    """What PoCL needs goes away after it was opened: new kernels stay on the host, which says why; built ones run on."""
+    setting, said = NO_KERNELS[what]
+    done = python(f"import os, torch\nx = torch.arange(5000.)\nassert (x + x)[3] == 6\n{setting}\n"
+                  "assert (x + x)[3] == 6 and (x * x)[3] == 9 and x.cumsum(0)[3] == 6\n",
+                  GEMS_CACHE_DIR=tmp_path / "ours", POCL_CACHE_DIR=tmp_path / "pocl")
+    assert done.returncode == 0 and routed(done) >= 2, done.stderr
+    assert complaints(done) and all(said in line for line in complaints(done)), done.stderr
+
+
+def test_folder_of_kernels_that_is_an_empty_name(tmp_path):
+    done = python(SMALL, GEMS_CACHE_DIR=tmp_path, POCL_CACHE_DIR="")
+    assert done.returncode == 0 and done.stdout.strip() == SMALL_RESULT and routed(done) > 0, done.stderr
+
+
 def test_kernels_run_while_binaries_are_made(tmp_path):
     """Binaries are made when nothing has been built for a while, also of a kernel that runs all the time: PoCL must not be
     asked for one then."""
