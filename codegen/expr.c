@@ -140,16 +140,16 @@ static int use_name(parser *p, const char *s, int n)
     return -1;
 }
 
-/* has(name), is(name, "text"), is(name, number) after the opening parenthesis. */
-static int fact(parser *p, bool has)
+/* has(name), one(name), is(name, "text"), is(name, number) after the opening parenthesis. kind: their first letter. */
+static int fact(parser *p, char kind)
 {
     skip_space(p);
     int n = word_length(p->at), name = n ? use_name(p, p->at, n) : -1;
     if (name < 0)
-        return fail(p, "has() and is() want a parameter's name");
-    gems_expr_fact f = {.name = (uint8_t)name, .kind = 'h'};
+        return fail(p, "has(), one() and is() want a parameter's name");
+    gems_expr_fact f = {.name = (uint8_t)name, .kind = kind};
     p->at += n;
-    if (!has) {
+    if (kind == 'i') {
         expect(p, ",");
         skip_space(p);
         if (*p->at == '"') {
@@ -213,8 +213,8 @@ static int number(parser *p)
     return r;
 }
 
-static const char *const words[] = {"inf", "nan", "dtype_max", "dtype_lowest", "reduced"};
-static const char *const types[] = {"T", "int", "uint", "long", "ulong", "float", "double", "bool"};
+static const char *const words[] = {"inf", "nan", "dtype_max", "dtype_lowest", "half"};
+static const char *const types[] = {"T", "D", "int", "uint", "long", "ulong", "float", "double", "bool"};
 
 static int word(parser *p)
 {
@@ -222,7 +222,7 @@ static int word(parser *p)
     int n = word_length(s);
     p->at += n;
     if (accept(p, "("))
-        return same(s, n, "has") || same(s, n, "is") ? fact(p, s[0] == 'h') : call(p, s, n);
+        return same(s, n, "has") || same(s, n, "one") || same(s, n, "is") ? fact(p, s[0]) : call(p, s, n);
     for (unsigned i = 0; i < p->e->nstatements; i++)
         if (p->e->statements[i].name && p->e->statements[i].length == n &&
             memcmp(p->e->statements[i].name, s, (size_t)n) == 0)
@@ -536,7 +536,7 @@ static void write_node(const gems_expr *e, const gems_expr_style *style, int i, 
         if (n->length < 2)
             gems_text_add(out, "((%s)%s)", style->type, n->length ? "NAN" : "INFINITY");
         else if (n->length == 4)
-            gems_text_add(out, "%d", strstr(style->dtype, "f16") != NULL);
+            gems_text_add(out, "%d", strcmp(style->dtype, "f16") == 0);
         else
             gems_text_add(out, "GEMS_%s_%s", n->length == 2 ? "MAX" : "LOWEST", style->dtype);
         break;
@@ -553,9 +553,12 @@ static void write_node(const gems_expr *e, const gems_expr_style *style, int i, 
         gems_text_add(out, ")");
         break;
     case NODE_CAST:
-        gems_text_add(out, "((%s)", same(n->text, (int)strlen(n->text), "T") ? style->type : n->text);
+        if (strcmp(n->text, "D") == 0)
+            gems_text_add(out, "gems_get_%s(gems_put_%s(", style->dtype, style->dtype);
+        else
+            gems_text_add(out, "((%s)", same(n->text, (int)strlen(n->text), "T") ? style->type : n->text);
         write_node(e, style, n->a, out);
-        gems_text_add(out, ")");
+        gems_text_add(out, strcmp(n->text, "D") == 0 ? "))" : ")");
         break;
     case NODE_BINARY:
         gems_text_add(out, "(");

@@ -3,16 +3,18 @@
  *
  *   program    statement; statement; ...      every statement without a name is a result, in order
  *   statement  [name =] expression            the name may be used further on
- *   expression as in C: ?: || && | ^ & == != < <= > >= << >> + - * / % unary - ! ~, casts (int) (long) (float) (T),
+ *   expression as in C: ?: || && | ^ & == != < <= > >= << >> + - * / % unary - ! ~, casts (int) (long) (float) (T) (D),
  *              calls of functions of kernels/math.cl ("erf" calls gems_erf), and
- *   has(name)          whether an optional parameter is given         } known before code is written: the
- *   is(name, "text")   whether a string parameter is that text        } branch of ?: that is not taken
+ *   has(name)          whether an optional parameter is given         } known before code is
+ *   one(name)          whether it is a number or a tensor of one      } written: the branch of
+ *   is(name, "text")   whether a string parameter is that text        } ?: that is not taken
  *   is(name, number)   whether a number or bool has that value        } does not appear
  *   inf nan            of the type computed with
  *   dtype_max dtype_lowest   largest and smallest finite value of the common dtype
- *   reduced            1 if the common dtype is f16 or bf16, else 0
+ *   half               1 if the common dtype is f16, else 0
  *
- * T is the type computed with; a literal such as 0.5 has it too. */
+ * T is the type computed with; a literal such as 0.5 has it too. (D) rounds to the common dtype, which is a change
+ * where that is f16 or bf16. */
 #ifndef GEMS_EXPR_H
 #define GEMS_EXPR_H
 
@@ -43,10 +45,10 @@ uint64_t gems_expr_hash(const gems_expr *expr); /* of its text */
 unsigned gems_expr_name_count(const gems_expr *expr);
 unsigned gems_expr_name_param(const gems_expr *expr, unsigned i);
 
-/* A question has() or is() that the caller answers for each call: bit i of `facts`. */
+/* A question has(), one() or is() that the caller answers for each call: bit i of `facts`. */
 typedef struct gems_expr_fact {
     uint8_t name;     /* index among the expression's names */
-    char kind;        /* 'h' has, 's' is a text, 'n' is a number */
+    char kind;        /* 'h' has, 'o' one, 's' is a text, 'n' is a number */
     const char *text; /* for 's': not NUL-terminated */
     size_t length;
     double number;

@@ -401,12 +401,12 @@ GEMS_FN float gems_atan(float x)
 __constant uint gems_two_over_pi[8] = {0u,          0xa2f9836eu, 0x4e441529u, 0xfc2757d1u,
                                        0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu};
 
-/* x = quadrant * pi/2 + r, |r| <= pi/4. x is an integer m of 24 bits times 2^e, so of the product of m and 2/pi only the
- * 64 bits below the weight 4 count: any finite x is reduced with one multiplication, exact to 2^-38 quadrants. */
+/* x >= 0 is quadrant * pi/2 + r, |r| <= pi/4. It is an integer m of 24 bits times 2^e, so of the product of m and 2/pi
+ * only the 64 bits below the weight 4 count: any finite x is reduced with one multiplication, exact to 2^-38 quadrants. */
 GEMS_FN float gems_reduce(float x, uint *quadrant)
 {
     const uint u = as_uint(x), m = (u & 0x7fffffu) | 0x800000u;
-    int e = (int)((u >> 23) & 0xffu) - 150; /* x = m * 2^e */
+    int e = (int)(u >> 23) - 150; /* x = m * 2^e */
     e = e < -30 ? -30 : e;
     const uint at = (uint)(e + 30);                     /* first bit wanted, counted in the table: weight 2^1 */
     const uint i = at >> 5, shift = at & 31u;
@@ -415,9 +415,9 @@ GEMS_FN float gems_reduce(float x, uint *quadrant)
     const ulong product = window * (ulong)m;
     const ulong q = (product + (1ul << 61)) >> 62;
     const float r = (float)(long)(product - (q << 62)) * 0x1.921fb6p-62f;
-    const bool small = gems_abs(x) < 0.78539816f;
+    const bool small = x < 0.78539816f;
     *quadrant = small ? 0u : (uint)q & 3u;
-    return small ? x : as_float(as_uint(r) ^ (u & 0x80000000u));
+    return small ? x : r;
 }
 
 /* sin r = r + r^3 S(r^2) (2.8e-11), cos r = 1 - r^2/2 + r^4 C(r^2) (2e-9). */
@@ -441,17 +441,16 @@ GEMS_FN float gems_cosine_of(float r)
 GEMS_FN float gems_sin(float x)
 {
     uint q;
-    const float r = gems_reduce(x, &q);
-    q = x < 0.0f ? (4u - q) & 3u : q;
+    const float a = gems_abs(x), r = gems_reduce(a, &q);
     const float v = (q & 1u) ? gems_cosine_of(r) : gems_sine_of(r);
-    return gems_abs(x) < INFINITY ? ((q & 2u) ? -v : v) : NAN;
+    return a < INFINITY ? as_float(as_uint(v) ^ (q & 2u) << 30 ^ (as_uint(x) & 0x80000000u)) : NAN;
 }
 GEMS_FN float gems_cos(float x)
 {
     uint q;
-    const float r = gems_reduce(x, &q);
-    const float v = (q & 1u) ? gems_sine_of(gems_abs(x) == x ? r : -r) : gems_cosine_of(r);
-    return gems_abs(x) < INFINITY ? (q == 1u || q == 2u ? -v : v) : NAN;
+    const float a = gems_abs(x), r = gems_reduce(a, &q);
+    const float v = (q & 1u) ? gems_sine_of(r) : gems_cosine_of(r);
+    return a < INFINITY ? (q == 1u || q == 2u ? -v : v) : NAN;
 }
 
 #ifdef GEMS_HAS_F64

@@ -10,6 +10,7 @@ static gems_status look_at_arguments(gems_call *call, pw_plan *p, gems_dtype def
     const pw_row *row = p->row;
     gems_promote promote = GEMS_PROMOTE_START;
     gems_dtype same = GEMS_DTYPE_NONE;
+    bool floating = row->floating == 0;
     for (int i = 0; i < call->op->nparams; i++) {
         const gems_value *v = &call->arg[i];
         uint32_t bit = 1u << i;
@@ -31,6 +32,8 @@ static gems_status look_at_arguments(gems_call *call, pw_plan *p, gems_dtype def
                 return gems_decline(call, "mask is not bool");
             if ((row->zero_dim & bit) && t->ndim != 0)
                 return gems_decline(call, "value has dimensions");
+            if (row->floating & bit)
+                floating |= gems_dtypes[t->dtype].category == GEMS_CAT_FLOAT;
             if (row->same & bit) {
                 if (same != GEMS_DTYPE_NONE && same != t->dtype)
                     return gems_decline(call, "dtypes differ");
@@ -48,7 +51,7 @@ static gems_status look_at_arguments(gems_call *call, pw_plan *p, gems_dtype def
     }
     if (p->common == GEMS_DTYPE_NONE)
         p->common = gems_promote_common(&promote);
-    if (p->common == GEMS_DTYPE_NONE || !(row->dtypes >> p->common & 1))
+    if (p->common == GEMS_DTYPE_NONE || !(row->dtypes >> p->common & 1) || !floating)
         return gems_decline(call, "dtype");
     if (p->shape.numel == 0)
         return gems_decline(call, "empty");
@@ -97,7 +100,8 @@ static void answer_facts(const gems_call *call, pw_plan *p)
     for (unsigned i = 0; i < gems_expr_fact_count(p->expr); i++) {
         const gems_expr_fact *f = gems_expr_fact_at(p->expr, i);
         const gems_value *v = &call->arg[gems_expr_name_param(p->expr, f->name)];
-        bool yes = f->kind == 'h' ? v->kind != GEMS_NONE
+        bool yes = f->kind == 'h'   ? v->kind != GEMS_NONE
+                   : f->kind == 'o' ? v->kind != GEMS_TENSOR || v->tensor->numel == 1
                    : f->kind == 's'
                        ? v->kind == GEMS_STR && v->str.n == f->length && !memcmp(v->str.s, f->text, f->length)
                        : gems_is_number(v) && gems_number_of(v) == f->number;

@@ -204,11 +204,11 @@ static pw_row *parse(const gems_op *op)
     row->exact = gems_op_attr(op, "exact") != NULL;
     if (read_params(op, "mask", &row->masks) && read_params(op, "same", &row->same) &&
         read_params(op, "zero_dim", &row->zero_dim) && read_params(op, "divisor", &row->divisor) &&
-        read_params(op, "exponent", &row->exponent) && read_params(op, "nonzero", &row->nonzero) &&
-        read_params(op, "nonnegative", &row->nonnegative) && read_params(op, "no_bool", &row->no_bool) &&
-        read_params(op, "strict", &row->strict) && read_params(op, "unrounded", &row->unrounded) &&
-        read_dtypes(op, row) && read_promotion(op, row) && read_out(op, row) && read_layout(op, row) &&
-        read_texts(op, row) && read_expressions(op, row))
+        read_params(op, "floating", &row->floating) && read_params(op, "exponent", &row->exponent) &&
+        read_params(op, "nonzero", &row->nonzero) && read_params(op, "nonnegative", &row->nonnegative) &&
+        read_params(op, "no_bool", &row->no_bool) && read_params(op, "strict", &row->strict) &&
+        read_params(op, "unrounded", &row->unrounded) && read_dtypes(op, row) && read_promotion(op, row) &&
+        read_out(op, row) && read_layout(op, row) && read_texts(op, row) && read_expressions(op, row))
         return row;
     free(row); /* its expressions stay: once a process, for a row that tests would have found */
     return NULL;

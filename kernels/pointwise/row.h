@@ -7,10 +7,13 @@
  *   "dtypes"      common dtypes the host has: names or "float", "int", "bool" (default: all); for others it raises
  *   "out"         dtype of the results: a dtype's name, or parameters of which the first that is given decides
  *   "exact"       given results must have that dtype (else any that it may be cast to)
- *   "layout"      strides of a new result: "iterator" (default), "contiguous", or "like x": those of x where it is
- * dense "mask"        tensors that must be bool and are not converted "same"        tensors that must have one dtype
+ *   "layout"      strides of a new result: "iterator" (default), "contiguous", or "like x": those of x where it
+ *                 is dense
+ *   "mask"        tensors that must be bool and are not converted
+ *   "same"        tensors that must have one dtype
  *   "zero_dim"    tensors that must have no dimensions
  *   "divisor"     a parameter that must have no zero where integers are computed (the host raises for it)
+ *   "floating"    tensors of which one at least must be floating
  *   "exponent"    a parameter that must not be a negative number where integers are computed
  *   "no_bool"     tensors and numbers that must not be bool
  *   "strict"      numbers that are taken in the common dtype: not of a higher category, nor bool unless that is
@@ -47,7 +50,8 @@ typedef struct pw_row {
     gems_dtype out_dtype;
     uint32_t out_params;
     uint32_t tensors, results; /* parameters: all tensors but those only written; those written */
-    uint32_t promotes, masks, same, zero_dim, divisor, exponent, nonzero, nonnegative, no_bool, strict, unrounded;
+    uint32_t promotes, masks, same, zero_dim, divisor, floating, exponent, nonzero, nonnegative, no_bool, strict,
+        unrounded;
     const char *texts; /* after the parameter's name in "one_of" */
 } pw_row;
 

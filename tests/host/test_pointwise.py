@@ -352,7 +352,8 @@ def test_errors_are_the_hosts():
                      (lambda x: torch.nn.functional.gelu(x, approximate="no"), (f,)), (lambda x: torch.nn.functional.celu(x, alpha=0.0), (f,)),
                      (lambda x, y: torch.isclose(x, y, rtol=-1), (f, f)), (lambda x: x.expand(2, 3, 4).add_(1), (f[:1],)),
                      (lambda x: x.view(-1)[1:].add_(x.view(-1)[:-1]), (f,)), (lambda x, y: torch.add(x, x, out=y), (f, i.clone())),
-                     (lambda x: x.to(torch.int8) + 300, (i,)), (lambda x: x.half().clamp(max=1e6), (f,)), (lambda x: x.fill_(torch.ones(2)), (f,))]:
+                     (lambda x: x.to(torch.int8) + 300, (i,)), (lambda x: x.half().clamp(max=1e6), (f,)), (lambda x: x.fill_(torch.ones(2)), (f,)),
+                     (lambda x, y: torch.addcdiv(x, y, y), (f, i))]:
         agree(fn, *args, routed=None)
 
 
@@ -456,6 +457,34 @@ def test_copies_of_layouts():
     agree(lambda t: t.to(torch.float64, memory_format=torch.channels_last), x, op="_to_copy")
     agree(lambda t: torch.ones_like(t.permute(3, 1, 0, 2), dtype=torch.int32), x, op="ones_like")
     assert x.contiguous() is x
+
+
+@pytest.mark.parametrize("dtype", FLOATS if FULL else [torch.float32, torch.bfloat16])
+def test_signs_of_zero(dtype):
+    x = torch.tensor([0.0, -0.0] * 8).to(dtype)  # 16: the host's vector code alone
+    F = torch.nn.functional
+    for fn in [getattr(torch, n) for n in "abs angle atan erf neg reciprocal rsqrt sin sqrt square tanh relu".split()] + [
+            F.gelu, F.silu, F.elu, torch.nan_to_num, lambda t: t.clamp(0, 1), lambda t: t.clamp(-0.0, 0.0), lambda t: t.clamp(max=-0.0),
+            lambda t: t.clamp_min(0), lambda t: t * -1, lambda t: t + t, lambda t: t - t, lambda t: t ** 0.5, lambda t: t ** -0.5, lambda t: t ** 3, lambda t: t % -3, lambda t: t // 3]:
+        got = agree(fn, x, routed=None)
+        with gems.off():
+            assert torch.equal(got.signbit(), fn(x).signbit()), (fn, got)
+
+
+def test_fused_as_the_host_fuses():
+    """Where a product overflows, or cancels what it is added to, one rounding instead of two is seen."""
+    a = torch.tensor([-3e38, -math.inf, 7.0, -3.0, 0.1, 44178756.0] * 8)
+    b = torch.tensor([-1.0, 3e38, -3.0, 7.0, 0.3, -105110608.0] * 8)
+    agree(lambda x, y: torch.addcmul(x, y, x, value=2), a, b, op="addcmul", rtol=0, atol=0)
+    agree(lambda x, y: torch.addcmul(x, y, y), a, b, op="addcmul", rtol=0, atol=0)
+    for weight in (0.3, 0.7):
+        agree(lambda x, y: torch.lerp(x, y, weight), a, b, op="lerp.Scalar", rtol=0, atol=0)
+    for dtype in (torch.float16, torch.bfloat16):  # a quotient is rounded before it is truncated, but for one divisor
+        x = torch.tensor([1.0, 0.5, 7.59765625, 65504.0] * 8).to(dtype)
+        y = torch.tensor([0.1, -0.1, 0.08636474609375, -1074.0] * 8).to(dtype)
+        agree(lambda u, v: torch.div(u, v, rounding_mode="trunc"), x, y, op="div.Tensor_mode", rtol=0, atol=0)
+        agree(lambda u: torch.div(u, 0.1, rounding_mode="trunc"), x, rtol=0, atol=0)
+        agree(lambda u, v: torch.div(u, v, rounding_mode="trunc"), x, y[:1], op="div.Tensor_mode", rtol=0, atol=0)
 
 
 def test_large_arguments_of_sine():

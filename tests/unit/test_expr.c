@@ -65,7 +65,8 @@ Test(expr, literals_casts_words_and_calls)
     writes("self == -inf ? dtype_max : dtype_lowest", 0,
            "const float s_r0 = ((self == (-((float)INFINITY))) ? GEMS_MAX_f16 : GEMS_LOWEST_f16);\n");
     writes("maximum(erf(self), (other))", 0, "const float s_r0 = gems_maximum(gems_erf(self), other);\n");
-    writes("reduced", 0, "const float s_r0 = 1;\n");
+    writes("half", 0, "const float s_r0 = 1;\n");
+    writes("(D)self", 0, "const float s_r0 = gems_get_f16(gems_put_f16(self));\n");
 }
 
 Test(expr, statements_name_what_later_ones_use)
@@ -92,6 +93,7 @@ Test(expr, facts_take_branches_away)
     writes(text, 2, "const float s_r0 = other;\n");
     writes(text, 0, "const float s_r0 = self;\n");
     writes("!has(min) && self ? 1 : 2", 0, "const float s_r0 = ((1 && self) ? 1 : 2);\n");
+    writes("one(other) ? self : 2", 1, "const float s_r0 = self;\n");
     writes("is(other, -0.5) || has(min) ? 1 : 2", 2, "const float s_r0 = 1;\n");
 }
 
@@ -106,7 +108,7 @@ Test(expr, refusals_name_the_column)
     refuses("t = self", "column 9: no result");
     refuses("", "column 1: expected an operand");
     refuses("self = 1; self", "column 7: 'self' is a parameter");
-    refuses("has(1)", "column 5: has() and is() want a parameter's name");
+    refuses("has(1)", "column 5: has(), one() and is() want a parameter's name");
     refuses("is(self, other)", "column 10: is() wants a text or a number");
 }
 
