@@ -17,6 +17,8 @@ int main(int argc, char **argv)
         puts("gems " GEMS_VERSION);
         return 0;
     }
+    if (argc == 3 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0))
+        return cmd_help(0, NULL);
     for (size_t i = 0; argc >= 2 && i < sizeof commands / sizeof *commands; i++)
         if (strcmp(argv[1], commands[i].name) == 0)
             return commands[i].run(argc - 2, argv + 2);

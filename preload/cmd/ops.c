@@ -40,7 +40,7 @@ int cmd_ops(int argc, char **argv)
         if (strcmp(argv[i], "--json") == 0)
             as_json = true;
         else if (argv[i][0] != '-' && !pattern)
-            pattern = argv[i];
+            pattern = strncmp(argv[i], "aten::", 6) == 0 ? argv[i] + 6 : argv[i];
         else
             return fputs("usage: gems ops [--json] [pattern]\n", stderr), 2;
     }
@@ -62,6 +62,8 @@ int cmd_ops(int argc, char **argv)
         printf("%zu operators, %zu with a kernel\n", json_array_size(wanted), kernels);
     }
     int status = json_array_size(wanted) ? 0 : 1;
+    if (status)
+        fprintf(stderr, "gems ops: no operator of ours is named %s\n", pattern);
     json_decref(wanted);
     json_decref(all);
     return status;

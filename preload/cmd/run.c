@@ -35,7 +35,12 @@ static bool set_variable(const gems_variable *v, const char *value)
         fprintf(stderr, "gems run: --%s: \"%s\" makes no sense; accepted: %s\n", v->option, value, v->values);
         return false;
     }
-    bool is_path = v->type == GEMS_VAR_PATH || (v->type == GEMS_VAR_TEXT && value[strspn(value, " \t\r\n")] != '{');
+    bool is_table = v->type == GEMS_VAR_TEXT && value[strspn(value, " \t\r\n")] != '{';
+    bool is_path = v->type == GEMS_VAR_PATH || is_table;
+    if (is_table && access(value, R_OK) != 0) {
+        fprintf(stderr, "gems run: --%s: %s: %s\n", v->option, value, strerror(errno));
+        return false;
+    }
     return setenv(v->name, is_path ? absolute(value) : value, 1) == 0;
 }
 

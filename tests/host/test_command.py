@@ -73,6 +73,7 @@ def test_run_makes_paths_absolute(env, tmp_path):
     (["--check"], "wants a value"),
     (["--route=fast", "true"], "accepted: table, all or off"),
     (["--log=", "true"], "makes no sense"),
+    (["--table", "no/such.json", "true"], "no/such.json: No such file or directory"),
     ([], "usage"),
     (["--report", "--"], "usage"),
 ])
@@ -167,6 +168,7 @@ def test_doctor_says_what_is_wrong(env):
     assert "cannot be run" in run(env, "doctor", GEMS_PYTHON="/no/such/python").stdout
     done = run(env, "doctor", GEMS_VENDOR="acme")
     assert done.returncode == 1 and "No OpenCL device can be used" in done.stdout and "acme" in done.stdout
+    assert run(env, "doctor", GEMS_VENDOR="acme", GEMS_STRICT="1").stdout == done.stdout
     done = run(env, "doctor", "--libtorch", "/etc/passwd")
     assert done.returncode == 1 and "no 64-bit ELF shared library" in done.stdout
 
