@@ -60,14 +60,16 @@ ROW_GET(W, get_w, T)
 #endif
 
 /* What is left of the mean after its subtraction is its rounding error: it belongs to the mean, not to the squares.
- * Without this a row of equal elements is not 0. */
+ * Without this a row of equal elements is not 0. Less than the differences' own rounding says nothing. */
 #ifdef CENTER
 #define CENTER_ONLY(...) __VA_ARGS__
 #define CORRECT(left)                                                                                                  \
     left /= n;                                                                                                         \
-    mean += left;                                                                                                      \
-    squares -= left * left * n;                                                                                        \
-    squares = squares < 0 ? 0 : squares;
+    if (left * left * n > squares * (T)(sizeof(T) > 4 ? 0x1p-106f : 0x1p-48f)) {                                       \
+        mean += left;                                                                                                  \
+        squares -= left * left * n;                                                                                    \
+        squares = squares < 0 ? 0 : squares;                                                                           \
+    }
 #else
 #define CENTER_ONLY(...)
 #define CORRECT(left)

@@ -113,15 +113,18 @@ static gems_status run(gems_call *call)
         return gems_decline(call, "rank above 8");
     gems_arg targets[2];
     int ntargets = 0;
+    const gems_tensor *best = NULL;
     if (call->op->nresults == 2) {
-        gems_tensor *values = gems_reduce_result(call, 0, in->dtype, &r);
-        if (!values)
+        best = gems_reduce_result(call, 0, in->dtype, &r);
+        if (!best)
             return GEMS_DECLINED;
-        targets[ntargets++] = GEMS_OUT_ARG(values);
+        targets[ntargets++] = GEMS_OUT_ARG(best);
     }
     gems_tensor *indices = gems_reduce_result(call, (unsigned)ntargets, GEMS_I64, &r);
     if (!indices)
         return GEMS_DECLINED;
+    if (best && gems_tensors_overlap(best, indices))
+        return gems_decline(call, "the results share memory");
     targets[ntargets++] = GEMS_OUT_ARG(indices);
 
     s.chunk = s.n;

@@ -217,6 +217,8 @@ def test_arg_special():
     ties = torch.zeros(1_000_000)
     agree(torch.argmax, ties, op="argmax")
     agree(torch.argmax, torch.cat([ties, torch.ones(5)]), op="argmax")
+    one = torch.zeros(9, dtype=torch.int64)
+    agree(lambda x, both: torch.max(x, 1, out=(both, both)), values((9, 40), torch.int64), one, op="max.dim_max", routed=False)  # an error
 
 
 def test_arg_work_groups():
