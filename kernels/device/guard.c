@@ -9,7 +9,10 @@
  * So launches that may load something, and requests for binaries, run alone: nothing else of ours runs meanwhile. All
  * others share. That is one lock for the process, because PoCL's list is one; it holds nobody up who would not wait in
  * PoCL, whose own lock is held for as long as it compiles. A job holds its share until its commands have ended, and
- * waits for nothing but those while it does. */
+ * waits for nothing but those while it does.
+ *
+ * Of many variants PoCL drops the ones unused for longest and loads them again when they are launched. Launches of one
+ * kernel then go one by one. */
 #include "kernels/device/internal.h"
 
 /* PoCL keeps 128 variants, then drops unused ones of devices that count right (on its threaded one a launch counts
@@ -37,12 +40,16 @@ static gems_variant *variant_of(gems_kernel *kernel, const size_t local[3])
     return NULL;
 }
 
-static bool is_loaded(const gems_job *job, gems_kernel *kernel, const size_t local[3], const size_t global[3])
+static bool is_loaded(gems_kernel *kernel, const size_t local[3], const size_t global[3])
 {
     const gems_variant *v = variant_of(kernel, local);
-    if (loaded > LOADED_MOST && gems_vendor_has_prefix(job->lane->vendor->small_devices, job->lane->info.name))
-        return false;
     return v && v->local[0] && (global[0] > global[1] ? global[0] : global[1]) <= v->width && global[2] <= v->depth;
+}
+
+/* Whether the driver may have dropped the kernel meanwhile. */
+static bool may_be_dropped(const gems_lane_state *lane)
+{
+    return loaded > LOADED_MOST && gems_vendor_has_prefix(lane->vendor->small_devices, lane->info.name);
 }
 
 static void be_alone(gems_job *job)
@@ -63,8 +70,14 @@ void gems_guard_begin(gems_job *job, gems_kernel *kernel, const size_t local[3],
     if (job->guard == GEMS_GUARD_NONE)
         pthread_rwlock_rdlock(&guard);
     job->guard = GEMS_GUARD_SHARED;
-    if (is_loaded(job, kernel, local, global))
+    if (is_loaded(kernel, local, global)) {
+        if (may_be_dropped(job->lane)) {
+            gems_job_wait(job); /* nobody waits with a launch under way */
+            pthread_mutex_lock(&kernel->one_by_one);
+            job->only = kernel;
+        }
         return;
+    }
     char why[200];
     if (!gems_needs_met(job->lane->vendor, why, sizeof why)) {
         job->status = gems_fail(job->call, "%s", why);
@@ -90,9 +103,10 @@ void gems_guard_alone(gems_job *job)
 
 void gems_guard_launched(gems_job *job, gems_kernel *kernel, const size_t local[3], const size_t global[3])
 {
-    if (job->guard != GEMS_GUARD_ALONE)
+    if (job->guard != GEMS_GUARD_ALONE && !job->only)
         return;
-    gems_variant *v = gems_job_wait(job) == GEMS_OK ? variant_of(kernel, local) : NULL;
+    bool done = gems_job_wait(job) == GEMS_OK;
+    gems_variant *v = done && job->guard == GEMS_GUARD_ALONE ? variant_of(kernel, local) : NULL;
     if (v) {
         size_t width = global[0] > global[1] ? global[0] : global[1];
         for (int d = 0; d < 3; d++)
@@ -105,6 +119,9 @@ void gems_guard_launched(gems_job *job, gems_kernel *kernel, const size_t local[
 
 void gems_guard_end(gems_job *job)
 {
+    if (job->only)
+        pthread_mutex_unlock(&job->only->one_by_one);
+    job->only = NULL;
     if (job->guard != GEMS_GUARD_NONE)
         pthread_rwlock_unlock(&guard);
     if (job->guard == GEMS_GUARD_ALONE)

@@ -185,6 +185,7 @@ struct gems_kernel {
     _Atomic int memory_failures;       /* in a row */
     gems_clone *clone[GEMS_MAX_SEATS]; /* each used by the holder of that seat only */
     gems_variant variant[GEMS_VARIANTS];
+    pthread_mutex_t one_by_one; /* held by a job that is its `only` user (guard.c) */
 };
 
 /* The program of `text` with `options`: built before, in the cache on disk, or built now. `text` is complete but for
@@ -265,7 +266,7 @@ typedef enum gems_guard {
 /* Around a launch of `kernel`; it runs alone if the driver may load something for it. A job that has failed after
  * begin must not launch. */
 void gems_guard_begin(gems_job *job, gems_kernel *kernel, const size_t local[3], const size_t global[3]);
-/* After it. If the job is alone: waits for what was launched, and is not any more. */
+/* After it. If others are kept away, from all or from the kernel: waits for what was launched, and lets them. */
 void gems_guard_launched(gems_job *job, gems_kernel *kernel, const size_t local[3], const size_t global[3]);
 /* From here to gems_guard_end or gems_guard_launched no other job launches anything. */
 void gems_guard_alone(gems_job *job);
@@ -283,7 +284,8 @@ struct gems_job {
     gems_seat *seat;
     gems_status status;
     gems_guard guard;
-    int cancel_state; /* of the thread, before */
+    gems_kernel *only; /* a kernel that nobody else launches now */
+    int cancel_state;  /* of the thread, before */
     cl_command_queue queue;
     cl_event last;         /* of the last command that was queued */
     gems_kernel *running;  /* the last one launched */

@@ -255,6 +255,7 @@ static gems_kernel *kernel_new(gems_lane_state *lane, uint64_t key, const char *
         return NULL;
     kernel->key = key;
     kernel->lane = lane;
+    pthread_mutex_init(&kernel->one_by_one, NULL);
     kernel->name = strdup(name);
     kernel->entry = strdup(entry);
     if (kernel->name && kernel->entry)
