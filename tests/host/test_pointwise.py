@@ -4,13 +4,14 @@ import itertools
 import json
 import math
 import os
+import random
 import re
 
 import pytest
 import torch
 
 import gems
-from agree import agree, same
+from agree import agree, attempt, clone_args, same
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 INTS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
@@ -440,6 +441,41 @@ def test_strides_where_operands_differ(name):
         for turn in ("ab", "ba"):
             mine = itertools.cycle(turn)
             agree(fn, *[turned[next(mine)](a) if isinstance(a, torch.Tensor) and a.dim() else a for a in args], op=name, **kwargs)
+
+
+def random_layout(r, dtype, shape):
+    """A tensor of that shape: permuted, expanded, cut out, overlapping itself, or channels last."""
+    n = len(shape)
+    kind = r.choice(["permuted", "expanded", "cut", "overlapping", "channels last"])
+    if kind == "permuted":
+        order = r.sample(range(n), n)
+        return tensor(dtype, [shape[d] for d in order], special=False).permute([order.index(d) for d in range(n)])
+    if kind == "expanded":
+        return tensor(dtype, [1 if r.random() < 0.4 else size for size in shape], special=False).expand(shape)
+    if kind == "cut":
+        steps = [r.choice([1, 1, 2]) for _ in shape]
+        whole = tensor(dtype, [size * step + 1 for size, step in zip(shape, steps)], special=False)
+        return whole[tuple(slice(1, size * step + 1, step) for size, step in zip(shape, steps))]
+    if kind == "overlapping":
+        return tensor(dtype, (400,), special=False).as_strided(shape, [r.choice([0, 1, 2, 3, 5, 12]) for _ in shape], r.choice([0, 1]))
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(n)
+    return tensor(dtype, shape, special=False).contiguous(memory_format=last or torch.contiguous_format)
+
+
+@pytest.mark.parametrize("seed", range(60 if FULL else 6))
+def test_random_layouts(seed):
+    """Strides to the last one, those of dimensions of size 1 as well."""
+    r = random.Random(seed)
+    shape = [r.choice([1, 2, 3, 5]) for _ in range(r.choice([1, 2, 3, 4, 4, 5]))]
+    with gems.off():
+        a, c = random_layout(r, torch.float32, shape), random_layout(r, torch.float32, shape)
+        b = random_layout(r, torch.int32, [1 if r.random() < 0.3 else size for size in shape][r.choice([0, 0, 1]):])
+    for fn in (lambda x, y, z: x + y, lambda x, y, z: x.clone(), lambda x, y, z: torch.where(z > y, z, y), lambda x, y, z: x.to(torch.bfloat16),
+               lambda x, y, z: torch.cat([x, z], -1), lambda x, y, z: x.masked_fill(y > 0, 1.5), lambda x, y, z: z.copy_(y)):
+        got = agree(fn, a, b, c, routed=None)
+        with gems.off():
+            want, _ = attempt(fn, clone_args((a, b, c)), {})
+            assert want is None or got.stride() == want.stride(), (a.stride(), b.stride(), c.stride())
 
 
 def test_gaps_stay_untouched():
