@@ -88,12 +88,14 @@ static gems_opset *compile_variable(const char *name, const char *list, bool onl
 {
     char unknown[256];
     gems_opset *set = gems_opset_compile(list, unknown, sizeof unknown);
-    if (set && *unknown)
+    bool any = false;
+    for (unsigned i = 0; set && i < gems_op_count; i++)
+        any |= gems_opset_has(set, i);
+    if (set && !any)
+        gems_complain("%s=%.200s names no operator of ours (gems ops lists them): %s", name, list,
+                      only ? "nothing is routed" : "nothing is excluded");
+    else if (set && *unknown)
         gems_complain("%s names what is no operator of ours: %s (gems ops lists them)", name, unknown);
-    for (unsigned i = 0; set && i <= gems_op_count / 64; i++)
-        if (set->bits[i])
-            return set;
-    gems_complain("%s=%.100s names no operator of ours at all%s", name, list, only ? ": nothing is routed" : "");
     return set;
 }
 

@@ -60,6 +60,8 @@ static int64_t threshold(const gems_op *op)
     const gems_table *table = route.table;
     if (table)
         return gems_table_min_work(table, op);
+    if (gems_config_get()->vendor || gems_config_get()->device >= 0)
+        return INT64_MIN; /* who asked for a device is to hear early if there is none: the first call opens it */
     /* Which vendor it will be is not known before OpenCL is opened, and that is only done for a call that may be worth
      * it to one of them. */
     int64_t least = INT64_MAX;

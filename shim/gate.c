@@ -25,8 +25,8 @@ void gems_shim_set_min_work(unsigned op, int64_t min_work)
 static void start(void)
 {
     bool found = gems_host_find();
-    if (found && !gems_config_get()->disable)
-        gems_host_calibrate();
+    if (found)
+        gems_host_calibrate(); /* also if disabled: gems_enable may come */
     if (!gems_host.ready && !gems_config_get()->disable)
         gems_log("no operator is routed: %s", gems_host.why ? gems_host.why : "calibration failed");
     gems_route_start();

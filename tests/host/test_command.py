@@ -104,7 +104,7 @@ def test_a_value_that_makes_no_sense_is_told_once_and_ignored(env):
     assert done.stdout.strip() == "16.0"
     assert done.stderr.count("GEMS_ROUTE=sometimes makes no sense and is ignored; accepted: table, all or off") == 1
     assert done.stderr.count("did you mean GEMS_LOG?") == 1
-    assert done.stderr.count("GEMS_EXCLUDE names what is no operator of ours: ad.Tensor") == 1
+    assert done.stderr.count("GEMS_EXCLUDE=ad.Tensor names no operator of ours (gems ops lists them): nothing is excluded") == 1
 
 
 def test_a_log_on_a_stream_shows_calls_that_no_kernel_may_have(env, tmp_path):
@@ -117,8 +117,30 @@ def test_a_log_on_a_stream_shows_calls_that_no_kernel_may_have(env, tmp_path):
     assert "add.Tensor redispatch f32[8] f32[8] 1 -> host: excluded (GEMS_EXCLUDE, GEMS_ONLY)" in lines
 
 
+def test_a_device_asked_for_in_vain_is_told_even_if_no_call_is_worth_it(env):
+    done = run(env, "run", "--vendor", "acme", sys.executable, "-c", ADD)
+    assert done.stdout == "16.0\n" and done.stderr.count("GEMS_VENDOR=acme: no OpenCL device of that vendor") == 1
+    strict = run(env, "run", "--vendor", "acme", "--strict", sys.executable, "-c", ADD)
+    assert strict.returncode == -6 and "aborting" in strict.stderr
+
+
+def test_a_disabled_process_can_be_enabled(env):
+    program = f"""
+import ctypes, torch
+gems = ctypes.CDLL("{gems.library_path()}")
+gems.gems_last_reason.restype = ctypes.c_char_p
+a = torch.ones(8)
+for turn in range(2):
+    a + a
+    print(gems.gems_last_reason())
+    gems.gems_enable()
+"""
+    done = run(env, "run", "--route", "all", "--log", "/dev/null", sys.executable, "-c", program, GEMS_DISABLE="1")
+    assert done.stdout.split() == ["b'disabled'", "b''"], done.stderr
+
+
 @pytest.mark.parametrize("variable, value, line", [
-    ("GEMS_ONLY", ",", "GEMS_ONLY=, names no operator of ours at all: nothing is routed"),
+    ("GEMS_ONLY", ",", "GEMS_ONLY=, names no operator of ours (gems ops lists them): nothing is routed"),
     ("GEMS_CACHE_DIR", "/dev/null", "GEMS_CACHE_DIR=/dev/null is no folder that can be used"),
 ])
 def test_what_would_be_in_vain_is_told(env, variable, value, line):
