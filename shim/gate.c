@@ -153,6 +153,8 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     bool ours = !why; /* of the kind that we may look at */
     if (ours && !op->kernel)
         why = "no kernel";
+    if (!why && gems_host_replaced(op))
+        why = "the program has a kernel of its own";
     if (why || !gems_route_allowed(op, &why)) {
         pass_noted(f, why, ours, raw);
         return GEMS_ENTERED_HOST;

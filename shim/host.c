@@ -5,23 +5,32 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 struct host gems_host;
 int64_t gems_numel_offset;
 
-static int match_library(struct dl_phdr_info *info, size_t size, void *data)
+static int match_library(struct dl_phdr_info *info, size_t size, void *unused)
 {
     (void)size;
+    (void)unused;
     const char *base = info->dlpi_name ? strrchr(info->dlpi_name, '/') : NULL;
     base = base ? base + 1 : info->dlpi_name;
     /* Debian's soname has a version suffix: a prefix is enough. */
-    if (base && strncmp(base, "libtorch_cpu.so", 15) == 0) {
-        *(const char **)data = strdup(info->dlpi_name);
-        return 1;
+    if (!base || strncmp(base, "libtorch_cpu.so", 15) != 0)
+        return 0;
+    gems_host.path = strdup(info->dlpi_name);
+    gems_host.begin = UINTPTR_MAX;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        uintptr_t begin = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr, end = begin + info->dlpi_phdr[i].p_memsz;
+        if (info->dlpi_phdr[i].p_type != PT_LOAD)
+            continue;
+        gems_host.begin = begin < gems_host.begin ? begin : gems_host.begin;
+        gems_host.end = end > gems_host.end ? end : gems_host.end;
     }
-    return 0;
+    return 1;
 }
 
 /* The host's number of a dtype, which a function of that name tells; -1 if there is none. */
@@ -116,18 +125,29 @@ static void resolve_originals(void)
                  gems_host.missing_names, gems_host.missing > 4 ? ", ..." : "");
 }
 
-bool gems_host_find(void)
+static void open_host(void)
 {
-    dl_iterate_phdr(match_library, &gems_host.path);
+    dl_iterate_phdr(match_library, NULL);
     if (!gems_host.path) {
         gems_host.why = "libtorch_cpu.so is not loaded in this process";
-        return false;
+        return;
     }
     gems_host.handle = dlopen(gems_host.path, RTLD_NOW | RTLD_NOLOAD);
-    if (!gems_host.handle) {
+    if (!gems_host.handle)
         gems_host.why = "the loaded libtorch_cpu.so cannot be opened";
+}
+
+bool gems_host_open(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, open_host);
+    return gems_host.handle != NULL;
+}
+
+bool gems_host_find(void)
+{
+    if (!gems_host_open())
         return false;
-    }
     resolve_originals();
     return resolve_api();
 }

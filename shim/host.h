@@ -40,6 +40,7 @@ struct host {
     struct host_api api;
     void *handle;                         /* libtorch_cpu.so */
     const char *path;                     /* its path */
+    uintptr_t begin, end;                 /* where it lies in memory */
     int32_t dtype_code[GEMS_DTYPE_COUNT]; /* c10::ScalarType of each of our dtypes */
     gems_dtype dtype_of[64];              /* and back */
     int32_t complex64, complex128;        /* -1: this host does not tell */
@@ -63,13 +64,19 @@ struct host {
 
 extern struct host gems_host;
 
-/* Finds libtorch_cpu in the process and resolves all originals. False if it is not there or lacks the C shim. */
+/* Finds libtorch_cpu in the process: path, place, handle. False if it is not there. Once; also while it is being
+ * loaded. */
+bool gems_host_open(void);
+/* gems_host_open, then resolves all originals. False if it is not there or lacks the C shim. */
 bool gems_host_find(void);
 /* Learns key sets, offsets and flags by real calls in a fresh thread. */
 void gems_host_calibrate(void);
 /* True in the thread that calibrates: its thunk calls are shown to gems_host_observe and always fall through. */
 bool gems_host_calibrating(void);
 void gems_host_observe(unsigned op, enum gems_entry entry, uint64_t ks, void **raw);
+/* Whether the program has registered a kernel of its own for an operator (torch.library, TORCH_LIBRARY_IMPL) which the
+ * host would run for plain CPU tensors; for a composite: for any operator, since its parts are not known here. */
+bool gems_host_replaced(const gems_op *op);
 /* The calling thread's keys. False if the host does not tell; it does if it is `ready`. */
 bool gems_host_thread_keys(struct host_keys *out);
 

@@ -27,6 +27,7 @@ enum gems_entry {
 struct gems_slot {
     int64_t min_work; /* gate: INT64_MAX never enters, INT64_MIN always does (start-up, logging, checking) */
     void *original[GEMS_ENTRY_COUNT]; /* the host's own functions */
+    bool replaced;                    /* the program has registered a kernel of its own (shim/library.c) */
 };
 extern struct gems_slot gems_slots[];
 /* Mangled names to interpose, per operator and entry; NULL where there is none. */

@@ -1,5 +1,6 @@
 """What PyTorch notes beside values: versions of tensors, what a profiler sees, lazy copies, kinds of memory."""
 import mmap
+import sys
 import tempfile
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import gems
+from processes import same_as_plain
 
 x44 = lambda: torch.rand(4, 4)  # noqa: E731
 
@@ -160,3 +162,30 @@ def test_names_without_a_device_reach_the_same_operators():
     torch.testing.assert_close(out, x @ x)
     torch.testing.assert_close(hostcall.steal(made.value), x.max(1).values)
     assert (gems.counters("mm.out").routed, gems.counters("amax").routed) == (before[0] + 1, before[1] + 1)
+
+
+OWN_KERNEL = """
+import torch
+import torch.nn.functional as F
+x = torch.ones(2, 4)
+print(torch.neg(x).tolist(), F.linear(x, x).tolist())
+library = torch.library.Library("aten", "IMPL")
+library.impl("%s", lambda self, *rest: self * 0 - 100, "%s", allow_override=True)
+print(torch.neg(x).tolist(), torch.exp(x * 0).tolist())
+with torch.inference_mode():
+    print(torch.neg(x).tolist(), F.linear(x, x).tolist(), x.neg_().tolist())
+library._destroy()
+print(torch.neg(x).tolist())
+"""
+
+
+@pytest.mark.parametrize("name,key", [("neg", "CPU"), ("aten::neg", "CPU"), ("addmm", "CPU"), ("mm", "CPU"), ("neg", "Meta"),
+                                      ("linear", "CompositeImplicitAutograd")])
+def test_a_kernel_of_the_program_is_called(name, key):
+    """What a program registers for an operator is what runs, for as long as it is registered; others are still ours."""
+    program = OWN_KERNEL % (name, key)
+    done = same_as_plain([sys.executable, "-W", "ignore", "-c", program])
+    report = {line.split()[1]: int(line.split()[2]) for line in done.stderr.splitlines()
+              if line.startswith("gems: ") and line.split()[1] in ("neg", "exp", "linear")}
+    want = {"exp": 1, "neg": 1 if name.endswith("neg") and key == "CPU" else 4, "linear": 2 if key == "Meta" else 1}
+    assert report == want, done.stderr
