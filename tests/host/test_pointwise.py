@@ -507,6 +507,13 @@ def test_signs_of_zero(dtype):
             assert torch.equal(got.signbit(), fn(x).signbit()), (fn, got)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_bounds_that_are_nan(dtype):
+    x = tensor(dtype, (64,))
+    for fn in (lambda t: t.clamp(math.nan), lambda t: t.clamp(max=math.nan), lambda t: t.clamp(math.nan, 2), lambda t: t.clamp_min(math.nan)):
+        agree(fn, x, routed=None)
+
+
 def test_fused_as_the_host_fuses():
     """Where a product overflows, or cancels what it is added to, one rounding instead of two is seen."""
     a = torch.tensor([-3e38, -math.inf, 7.0, -3.0, 0.1, 44178756.0] * 8)
