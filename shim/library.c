@@ -26,7 +26,7 @@ struct library { /* the start of a torch::Library */
     struct opt_key key;
 };
 
-static atomic_bool any;
+static atomic_bool any; /* of those that composites of ours may be made of: they have kernels, too */
 
 bool gems_host_replaced(const gems_op *op)
 {
@@ -67,7 +67,8 @@ static void note(const struct library *l, const char *name, const struct opt_key
     if (!op)
         return;
     __atomic_store_n(&gems_slots[op->index].replaced, true, __ATOMIC_RELAXED);
-    atomic_store(&any, true);
+    if (op->kernel)
+        atomic_store(&any, true);
 }
 
 typedef void *library_impl(void *library, const char *name, void *function, int mode);
