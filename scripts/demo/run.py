@@ -70,7 +70,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("library", type=pathlib.Path, help="libgems_preload.so")
     parser.add_argument("--text", type=pathlib.Path, default=HERE / "sentences.txt", help="what to search")
-    parser.add_argument("--rounds", type=int, default=2, help="processes of each kind, taking turns (default: 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each kind, taking turns (default: 3)")
     options = parser.parse_args()
     library = options.library.absolute()
     if not library.is_file():
