@@ -3,9 +3,10 @@
  *
  * The kernel's parameters, in order:
  *   a pointer for every operand in memory (its first element), then the value of every operand by value, of the type
- *   that arithmetic uses (gems_dtypes[].compute of its dtype), both in the order of the operands; of every operand that
- *   is `inside` a larger memory, which its pointer then stands for, a long: how many elements after it begins; by
- * frame: RUN   long n, long run                           work-item i does elements i * run to min(n, (i + 1) * run)
+ *   that arithmetic uses (gems_dtypes[].compute of its dtype), both in the order of the operands; a long for every
+ *   operand `inside` a larger memory, to which its pointer points: the elements before it; then by frame:
+ *
+ *     RUN   long n, long run                           work-item i does elements i * run to min(n, (i + 1) * run)
  *     VEC   long n                                     grid-stride over vectors; the rest one by one
  *     ROWS  size8 sizes, size8 strides of each operand in memory, size rows, size run, size chunks, size deep
  *                                                      work-item i: chunk i % chunks, of `run` elements of dimension 0,

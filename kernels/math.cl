@@ -253,6 +253,16 @@ GEMS_LIBRARY(float)
  * 23 has the bits of 2^n: 1.5 * 2^23 ends in zeros, 127 is the bias of exponents. */
 #define GEMS_EXPONENT 12583039.0f
 
+/* A polynomial by Horner's rule, the coefficient of the highest power first. */
+#define GEMS_POLY2(x, a, b)      gems_fma(a, x, b)
+#define GEMS_POLY3(x, a, b, ...) GEMS_POLY2(x, gems_fma(a, x, b), __VA_ARGS__)
+#define GEMS_POLY4(x, a, b, ...) GEMS_POLY3(x, gems_fma(a, x, b), __VA_ARGS__)
+#define GEMS_POLY5(x, a, b, ...) GEMS_POLY4(x, gems_fma(a, x, b), __VA_ARGS__)
+#define GEMS_POLY6(x, a, b, ...) GEMS_POLY5(x, gems_fma(a, x, b), __VA_ARGS__)
+#define GEMS_POLY7(x, a, b, ...) GEMS_POLY6(x, gems_fma(a, x, b), __VA_ARGS__)
+#define GEMS_POLY8(x, a, b, ...) GEMS_POLY7(x, gems_fma(a, x, b), __VA_ARGS__)
+#define GEMS_POLY9(x, a, b, ...) GEMS_POLY8(x, gems_fma(a, x, b), __VA_ARGS__)
+
 /* NaN stays. */
 GEMS_FN float gems_limit(float x, float low, float high)
 {
@@ -267,12 +277,8 @@ GEMS_FN float gems_exp(float x)
     const float c = gems_limit(x, -104.0f, 89.0f);
     const float t = gems_fma(c, 0.721347520f, GEMS_EXPONENT), n = t - GEMS_EXPONENT;
     const float r = gems_fma(n, 3.809308e-9f, gems_fma(n, -1.386294365f, c));
-    float p = 0.00019611475381f;
-    p = gems_fma(p, r, 0.001410466764f);
-    p = gems_fma(p, r, 0.0083361076927f);
-    p = gems_fma(p, r, 0.041661258845f);
-    p = gems_fma(p, r, 0.16666614015f);
-    p = gems_fma(p, r, 0.50000034724f);
+    float p = GEMS_POLY6(r, 0.00019611475381f, 0.001410466764f, 0.0083361076927f, 0.041661258845f, 0.16666614015f,
+                         0.50000034724f);
     p = gems_fma(p * r, r, r) + 1.0f;
     const float power = as_float(as_uint(t) << 23);
     return p * power * power;
@@ -283,14 +289,8 @@ GEMS_FN float gems_exp2(float x)
 {
     const float c = gems_limit(x, -160.0f, 140.0f);
     const float t = gems_fma(c, 0.5f, GEMS_EXPONENT), n = t - GEMS_EXPONENT, f = gems_fma(n, -2.0f, c);
-    float p = 1.5030585502e-5f;
-    p = gems_fma(p, f, 0.00015653709353f);
-    p = gems_fma(p, f, 0.0013339492088f);
-    p = gems_fma(p, f, 0.0096167195037f);
-    p = gems_fma(p, f, 0.05550379492f);
-    p = gems_fma(p, f, 0.24022672896f);
-    p = gems_fma(p, f, 0.69314721661f);
-    p = gems_fma(p, f, 1.0f);
+    const float p = GEMS_POLY8(f, 1.5030585502e-5f, 0.00015653709353f, 0.0013339492088f, 0.0096167195037f,
+                               0.05550379492f, 0.24022672896f, 0.69314721661f, 1.0f);
     const float power = as_float(as_uint(t) << 23);
     return p * power * power;
 }
@@ -298,11 +298,8 @@ GEMS_FN float gems_exp2(float x)
 /* e^r - 1 = r + r^2 P(r) where |r| <= ln 2 / 2 (1.3e-8). */
 GEMS_FN float gems_expm1_near(float r)
 {
-    float p = 0.0013882496239f;
-    p = gems_fma(p, r, 0.0083666467824f);
-    p = gems_fma(p, r, 0.041667203937f);
-    p = gems_fma(p, r, 0.16666542685f);
-    p = gems_fma(p, r, 0.49999998133f);
+    const float p = GEMS_POLY5(r, 0.0013882496239f, 0.0083666467824f, 0.041667203937f, 0.16666542685f,
+                               0.49999998133f);
     return gems_fma(r * r, p, r);
 }
 
@@ -330,29 +327,16 @@ GEMS_FN float gems_tanh(float x)
 GEMS_FN float gems_erf(float x)
 {
     const float a = gems_limit(gems_abs(x), 0.0f, 3.95f);
-    float p = -9.2562420826e-6f;
-    p = gems_fma(p, a, 0.00011764107806f);
-    p = gems_fma(p, a, -0.00063283622259f);
-    p = gems_fma(p, a, 0.0016670264328f);
-    p = gems_fma(p, a, -0.00016039519512f);
-    p = gems_fma(p, a, -0.019153064268f);
-    p = gems_fma(p, a, 0.10277783057f);
-    p = gems_fma(p, a, 0.63661938196f);
-    p = gems_fma(p, a, 1.1283791716f);
+    const float p = GEMS_POLY9(a, -9.2562420826e-6f, 0.00011764107806f, -0.00063283622259f, 0.0016670264328f,
+                               -0.00016039519512f, -0.019153064268f, 0.10277783057f, 0.63661938196f, 1.1283791716f);
     return gems_copysign(gems_expm1_of(-a * p), x);
 }
 
 /* log v = log(1 + f) + n ln 2, log(1 + f) = f - f^2 / 2 + f^3 P(f) (5.8e-9) where sqrt(1/2) <= 1 + f < sqrt(2). */
 GEMS_FN float gems_log_near(float f, float n)
 {
-    float p = -0.076323427193f;
-    p = gems_fma(p, f, 0.12760892708f);
-    p = gems_fma(p, f, -0.13160625907f);
-    p = gems_fma(p, f, 0.14201878003f);
-    p = gems_fma(p, f, -0.16623327824f);
-    p = gems_fma(p, f, 0.20001220858f);
-    p = gems_fma(p, f, -0.2500082165f);
-    p = gems_fma(p, f, 0.33333331784f);
+    const float p = GEMS_POLY8(f, -0.076323427193f, 0.12760892708f, -0.13160625907f, 0.14201878003f, -0.16623327824f,
+                               0.20001220858f, -0.2500082165f, 0.33333331784f);
     const float z = f * f;
     return gems_fma(n, 0.693147182f, f + gems_fma(-0.5f, z, gems_fma(n, -1.904654e-9f, f * z * p)));
 }
@@ -384,15 +368,8 @@ GEMS_FN float gems_log1p(float x)
 GEMS_FN float gems_atan(float x)
 {
     const float a = gems_abs(x), t = a > 1.0f ? 1.0f / a : a, z = t * t;
-    float p = -0.002386997317f; /* 1.6e-8 */
-    p = gems_fma(p, z, 0.01350777143f);
-    p = gems_fma(p, z, -0.03587153898f);
-    p = gems_fma(p, z, 0.06250169445f);
-    p = gems_fma(p, z, -0.0865688043f);
-    p = gems_fma(p, z, 0.1103376412f);
-    p = gems_fma(p, z, -0.1427856875f);
-    p = gems_fma(p, z, 0.1999973933f);
-    p = gems_fma(p, z, -0.3333333173f);
+    const float p = GEMS_POLY9(z, -0.002386997317f, 0.01350777143f, -0.03587153898f, 0.06250169445f, -0.0865688043f,
+                               0.1103376412f, -0.1427856875f, 0.1999973933f, -0.3333333173f); /* 1.6e-8 */
     const float r = gems_fma(t * z, p, t);
     return gems_copysign(a > 1.0f ? (1.57079637f - (r + 4.37113883e-8f)) : r, x);
 }
@@ -424,18 +401,13 @@ GEMS_FN float gems_reduce(float x, uint *quadrant)
 GEMS_FN float gems_sine_of(float r)
 {
     const float z = r * r;
-    float p = 2.72499258e-6f;
-    p = gems_fma(p, z, -0.0001984008674f);
-    p = gems_fma(p, z, 0.008333331875f);
-    p = gems_fma(p, z, -0.1666666666f);
+    const float p = GEMS_POLY4(z, 2.72499258e-6f, -0.0001984008674f, 0.008333331875f, -0.1666666666f);
     return gems_fma(r * z, p, r);
 }
 GEMS_FN float gems_cosine_of(float r)
 {
     const float z = r * r;
-    float p = 2.454794209e-5f;
-    p = gems_fma(p, z, -0.001388830304f);
-    p = gems_fma(p, z, 0.04166666466f);
+    const float p = GEMS_POLY3(z, 2.454794209e-5f, -0.001388830304f, 0.04166666466f);
     return gems_fma(z * z, p, gems_fma(-0.5f, z, 1.0f));
 }
 GEMS_FN float gems_sin(float x)

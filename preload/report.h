@@ -10,7 +10,7 @@ void gems_report_start(void);
 
 /* Notes the outcome of a decoded call: counters, reason, line in the log. `where`: "call", "redispatch" or "aoti". */
 void gems_report_call(const gems_call *call, gems_status status, const char *where, double seconds);
-/* The same for a call that was left to the host before it was decoded. `why` is static. */
+/* The same for a call that is not for us. `why` is static; `decoded`: its arguments are there, for the log. */
 void gems_report_passed(const gems_call *call, const char *why, const char *where, bool decoded);
 
 /* Of one operator, or of all (NULL). */

@@ -126,8 +126,7 @@ static bool take_arguments(struct frame *f, enum place place, void **raw)
     return true;
 }
 
-/* Notes a call that is left to the host unseen; for the log its arguments are looked at all the same, if they may be.
- */
+/* Notes a call that is not for us; for the log its arguments are looked at all the same, if they may be. */
 static void pass_noted(struct frame *f, const char *why, bool look, void **raw)
 {
     bool shown = look && gems_log_wants_calls();
