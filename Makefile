@@ -22,8 +22,8 @@ ALLC    = -std=gnu11 $(WARN) $(CFLAGS) -fPIC -fvisibility=hidden -fexceptions -f
 LIBS    := -ljansson -ldl -lpthread -lm
 
 # The library: everything but the build-time generator and the command.
-SRC     := $(wildcard preload/*.c shim/*.c kernels/*.c kernels/*/*.c tune/*.c codegen/*.c)
-GENSRC  := $(wildcard codegen/gen/*.c)
+SRC     := $(wildcard preload/*.c preload/base/*.c preload/engine/*.c shim/*.c kernels/*.c kernels/*/*.c tune/*.c codegen/*.c)
+GENSRC  := $(wildcard shim/gen/*.c)
 CMDSRC  := $(wildcard preload/cmd/*.c)
 EMBED   := $(sort $(wildcard kernels/*.cl kernels/*/*.cl) $(wildcard tune/*.json))
 GENOUT  := thunks.c ops.c embedded.c
@@ -37,25 +37,25 @@ $(B)/libgems_preload.so: $(OBJ) $(B)/gen/exports.map
 	  -o $@ $(OBJ) $(LIBS) $(if $(SAN),-Wl$(comma)-z$(comma)undefs,)
 comma := ,
 
-$(B)/gems: $(CMDSRC:%.c=$(B)/%.o) $(B)/preload/config.o $(B)/preload/log.o
+$(B)/gems: $(CMDSRC:%.c=$(B)/%.o) $(B)/preload/base/config.o $(B)/preload/base/log.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 
-$(B)/codegen/gen/codegen: $(GENSRC:%.c=$(B)/%.o)
+$(B)/shim/gen/codegen: $(GENSRC:%.c=$(B)/%.o)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 
 # One run writes thunks.c, ops.c and exports.map.
-$(B)/gen/ops.stamp: $(B)/codegen/gen/codegen shim/ops.json preload/gems.h
+$(B)/gen/ops.stamp: $(B)/shim/gen/codegen shim/ops.json preload/gems.h
 	$(call say,GEN,$(@D))
 	$(Q)mkdir -p $(@D)
-	$(Q)$(B)/codegen/gen/codegen ops shim/ops.json preload/gems.h $(@D)
+	$(Q)$(B)/shim/gen/codegen ops shim/ops.json preload/gems.h $(@D)
 	$(Q)touch $@ && touch $(addprefix $(@D)/,thunks.c ops.c exports.map)
 $(B)/gen/thunks.c $(B)/gen/ops.c $(B)/gen/exports.map: $(B)/gen/ops.stamp ;
-$(B)/gen/embedded.c: $(B)/codegen/gen/codegen $(EMBED)
+$(B)/gen/embedded.c: $(B)/shim/gen/codegen $(EMBED)
 	$(call say,EMBED,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(B)/codegen/gen/codegen embed $@ $(EMBED)
+	$(Q)$(B)/shim/gen/codegen embed $@ $(EMBED)
 
 $(B)/%.o: %.c
 	$(call say,CC,$<)

@@ -16,7 +16,7 @@
 #ifndef GEMS_POINTWISE_H
 #define GEMS_POINTWISE_H
 
-#include "codegen/collapse.h"
+#include "kernels/tensor/collapse.h"
 #include "codegen/expr.h"
 #include "kernels/call.h"
 

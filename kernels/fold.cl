@@ -1,4 +1,4 @@
-/* Nested loops over dimensions, as the launchers pass them by value (kernels/fold.h has the same struct). */
+/* Nested loops over dimensions, as the launchers pass them by value (kernels/tensor/fold.h has the same struct). */
 #ifndef GEMS_FOLD_CL
 #define GEMS_FOLD_CL
 

@@ -1,9 +1,9 @@
 /* The public functions of gems.h. */
 #include "preload/gems.h"
-#include "preload/config.h"
-#include "preload/report.h"
-#include "preload/route.h"
-#include "preload/scope.h"
+#include "preload/base/config.h"
+#include "preload/engine/report.h"
+#include "preload/engine/route.h"
+#include "preload/engine/scope.h"
 #include "kernels/device/device.h"
 
 #include <stdlib.h>

@@ -1,9 +1,10 @@
 /* gems_describe: what the library knows, as JSON. Read by the `gems` command; nothing here is on a path of calls. */
 #include "preload/gems.h"
-#include "preload/config.h"
-#include "preload/opset.h"
+#include "preload/base/config.h"
+#include "preload/engine/allowed.h"
+#include "kernels/opset.h"
 #include "preload/probe.h"
-#include "preload/route.h"
+#include "preload/engine/route.h"
 #include "kernels/device/device.h"
 #include "kernels/family.h"
 #include "shim/thunk.h"
@@ -78,7 +79,7 @@ static json_t *describe_rules(const gems_table *table, const gems_op *op)
 
 static json_t *describe_operators(void)
 {
-    const gems_opset *allowed = gems_opset_allowed();
+    const gems_opset *allowed = gems_allowed();
     const gems_device_info *d = gems_device_open() ? gems_device_get(GEMS_LANE_MAIN) : NULL;
     gems_tables *tables = d ? gems_route_tables(d->vendor, d->name) : NULL;
     json_t *root = json_array();

@@ -1,5 +1,5 @@
 /* What happens when the library is loaded: next to nothing. Everything else waits for the first operator call. */
-#include "preload/config.h"
+#include "preload/base/config.h"
 
 #include <stdlib.h>
 #include <string.h>

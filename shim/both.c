@@ -1,6 +1,6 @@
 #include "shim/both.h"
-#include "preload/check.h"
-#include "preload/config.h"
+#include "preload/engine/check.h"
+#include "preload/base/config.h"
 
 #include <stdlib.h>
 #include <string.h>

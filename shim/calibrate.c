@@ -8,7 +8,7 @@
  *
  * Whatever cannot be learnt beyond doubt leaves the operators with the host. */
 #include "shim/host.h"
-#include "preload/log.h"
+#include "preload/base/log.h"
 
 #include <dlfcn.h>
 #include <pthread.h>

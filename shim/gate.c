@@ -2,10 +2,10 @@
  * exotic (another backend, autograd, tracing, vmap, subclasses, modes) goes to the original as if we were not there. */
 #include "shim/both.h"
 #include "shim/decode.h"
-#include "preload/report.h"
-#include "preload/route.h"
-#include "preload/config.h"
-#include "preload/log.h"
+#include "preload/engine/report.h"
+#include "preload/engine/route.h"
+#include "preload/base/config.h"
+#include "preload/base/log.h"
 
 #include <pthread.h>
 #include <stdlib.h>

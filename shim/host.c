@@ -1,7 +1,7 @@
 /* Finding the host's library and its functions. In Python libtorch is opened RTLD_LOCAL, so RTLD_NEXT does not see it:
  * look for the loaded object by name. */
 #include "shim/host.h"
-#include "preload/log.h"
+#include "preload/base/log.h"
 
 #include <dlfcn.h>
 #include <link.h>

@@ -2,7 +2,7 @@
  * own, for ThreadSanitizer, under which Criterion does not start (make check-tsan). Ends with status 0 if every sum is
  * right. */
 #include "tests/unit/device_jobs.h"
-#include "preload/log.h"
+#include "preload/base/log.h"
 #include "tune/table.h"
 
 #include <pthread.h>

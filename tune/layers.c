@@ -1,7 +1,7 @@
 #include "tune/layers.h"
 #include "kernels/embedded.h"
-#include "preload/config.h"
-#include "preload/log.h"
+#include "preload/base/config.h"
+#include "preload/base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>

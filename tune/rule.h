@@ -3,7 +3,7 @@
 #define GEMS_RULE_H
 
 #include "tune/table.h"
-#include "preload/opset.h"
+#include "kernels/opset.h"
 
 #include <jansson.h>
 

@@ -5,7 +5,7 @@
  *   {"op": "add*" | ["add.Tensor", "mul.*"], "family": "pointwise", "dtype": ["f32"],
  *    "where": {"numel": [65536, null], "cols": [1, 1024]}, "variant": "dense", "params": {"vec": 4}},
  *   {"op": "mm", "host": true}], "origin": {...}}
- * "op": names and patterns as in preload/opset.h; "family": that of the operator's row, or its kernel's. One of the
+ * "op": names and patterns as in kernels/opset.h; "family": that of the operator's row, or its kernel's. One of the
  * two. "dtype": one or several, any if left out. "where": [low, high], both included, null is open; or one integer. A
  * size that the operator's family does not fill never matches. See gems_size_names. "variant", "params": what the
  * family knows (family.h), parameters are integers; or "host": true. "device": part of the device's name, for a rule

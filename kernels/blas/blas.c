@@ -11,7 +11,7 @@
 #include "kernels/blas/blas.h"
 
 #include "kernels/family.h"
-#include "kernels/pointwise/layout.h"
+#include "kernels/tensor/layout.h"
 
 #include <math.h>
 #include <string.h>

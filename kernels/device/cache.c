@@ -8,8 +8,8 @@
  * Use: a file's mtime is its last use; when the folder exceeds GEMS_CACHE_MB the oldest go.
  * Nothing here is an error: whatever fails, the program is built from source, as without a cache. */
 #include "kernels/device/internal.h"
-#include "preload/config.h"
-#include "preload/log.h"
+#include "preload/base/config.h"
+#include "preload/base/log.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* Which devices there are, and which of them is used: by GEMS_VENDOR, GEMS_DEVICE, LOCAL_RANK, and preference. */
 #include "kernels/device/internal.h"
-#include "preload/config.h"
-#include "preload/log.h"
+#include "preload/base/config.h"
+#include "preload/base/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>

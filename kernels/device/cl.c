@@ -1,6 +1,6 @@
 /* Finding and loading OpenCL, fault injection, names of errors. See cl.h. */
 #include "kernels/device/cl.h"
-#include "preload/log.h"
+#include "preload/base/log.h"
 
 #include <dlfcn.h>
 #include <stdatomic.h>

@@ -5,7 +5,7 @@
  * for fault injection as one OpenCL call each. It builds its own kernels at the first call of a routine and a dtype,
  * which takes seconds, keeps them in globals and frees these at exit. */
 #include "kernels/device/internal.h"
-#include "preload/log.h"
+#include "preload/base/log.h"
 
 #include <clblast_c.h>
 #include <dlfcn.h>

@@ -4,8 +4,8 @@
  * be running any more when it ends, and where results were already written (unified memory), a doubtful wait is asked
  * again before it counts as a failure. */
 #include "kernels/device/internal.h"
-#include "preload/config.h"
-#include "preload/log.h"
+#include "preload/base/config.h"
+#include "preload/base/log.h"
 
 #include <stdlib.h>
 #include <string.h>

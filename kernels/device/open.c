@@ -1,7 +1,7 @@
 /* Opening OpenCL: the device's two lanes, and when not to touch it any more (fork, exit, a lost device). */
 #include "kernels/device/internal.h"
-#include "preload/config.h"
-#include "preload/log.h"
+#include "preload/base/config.h"
+#include "preload/base/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /* Programs and kernels: building, the map of what is built in this process, quarantine. */
 #include "kernels/device/internal.h"
 #include "kernels/embedded.h"
-#include "preload/config.h"
-#include "preload/log.h"
+#include "preload/base/config.h"
+#include "preload/base/log.h"
 
 #include <ctype.h>
 #include <stdarg.h>

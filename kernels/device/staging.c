@@ -7,7 +7,7 @@
  * One operand at a time holds the ring; what it left in flight is waited for piece by piece by whoever comes next. A
  * region that cannot be had, or whose transfers cannot be trusted any more, is not used: transfers are direct then. */
 #include "kernels/device/internal.h"
-#include "preload/log.h"
+#include "preload/base/log.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,8 +2,8 @@
  * (The "rules" of the same files are tune/table.c's.) */
 #include "kernels/device/internal.h"
 #include "kernels/embedded.h"
-#include "preload/config.h"
-#include "preload/log.h"
+#include "preload/base/config.h"
+#include "preload/base/log.h"
 
 #include <jansson.h>
 #include <stdio.h>

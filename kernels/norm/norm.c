@@ -1,7 +1,7 @@
 /* Layer norm and RMS norm over the trailing dimensions. A row of shim/ops.json may say "center": subtract the mean
  * (layer norm). Results after the first are the saved mean and rstd, or rstd alone where there are two. */
 #include "kernels/family.h"
-#include "kernels/fold.h"
+#include "kernels/tensor/fold.h"
 #include "tune/table.h"
 
 #include <float.h>

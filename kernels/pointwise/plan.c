@@ -1,6 +1,6 @@
 /* From the arguments of a pointwise call to its plan. */
 #include "kernels/pointwise/plan.h"
-#include "kernels/pointwise/layout.h"
+#include "kernels/tensor/layout.h"
 #include "kernels/pointwise/number.h"
 
 #include <string.h>

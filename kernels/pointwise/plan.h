@@ -2,7 +2,7 @@
 #ifndef GEMS_POINTWISE_PLAN_H
 #define GEMS_POINTWISE_PLAN_H
 
-#include "codegen/collapse.h"
+#include "kernels/tensor/collapse.h"
 #include "kernels/pointwise/row.h"
 
 typedef struct pw_plan {

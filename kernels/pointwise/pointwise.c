@@ -7,7 +7,7 @@
 #include "kernels/device/device.h"
 #include "kernels/family.h"
 #include "kernels/pointwise/launch.h"
-#include "kernels/pointwise/layout.h"
+#include "kernels/tensor/layout.h"
 #include "kernels/pointwise/plan.h"
 
 #include <string.h>

@@ -1,7 +1,7 @@
 /* Parsing of pointwise rows. */
 #include "kernels/pointwise/row.h"
 #include "kernels/embedded.h"
-#include "preload/log.h"
+#include "preload/base/log.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

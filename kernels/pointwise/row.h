@@ -2,14 +2,12 @@
  * spaces.
  *
  *   "expr"        codegen/expr.h; "expr_int", "expr_bool": in its place where the common dtype is an integer, bool
- *   "promote"     kind (codegen/promote.h), then the parameters that take part; none named: all tensors but masks
- *   "promote_without"  "rounding_mode int_to_float": another kind where that optional parameter is absent
- *   "dtypes"      common dtypes the host has: names or "float", "int", "bool" (default: all); for others it raises
- *   "out"         dtype of the results: a dtype's name, or parameters of which the first that is given decides
- *   "exact"       given results must have that dtype (else any that it may be cast to)
- *   "layout"      strides of a new result: "iterator" (default), "contiguous", or "like x": those of x where it
- *                 is dense
- *   "mask"        tensors that must be bool and are not converted
+ *   "promote"     kind (kernels/tensor/promote.h), then the parameters that take part; none named: all tensors but
+ * masks "promote_without"  "rounding_mode int_to_float": another kind where that optional parameter is absent "dtypes"
+ * common dtypes the host has: names or "float", "int", "bool" (default: all); for others it raises "out"         dtype
+ * of the results: a dtype's name, or parameters of which the first that is given decides "exact"       given results
+ * must have that dtype (else any that it may be cast to) "layout"      strides of a new result: "iterator" (default),
+ * "contiguous", or "like x": those of x where it is dense "mask"        tensors that must be bool and are not converted
  *   "same"        tensors that must have one dtype
  *   "zero_dim"    tensors that must have no dimensions
  *   "divisor"     a parameter that must have no zero where integers are computed (the host raises for it)
@@ -27,7 +25,7 @@
 #define GEMS_POINTWISE_ROW_H
 
 #include "codegen/expr.h"
-#include "codegen/promote.h"
+#include "kernels/tensor/promote.h"
 #include "kernels/call.h"
 
 typedef enum pw_layout {

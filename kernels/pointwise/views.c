@@ -1,13 +1,13 @@
 /* Pointwise operators whose operands are not their arguments but views of them: the halves of a tensor (glu), the real
  * and imaginary parts of a complex one (polar). Each is one launch of its row's expression, of which the names are
  * those given here; parameters of table rules are those of the pointwise family. */
-#include "codegen/promote.h"
+#include "kernels/tensor/promote.h"
 #include "kernels/device/device.h"
 #include "kernels/embedded.h"
 #include "kernels/family.h"
 #include "kernels/pointwise/launch.h"
-#include "kernels/pointwise/layout.h"
-#include "preload/log.h"
+#include "kernels/tensor/layout.h"
+#include "preload/base/log.h"
 
 #include <stdatomic.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 #ifndef GEMS_REDUCE_H
 #define GEMS_REDUCE_H
 
-#include "kernels/fold.h"
+#include "kernels/tensor/fold.h"
 
 /* What plan() found, kept in gems_call.note. */
 typedef struct gems_reduction {

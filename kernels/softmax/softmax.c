@@ -1,7 +1,7 @@
 /* Softmax and log_softmax along one dimension, forward and backward. A row of shim/ops.json gives the expressions of
  * softmax.cl: "row", "finish", for backward also "term"; and "keep" where the first exponentials can be kept. */
 #include "kernels/family.h"
-#include "kernels/fold.h"
+#include "kernels/tensor/fold.h"
 #include "tune/table.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* gems help, and the table of variables for the man page and the README: all from the one table in config.c. */
 #include "preload/cmd/cmd.h"
-#include "preload/config.h"
+#include "preload/base/config.h"
 
 #include <ctype.h>
 #include <stdio.h>

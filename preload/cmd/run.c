@@ -1,7 +1,7 @@
 /* gems run: checks the options against the table of variables, puts them into the environment, and becomes the program.
  */
 #include "preload/cmd/cmd.h"
-#include "preload/config.h"
+#include "preload/base/config.h"
 
 #include <errno.h>
 #include <limits.h>

@@ -274,7 +274,7 @@ def test_cache_shows_and_clears(env):
 
 
 def variables():
-    text = (ROOT / "preload/config.c").read_text()
+    text = (ROOT / "preload/base/config.c").read_text()
     return set(re.findall(r'^    \{"(GEMS_\w+)"', text, re.M))
 
 

@@ -1,6 +1,6 @@
 /* Broadcasting, order and merging of dimensions. */
-#include "codegen/collapse.h"
-#include "kernels/pointwise/layout.h"
+#include "kernels/tensor/collapse.h"
+#include "kernels/tensor/layout.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

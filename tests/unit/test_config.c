@@ -1,5 +1,6 @@
-/* preload/config.c: every variable, what it accepts, and what is said of the rest. Each test is its own process. */
-#include "preload/config.h"
+/* preload/base/config.c: every variable, what it accepts, and what is said of the rest. Each test is its own process.
+ */
+#include "preload/base/config.h"
 
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>

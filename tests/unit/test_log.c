@@ -1,5 +1,5 @@
-/* preload/log.c: what reaches stderr and the log file, once, whole and without getting in the way. */
-#include "preload/log.h"
+/* preload/base/log.c: what reaches stderr and the log file, once, whole and without getting in the way. */
+#include "preload/base/log.h"
 
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>

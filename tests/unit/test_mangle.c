@@ -1,6 +1,6 @@
 /* Symbol names against literals taken from a compiler's output: each shows a rule of its own. (tests/host/test_rows.py
  * compares every row's with what PyTorch exports.) */
-#include "codegen/gen/mangle.h"
+#include "shim/gen/mangle.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
-/* kernels/copy/move.h against plain loops: random blocks, strides, offsets and element sizes on both lanes. Gaps
+/* kernels/move/move.h against plain loops: random blocks, strides, offsets and element sizes on both lanes. Gaps
  * between the destination's elements must keep their bytes. Also the layout rules that need no device. */
 #include <criterion/criterion.h>
 
-#include "kernels/copy/move.h"
+#include "kernels/move/move.h"
 
 #include <stdlib.h>
 #include <string.h>

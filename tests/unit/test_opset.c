@@ -1,5 +1,6 @@
-/* preload/opset.c: lists of operator names and patterns, and what GEMS_ONLY and GEMS_EXCLUDE leave. */
-#include "preload/opset.h"
+/* kernels/opset.c: lists of operator names and patterns, and what GEMS_ONLY and GEMS_EXCLUDE leave. */
+#include "kernels/opset.h"
+#include "preload/engine/allowed.h"
 
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>
@@ -103,13 +104,13 @@ Test(opset, unknown_names_are_told)
 
 Test(opset, nothing_set_allows_all)
 {
-    cr_expect_null(gems_opset_allowed());
+    cr_expect_null(gems_allowed());
 }
 
 Test(opset, exclude, .init = cr_redirect_stderr)
 {
     setenv("GEMS_EXCLUDE", "add*,mm,nonsense", 1);
-    const gems_opset *set = gems_opset_allowed();
+    const gems_opset *set = gems_allowed();
     cr_assert_not_null(set);
     cr_expect(!has(set, "add.Tensor") && !has(set, "add_.Tensor") && !has(set, "mm") && has(set, "mul.Tensor"));
     cr_expect_stderr_eq_str(
@@ -120,7 +121,7 @@ Test(opset, a_conflict_is_told_and_exclude_wins, .init = cr_redirect_stderr)
 {
     setenv("GEMS_ONLY", "add.Tensor,mul.Tensor", 1);
     setenv("GEMS_EXCLUDE", "add.Tensor", 1);
-    const gems_opset *set = gems_opset_allowed();
+    const gems_opset *set = gems_allowed();
     cr_assert_not_null(set);
     cr_expect(has(set, "mul.Tensor") && !has(set, "add.Tensor") && count(set) == 1);
     cr_expect_stderr_eq_str("gems-preload: GEMS_ONLY and GEMS_EXCLUDE both name add.Tensor: excluded\n");

@@ -1,5 +1,5 @@
 /* Promotion: the cases where priorities decide. All pairs are held against torch.result_type in tests/host. */
-#include "codegen/promote.h"
+#include "kernels/tensor/promote.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

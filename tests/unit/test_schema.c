@@ -1,5 +1,5 @@
 /* The parser of PyTorch's schema syntax, and the reading of ops.json: what is understood, and where errors point. */
-#include "codegen/gen/rows.h"
+#include "shim/gen/rows.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

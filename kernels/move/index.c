@@ -1,0 +1,158 @@
+/* embedding, index_select and gather: the source's place along one dimension comes from an index tensor. Indices are
+ * checked on the host before a launch, so that a wrong one raises the host's own error. */
+#include "kernels/move/move.h"
+#include "kernels/family.h"
+
+static gems_status plan_index(gems_call *call, const gems_tensor *from, const gems_tensor *index, int outs)
+{
+    const gems_tensor *out = call->op->form == GEMS_OUT ? call->arg[outs].tensor : NULL;
+    if (from->dtype == GEMS_DTYPE_NONE)
+        return gems_decline(call, "dtype");
+    if (index->dtype != GEMS_I64 && index->dtype != GEMS_I32)
+        return gems_decline(call, "index dtype");
+    if (from->ndim > GEMS_MOVE_RANK || index->ndim > GEMS_MOVE_RANK)
+        return gems_decline(call, "rank");
+    if (from->numel == 0 || index->numel == 0)
+        return gems_decline(call, "empty");
+    if (out && (out->dtype != from->dtype || gems_move_overlaps_itself(out) || gems_move_overlap(out, from) ||
+                gems_move_overlap(out, index)))
+        return gems_decline(call, "out of another dtype or overlapping");
+    call->dtype = from->dtype;
+    return GEMS_OK;
+}
+
+static void plan_sizes(gems_call *call, int64_t rows, int64_t cols, const gems_tensor *index)
+{
+    call->sizes.v[GEMS_SIZE_ROWS] = rows;
+    call->sizes.v[GEMS_SIZE_COLS] = cols;
+    call->sizes.v[GEMS_SIZE_NUMEL] = rows * cols;
+    call->sizes.v[GEMS_SIZE_BYTES] =
+        2 * rows * cols * gems_dtypes[call->dtype].size + index->numel * gems_dtypes[index->dtype].size;
+}
+
+static gems_status finish(gems_call *call, const gems_move *move)
+{
+    gems_job *job = gems_move_begin(call);
+    gems_move_launch(job, move);
+    return gems_job_end(job);
+}
+
+/* ---- embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse) ------------------------------------- */
+
+/* The last three matter to the gradient alone. */
+static gems_status plan_embedding(gems_call *call)
+{
+    const gems_tensor *weight = call->arg[0].tensor, *index = call->arg[1].tensor;
+    if (weight->ndim != 2 || index->ndim >= GEMS_MOVE_RANK)
+        return gems_decline(call, "rank");
+    if (plan_index(call, weight, index, -1) != GEMS_OK)
+        return GEMS_DECLINED;
+    plan_sizes(call, index->numel, weight->sizes[1], index);
+    return GEMS_OK;
+}
+
+static gems_status run_embedding(gems_call *call)
+{
+    const gems_tensor *weight = call->arg[0].tensor, *index = call->arg[1].tensor;
+    if (!gems_index_check(index, weight->sizes[0]))
+        return gems_decline(call, "index out of range");
+    const int last = index->ndim;
+    int64_t sizes[GEMS_MOVE_RANK];
+    for (int d = 0; d < last; d++)
+        sizes[d] = index->sizes[d];
+    sizes[last] = weight->sizes[1];
+    gems_tensor *out = gems_call_result(call, 0, weight->dtype, last + 1, sizes, NULL);
+    if (!out)
+        return GEMS_DECLINED;
+    gems_move move = {.to = out, .from = weight, .index = index, .axis = weight->strides[0], .limit = weight->sizes[0]};
+    for (int d = 0; d < last; d++)
+        gems_move_add(&move, sizes[d], out->strides[d], 0, index->strides[d]);
+    gems_move_add(&move, sizes[last], out->strides[last], weight->strides[1], 0);
+    return finish(call, &move);
+}
+
+const gems_family gems_family_embedding = {
+    .name = "embedding", .plan = plan_embedding, .run = run_embedding, .variants = "", .params = "lane[0..1]"};
+
+/* ---- index_select(self, dim, index), and out ----------------------------------------------------------------- */
+
+static gems_status plan_select(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
+    if (self->ndim == 0 || index->ndim > 1)
+        return gems_decline(call, "rank");
+    const int dim = gems_move_wrap(call->arg[1].i, self->ndim);
+    if (dim < 0)
+        return gems_decline(call, "dimension out of range");
+    if (plan_index(call, self, index, 3) != GEMS_OK)
+        return GEMS_DECLINED;
+    int64_t cols = 1;
+    for (int d = dim + 1; d < self->ndim; d++)
+        cols *= self->sizes[d];
+    plan_sizes(call, self->numel / self->sizes[dim] / cols * index->numel, cols, index);
+    return GEMS_OK;
+}
+
+static gems_status run_select(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
+    const int dim = gems_move_wrap(call->arg[1].i, self->ndim);
+    if (!gems_index_check(index, self->sizes[dim]))
+        return gems_decline(call, "index out of range");
+    int64_t sizes[GEMS_MOVE_RANK] = {0};
+    for (int d = 0; d < self->ndim; d++)
+        sizes[d] = d == dim ? index->numel : self->sizes[d];
+    gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, sizes, NULL);
+    if (!out)
+        return GEMS_DECLINED;
+    gems_move move = {.to = out, .from = self, .index = index, .axis = self->strides[dim], .limit = self->sizes[dim]};
+    for (int d = 0; d < self->ndim; d++) {
+        bool picked = d == dim;
+        gems_move_add(&move, sizes[d], out->strides[d], picked ? 0 : self->strides[d],
+                      picked && index->ndim ? index->strides[0] : 0);
+    }
+    return finish(call, &move);
+}
+
+const gems_family gems_family_index_select = {
+    .name = "index_select", .plan = plan_select, .run = run_select, .variants = "", .params = "lane[0..1]"};
+
+/* ---- gather(self, dim, index, sparse_grad), and out ---------------------------------------------------------- */
+
+static gems_status plan_gather(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
+    if (self->ndim == 0 || index->ndim != self->ndim)
+        return gems_decline(call, "rank");
+    const int dim = gems_move_wrap(call->arg[1].i, self->ndim);
+    if (dim < 0)
+        return gems_decline(call, "dimension out of range");
+    for (int d = 0; d < self->ndim; d++)
+        if (d != dim && index->sizes[d] > self->sizes[d])
+            return gems_decline(call, "index larger than self");
+    if (plan_index(call, self, index, 4) != GEMS_OK)
+        return GEMS_DECLINED;
+    int64_t cols = 1;
+    for (int d = dim + 1; d < self->ndim; d++)
+        cols *= index->sizes[d];
+    plan_sizes(call, index->numel / cols, cols, index);
+    return GEMS_OK;
+}
+
+static gems_status run_gather(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
+    const int dim = gems_move_wrap(call->arg[1].i, self->ndim);
+    if (!gems_index_check(index, self->sizes[dim]))
+        return gems_decline(call, "index out of range");
+    gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, index->sizes, NULL);
+    if (!out)
+        return GEMS_DECLINED;
+    gems_move move = {.to = out, .from = self, .index = index, .axis = self->strides[dim], .limit = self->sizes[dim]};
+    for (int d = 0; d < self->ndim; d++)
+        gems_move_add(&move, index->sizes[d], out->strides[d], d == dim ? 0 : self->strides[d], index->strides[d]);
+    return finish(call, &move);
+}
+
+const gems_family gems_family_gather = {
+    .name = "gather", .plan = plan_gather, .run = run_gather, .variants = "", .params = "lane[0..1]"};

@@ -1,0 +1,348 @@
+/* Launcher of move.cl: from tensors to a block of dimensions, a variant of the device code and a launch. */
+#include "kernels/move/move.h"
+#include "tune/table.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    MOVE,
+    FILL,
+    TRI
+};
+
+/* What makes a program: hashed as a whole, so every byte is set. */
+typedef struct variant {
+    uint8_t kind, word, rank, index, from, to;
+    int8_t dst_step, src_step; /* 2: not known to the compiler */
+    bool inner_pick, axis_one, wide, upper, in_place, cpu;
+} variant;
+
+/* The block as the kernel takes it, with arrays of exactly `rank`: 2 + 4 * rank + 4 numbers. */
+typedef struct packed {
+    int64_t v[2 + 4 * GEMS_MOVE_RANK + 4];
+    int n;
+} packed;
+
+void gems_move_add(gems_move *m, int64_t size, int64_t dst, int64_t src, int64_t pick)
+{
+    if (size != 1)
+        m->dim[m->rank++] = (gems_move_dim){size, dst, src, pick};
+}
+
+static int64_t magnitude(int64_t v)
+{
+    return v < 0 ? -v : v;
+}
+
+/* Sorts dimensions by destination stride, then by source stride, largest first, and merges those that can be walked as
+ * one. Leaves at least one dimension. */
+static void simplify(gems_move *m)
+{
+    for (int i = 1; i < m->rank; i++) {
+        gems_move_dim x = m->dim[i];
+        int j = i;
+        for (; j > 0 && (m->dim[j - 1].dst < x.dst ||
+                         (m->dim[j - 1].dst == x.dst && magnitude(m->dim[j - 1].src) < magnitude(x.src)));
+             j--)
+            m->dim[j] = m->dim[j - 1];
+        m->dim[j] = x;
+    }
+    int n = 0;
+    for (int i = 1; i < m->rank; i++) {
+        gems_move_dim *a = &m->dim[n], x = m->dim[i];
+        if (a->dst == x.dst * x.size && a->src == x.src * x.size && a->pick == x.pick * x.size) {
+            x.size *= a->size;
+            *a = x;
+        } else {
+            m->dim[++n] = x;
+        }
+    }
+    if (m->rank == 0) /* one element */
+        m->dim[0] = (gems_move_dim){1, 1, 1, 0};
+    m->rank = n + 1;
+}
+
+static bool is_row(const gems_move *m)
+{
+    const gems_move_dim *in = &m->dim[m->rank - 1];
+    return in->dst == 1 && in->src == 1 && in->pick == 0;
+}
+
+/* A CPU walks the innermost dimension in a loop: make it a long one if there is a choice between the last two. */
+static void lengthen(gems_move *m)
+{
+    gems_move_dim *in = &m->dim[m->rank - 1], *out = in - 1;
+    if (m->rank > 1 && in->size < 8 && out->size > in->size) {
+        gems_move_dim x = *in;
+        *in = *out;
+        *out = x;
+    }
+}
+
+/* Makes the elements of dense rows into words of up to `most` bytes, as far as every offset, stride and address allows.
+ * Returns the size of a word. */
+static int widen(gems_move *m, int size, int most)
+{
+    gems_move_dim *in = &m->dim[m->rank - 1];
+    uint64_t bits = (uint64_t)(in->size | m->dst_at | m->src_at | m->axis) * (unsigned)size;
+    for (int d = 0; d < m->rank - 1; d++)
+        bits |= (uint64_t)(m->dim[d].dst | m->dim[d].src) * (unsigned)size;
+    bits |= (uintptr_t)m->to->data | (m->from ? (uintptr_t)m->from->data : 0);
+    int by = 1;
+    while (by * size < most && bits % (2 * (unsigned)(by * size)) == 0)
+        by *= 2;
+    m->dst_at /= by;
+    m->src_at /= by;
+    m->axis /= by;
+    for (int d = 0; d < m->rank - 1; d++) {
+        m->dim[d].dst /= by;
+        m->dim[d].src /= by;
+    }
+    in->size /= by;
+    if (in->size == 1 && m->rank > 1) /* a row is one word */
+        m->rank--;
+    return by * size;
+}
+
+/* Widest word worth having: vector registers are filled by the CPU's compiler itself, if rows are longer than a word.
+ */
+static int word_most(const gems_move *m, int size, bool cpu)
+{
+    return cpu && m->dim[m->rank - 1].size * size != 16 ? 8 : 16;
+}
+
+static packed pack(const gems_move *m, int64_t total, int64_t run)
+{
+    packed p = {.n = 0};
+    p.v[p.n++] = total;
+    p.v[p.n++] = run;
+    for (int d = 0; d < m->rank; d++)
+        p.v[p.n++] = m->dim[d].size;
+    for (int d = 0; d < m->rank; d++)
+        p.v[p.n++] = m->dim[d].dst;
+    for (int d = 0; d < m->rank; d++)
+        p.v[p.n++] = m->dim[d].src;
+    for (int d = 0; d < m->rank; d++)
+        p.v[p.n++] = m->dim[d].pick;
+    p.v[p.n++] = m->dst_at;
+    p.v[p.n++] = m->src_at;
+    p.v[p.n++] = m->axis;
+    p.v[p.n++] = m->limit;
+    return p;
+}
+
+/* True if an offset or a count may not fit 32 bits. */
+static bool is_wide(const gems_move *m, int64_t total)
+{
+    int64_t dst = m->dst_at, src = magnitude(m->src_at) + magnitude(m->axis) * m->limit, pick = 0;
+    for (int d = 0; d < m->rank; d++) {
+        dst += m->dim[d].size * m->dim[d].dst;
+        src += m->dim[d].size * magnitude(m->dim[d].src);
+        pick += m->dim[d].size * m->dim[d].pick;
+    }
+    const int64_t most = INT32_MAX - 4096; /* the last work-group may pass the end */
+    return total > most || dst > most || src > most || pick > most;
+}
+
+/* Steps of the innermost loop that are worth a program of their own. */
+static int8_t known_step(int64_t stride)
+{
+    return (int8_t)(stride >= -1 && stride <= 1 ? stride : 2);
+}
+
+static void set_steps(variant *v, const gems_move *m)
+{
+    const gems_move_dim *in = &m->dim[m->rank - 1];
+    v->dst_step = known_step(in->dst);
+    v->src_step = known_step(in->src);
+}
+
+static const char *word_name(int bytes)
+{
+    static const char *const names[] = {"uchar", "ushort", "uint", "ulong", "ulong2"};
+    return names[__builtin_ctz((unsigned)bytes)];
+}
+
+/* FNV-1a of the variant, kept apart from other files' keys by its start. */
+static uint64_t variant_key(const variant *v)
+{
+    uint64_t h = 0x6d6f766500000000u ^ 0xcbf29ce484222325u;
+    for (size_t i = 0; i < sizeof *v; i++)
+        h = (h ^ ((const uint8_t *)v)[i]) * 0x100000001b3u;
+    return h;
+}
+
+static gems_kernel *kernel_of(gems_job *job, const variant *v)
+{
+    static const char *const kinds[] = {"MOVE", "FILL", "TRI"}, *const entries[] = {"move", "fill", "tri"};
+    uint64_t key = variant_key(v);
+    gems_kernel *kernel = gems_kernel_find(job, key);
+    if (kernel)
+        return kernel;
+    char options[256];
+    int n = snprintf(options, sizeof options, "-D%s_KERNEL -DW=%s -DRANK=%d -DWIDE=%s", kinds[v->kind],
+                     word_name(v->word), v->rank, v->wide ? "long" : "int");
+    if (v->index != GEMS_DTYPE_NONE)
+        n += snprintf(options + n, sizeof options - (size_t)n, " -DINDEX=%s", gems_dtypes[v->index].cl);
+    if (v->from != v->to)
+        n += snprintf(options + n, sizeof options - (size_t)n, " -DFROM=%s -DTO=%s", gems_dtypes[v->from].name,
+                      gems_dtypes[v->to].name);
+    if (v->dst_step < 2)
+        n += snprintf(options + n, sizeof options - (size_t)n, " -DDST_STEP=%d", v->dst_step);
+    if (v->src_step < 2)
+        n += snprintf(options + n, sizeof options - (size_t)n, " -DSRC_STEP=(%d)", v->src_step);
+    snprintf(options + n, sizeof options - (size_t)n, "%s%s%s%s", v->axis_one ? " -DAXIS=1" : "",
+             v->inner_pick ? " -DINNER_PICK" : "",
+             v->kind != TRI ? ""
+             : v->upper     ? " -DKEEP_UPPER"
+                            : " -DKEEP_LOWER",
+             v->in_place ? " -DIN_PLACE" : "");
+    return gems_kernel_build(job, key, entries[v->kind],
+                             v->from != v->to ? "kernels/types.cl kernels/move/move.cl" : "kernels/move/move.cl", "",
+                             options, entries[v->kind]);
+}
+
+/* How `total` units of work (`bytes` in all) are spread: on a CPU over a few long runs, on a GPU one each. */
+typedef struct spread {
+    size_t items;
+    int64_t run;
+} spread;
+
+static spread spread_of(const gems_device_info *device, int64_t total, int64_t bytes)
+{
+    if (!device->is_cpu)
+        return (spread){(size_t)total, 1};
+    const int64_t least = 32 << 10; /* bytes worth handing to another thread */
+    int64_t items = (int64_t)device->compute_units * 4;
+    if (items > bytes / least)
+        items = bytes / least;
+    if (items < 1 || device->compute_units == 1)
+        items = 1;
+    if (items > total)
+        items = total > 1 ? total : 1;
+    int64_t run = (total + items - 1) / items;
+    return (spread){(size_t)((total + run - 1) / run), run};
+}
+
+static void enqueue(gems_job *job, gems_kernel *kernel, spread s, const gems_arg *args, int nargs)
+{
+    const size_t group = gems_job_device(job)->is_cpu ? 1 : 256;
+    const size_t global = (s.items + group - 1) / group * group;
+    gems_launch(job, kernel, 1, &global, &group, args, nargs);
+}
+
+static gems_arg output(const gems_tensor *t)
+{
+    return gems_tensor_is_dense(t) ? GEMS_OUT_ARG(t) : GEMS_INOUT(t);
+}
+
+void gems_move_launch(gems_job *job, const gems_move *given)
+{
+    gems_move m = *given;
+    const gems_device_info *device = gems_job_device(job);
+    const int size = gems_dtypes[m.to->dtype].size;
+    simplify(&m);
+
+    variant v = {.kind = MOVE,
+                 .word = (uint8_t)size,
+                 .from = m.from->dtype,
+                 .to = m.to->dtype,
+                 .index = m.index ? m.index->dtype : GEMS_DTYPE_NONE,
+                 .cpu = device->is_cpu};
+    if (v.from == v.to) { /* only the size of an element matters: fewer programs */
+        v.from = v.to = GEMS_DTYPE_NONE;
+        if (is_row(&m))
+            v.word = (uint8_t)widen(&m, size, word_most(&m, size, device->is_cpu));
+    }
+    if (device->is_cpu)
+        lengthen(&m);
+    set_steps(&v, &m);
+    v.axis_one = m.index && m.axis == 1;
+    v.inner_pick = m.index && m.dim[m.rank - 1].pick != 0;
+    v.rank = (uint8_t)m.rank;
+
+    int64_t total = 1;
+    for (int d = 0; d < m.rank; d++)
+        total *= m.dim[d].size;
+    v.wide = !device->is_cpu && is_wide(&m, total);
+    spread s = spread_of(device, total, total * v.word);
+    packed p = pack(&m, total, s.run);
+    gems_arg args[4] = {output(m.to), GEMS_IN(m.from)};
+    int n = 2;
+    if (m.index)
+        args[n++] = GEMS_IN(m.index);
+    args[n++] = GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0]);
+    enqueue(job, kernel_of(job, &v), s, args, n);
+}
+
+void gems_fill_launch(gems_job *job, const gems_tensor *to, uint64_t bits)
+{
+    gems_move m = {.to = to};
+    const gems_device_info *device = gems_job_device(job);
+    int size = gems_dtypes[to->dtype].size;
+    for (int d = 0; d < to->ndim; d++)
+        gems_move_add(&m, to->sizes[d], to->strides[d], to->strides[d], 0);
+    simplify(&m);
+
+    variant v = {.kind = FILL,
+                 .word = (uint8_t)size,
+                 .from = GEMS_DTYPE_NONE,
+                 .to = GEMS_DTYPE_NONE,
+                 .index = GEMS_DTYPE_NONE,
+                 .cpu = device->is_cpu};
+    if (is_row(&m))
+        v.word = (uint8_t)widen(&m, size, 8);
+    if (device->is_cpu)
+        lengthen(&m);
+    set_steps(&v, &m);
+    v.rank = (uint8_t)m.rank;
+    if (size < 8)
+        bits &= ((uint64_t)1 << (8 * size)) - 1;
+    for (int have = size; have < v.word; have *= 2)
+        bits |= bits << (8 * have);
+
+    int64_t total = 1;
+    for (int d = 0; d < m.rank; d++)
+        total *= m.dim[d].size;
+    v.wide = !device->is_cpu && is_wide(&m, total);
+    spread s = spread_of(device, total, total * v.word);
+    packed p = pack(&m, total, s.run);
+    gems_arg args[] = {output(to), GEMS_BYTES(&bits, v.word), GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0])};
+    enqueue(job, kernel_of(job, &v), s, args, 3);
+}
+
+void gems_tri_launch(gems_job *job, const gems_tensor *to, const gems_tensor *from, int64_t diagonal, bool upper)
+{
+    gems_move m = {.to = to, .from = from};
+    const gems_device_info *device = gems_job_device(job);
+    const int size = gems_dtypes[to->dtype].size, last = to->ndim - 1;
+    const int64_t rows = to->sizes[last - 1], cols = to->sizes[last];
+    m.limit = diagonal < -rows ? -rows : diagonal > cols ? cols : diagonal;
+    for (int d = 0; d <= last; d++) /* all of them: the kernel needs row and column apart */
+        m.dim[m.rank++] = (gems_move_dim){to->sizes[d], to->strides[d], from->strides[d], 0};
+
+    variant v = {.kind = TRI,
+                 .from = GEMS_DTYPE_NONE,
+                 .to = GEMS_DTYPE_NONE,
+                 .index = GEMS_DTYPE_NONE,
+                 .word = (uint8_t)size,
+                 .cpu = device->is_cpu,
+                 .rank = (uint8_t)m.rank,
+                 .upper = upper,
+                 .in_place = to->data == from->data};
+    set_steps(&v, &m);
+    v.wide = !device->is_cpu && is_wide(&m, to->numel);
+    spread s = spread_of(device, device->is_cpu ? to->numel / cols : to->numel, to->numel * size);
+    packed p = pack(&m, to->numel, s.run);
+    gems_arg args[3] = {v.in_place ? GEMS_INOUT(to) : output(to), GEMS_IN(from)};
+    args[v.in_place ? 1 : 2] = GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0]);
+    enqueue(job, kernel_of(job, &v), s, args, v.in_place ? 2 : 3);
+}
+
+gems_job *gems_move_begin(gems_call *call)
+{
+    const int64_t little = 1 << 20; /* bytes that one core moves in the time it takes to wake the others */
+    int64_t lane = call->sizes.v[GEMS_SIZE_BYTES] < little ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
+    return gems_job_begin(call, (gems_lane)gems_rule_param(call->rule, "lane", lane));
+}

@@ -1,0 +1,217 @@
+/* Device code of kernels/move/move.h. Given to the program:
+ *   W        word type that is copied: 1 to 16 bytes, the widest that addresses, strides and sizes allow
+ *   RANK     dimensions, the last one innermost; sizes and strides are in words
+ *   DST_STEP, SRC_STEP   innermost strides, where they are 1, 0 or -1: the compiler can then use vectors
+ *   INDEX    type of the index tensor, if there is one; INNER_PICK: it varies along the innermost dimension;
+ *            AXIS: the source's stride along the dimension that it selects from, if that is 1
+ *   FROM, TO dtypes, if they differ (kernels/types.cl): W is then not used
+ *   KEEP_UPPER, KEEP_LOWER, IN_PLACE   for tri
+ * On a CPU a work-item takes a long run of neighbouring elements and hands the innermost loop to the vectoriser; on a GPU
+ * neighbouring work-items take neighbouring words. Bytes moved: each source and destination word once (tri reads only
+ * what it keeps). */
+
+#if GEMS_CPU
+typedef long at; /* offsets and counts */
+#else
+typedef WIDE at; /* int where all offsets fit */
+#endif
+
+struct block {
+    long total, run; /* elements; elements per work-item (CPU) */
+    long size[RANK], dst[RANK], src[RANK], pick[RANK];
+    long dst_at, src_at, axis, limit;
+};
+
+#ifdef TO
+#define DST_T         GEMS_CAT(mem_, TO)
+#define SRC_T         GEMS_CAT(mem_, FROM)
+#define MOVE(d, s)    GEMS_CAT(store_, TO)(dst, (d), (GEMS_CAT(num_, TO))GEMS_CAT(load_, FROM)(src, (s)))
+#else
+#define DST_T         W
+#define SRC_T         W
+#define MOVE(d, s)    dst[d] = src[s]
+#endif
+
+#ifndef DST_STEP
+#define DST_STEP      b.dst[RANK - 1]
+#endif
+#ifndef SRC_STEP
+#define SRC_STEP      b.src[RANK - 1]
+#endif
+#ifndef AXIS
+#define AXIS          b.axis
+#endif
+
+#ifdef INDEX
+/* The host has checked the index; the bound holds even if another thread changes it meanwhile. */
+#define PICK(o)       (AXIS * (long)min((ulong)index[o], (ulong)b.limit - 1))
+#endif
+
+#ifdef MOVE_KERNEL
+__kernel void move(__global DST_T *restrict dst, const __global SRC_T *restrict src,
+#ifdef INDEX
+                   const __global INDEX *restrict index,
+#endif
+                   const struct block b)
+{
+#if GEMS_CPU
+    long i = get_global_id(0) * b.run;
+    long end = min(i + b.run, b.total);
+    long c[RANK];
+    long rest = i;
+    for (int d = RANK - 1; d >= 0; d--) {
+        c[d] = rest % b.size[d];
+        rest /= b.size[d];
+    }
+    while (i < end) {
+        long n = min(b.size[RANK - 1] - c[RANK - 1], end - i);
+        long d0 = b.dst_at, s0 = b.src_at;
+        for (int d = 0; d < RANK; d++) {
+            d0 += c[d] * b.dst[d];
+            s0 += c[d] * b.src[d];
+        }
+#ifdef INDEX
+        long p0 = 0;
+        for (int d = 0; d < RANK; d++)
+            p0 += c[d] * b.pick[d];
+#endif
+#ifdef INNER_PICK
+        for (long j = 0; j < n; j++)
+            MOVE(d0 + j * DST_STEP, s0 + j * SRC_STEP + PICK(p0 + j * b.pick[RANK - 1]));
+#else
+#ifdef INDEX
+        s0 += PICK(p0);
+#endif
+        for (long j = 0; j < n; j++)
+            MOVE(d0 + j * DST_STEP, s0 + j * SRC_STEP);
+#endif
+        i += n;
+        c[RANK - 1] = 0;
+        for (int d = RANK - 2; d >= 0; d--) {
+            if (++c[d] < b.size[d])
+                break;
+            c[d] = 0;
+        }
+    }
+#else
+    at i = get_global_id(0);
+    if (i >= (at)b.total)
+        return;
+    at d0 = b.dst_at, s0 = b.src_at;
+#ifdef INDEX
+    at p0 = 0;
+#endif
+#pragma unroll
+    for (int d = RANK - 1; d >= 0; d--) {
+        at n = (at)b.size[d];
+        at c = d > 0 ? i % n : i;
+        i /= n;
+        d0 += c * (at)b.dst[d];
+        s0 += c * (at)b.src[d];
+#ifdef INDEX
+        p0 += c * (at)b.pick[d];
+#endif
+    }
+#ifdef INDEX
+    s0 += (at)PICK(p0);
+#endif
+    MOVE(d0, s0);
+#endif
+}
+#endif
+
+#ifdef FILL_KERNEL
+__kernel void fill(__global W *restrict dst, const W value, const struct block b)
+{
+#if GEMS_CPU
+    long i = get_global_id(0) * b.run;
+    long end = min(i + b.run, b.total);
+    while (i < end) {
+        long col = i % b.size[RANK - 1], rest = i / b.size[RANK - 1];
+        long n = min(b.size[RANK - 1] - col, end - i);
+        long d0 = b.dst_at + col * b.dst[RANK - 1];
+        for (int d = RANK - 2; d >= 0; d--) {
+            d0 += rest % b.size[d] * b.dst[d];
+            rest /= b.size[d];
+        }
+        for (long j = 0; j < n; j++)
+            dst[d0 + j * DST_STEP] = value;
+        i += n;
+    }
+#else
+    at i = get_global_id(0);
+    if (i >= (at)b.total)
+        return;
+    at d0 = b.dst_at;
+#pragma unroll
+    for (int d = RANK - 1; d >= 0; d--) {
+        at n = (at)b.size[d];
+        d0 += (d > 0 ? i % n : i) * (at)b.dst[d];
+        i /= n;
+    }
+    dst[d0] = value;
+#endif
+}
+#endif
+
+#ifdef TRI_KERNEL
+/* The last two dimensions are row and column; `limit` is the diagonal, within [-rows, columns]. `src` is absent in place. */
+__kernel void tri(__global W *dst,
+#ifndef IN_PLACE
+                  const __global W *restrict src,
+#endif
+                  const struct block b)
+{
+    const long cols = b.size[RANK - 1], rows = b.size[RANK - 2];
+#if GEMS_CPU
+    long line = get_global_id(0) * b.run;
+    long end = min(line + b.run, b.total / cols);
+    for (; line < end; line++) {
+        long d0 = b.dst_at, s0 = b.src_at, rest = line;
+        for (int d = RANK - 2; d >= 0; d--) {
+            long c = rest % b.size[d];
+            rest /= b.size[d];
+            d0 += c * b.dst[d];
+            s0 += c * b.src[d];
+        }
+        long r = line % rows;
+#ifdef KEEP_UPPER
+        long cut = clamp(r + b.limit, 0L, cols), keep0 = cut, keep1 = cols, zero0 = 0, zero1 = cut;
+#else
+        long cut = clamp(r + b.limit + 1, 0L, cols), keep0 = 0, keep1 = cut, zero0 = cut, zero1 = cols;
+#endif
+        for (long j = zero0; j < zero1; j++)
+            dst[d0 + j * DST_STEP] = (W)0;
+#ifndef IN_PLACE
+        for (long j = keep0; j < keep1; j++)
+            dst[d0 + j * DST_STEP] = src[s0 + j * SRC_STEP];
+#endif
+    }
+#else
+    at i = get_global_id(0);
+    if (i >= (at)b.total)
+        return;
+    at c = i % (at)cols, r = i / (at)cols % (at)rows;
+    at d0 = b.dst_at, s0 = b.src_at;
+#pragma unroll
+    for (int d = RANK - 1; d >= 0; d--) {
+        at n = (at)b.size[d];
+        at k = d > 0 ? i % n : i;
+        i /= n;
+        d0 += k * (at)b.dst[d];
+        s0 += k * (at)b.src[d];
+    }
+#ifdef KEEP_UPPER
+    bool keep = c - r >= (at)b.limit;
+#else
+    bool keep = c - r <= (at)b.limit;
+#endif
+#ifdef IN_PLACE
+    if (!keep)
+        dst[d0] = (W)0;
+#else
+    dst[d0] = keep ? src[s0] : (W)0;
+#endif
+#endif
+}
+#endif

@@ -1,0 +1,292 @@
+/* flip, repeat, repeat_interleave, constant_pad_nd and fill_: the result's places are the source's in another order,
+ * several times, or with a margin of one value. */
+#include "kernels/move/move.h"
+#include "kernels/family.h"
+
+#include <string.h>
+
+/* Rules see the result: `inner` elements lie together. */
+static void plan_sizes(gems_call *call, gems_dtype dtype, int64_t numel, int64_t read, int64_t cols)
+{
+    call->dtype = dtype;
+    call->sizes.v[GEMS_SIZE_NUMEL] = numel;
+    call->sizes.v[GEMS_SIZE_COLS] = cols;
+    call->sizes.v[GEMS_SIZE_ROWS] = cols > 0 ? numel / cols : 0;
+    call->sizes.v[GEMS_SIZE_BYTES] = (numel + read) * gems_dtypes[dtype].size;
+}
+
+static bool is_plain(gems_call *call, const gems_tensor *self)
+{
+    if (self->dtype == GEMS_DTYPE_NONE)
+        gems_decline(call, "dtype");
+    else if (self->ndim > GEMS_MOVE_RANK / 2)
+        gems_decline(call, "rank");
+    else if (self->numel == 0)
+        gems_decline(call, "empty");
+    else
+        return true;
+    return false;
+}
+
+static gems_status finish(gems_call *call, const gems_move *move)
+{
+    gems_job *job = gems_move_begin(call);
+    gems_move_launch(job, move);
+    return gems_job_end(job);
+}
+
+/* ---- flip(self, dims) ---------------------------------------------------------------------------------------- */
+
+static gems_status plan_flip(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    uint64_t flipped = 0;
+    if (!is_plain(call, self))
+        return GEMS_DECLINED;
+    for (size_t i = 0; i < call->arg[1].ints.n; i++) {
+        int dim = gems_move_wrap(call->arg[1].ints.v[i], self->ndim);
+        if (dim < 0 || flipped >> dim & 1)
+            return gems_decline(call, "dimensions out of range or repeated");
+        flipped |= (uint64_t)1 << dim;
+    }
+    if (self->ndim == 0)
+        flipped = 0;
+    memcpy(call->note, &flipped, sizeof flipped);
+    plan_sizes(call, self->dtype, self->numel, self->numel, self->ndim ? self->sizes[self->ndim - 1] : 1);
+    return GEMS_OK;
+}
+
+static gems_status run_flip(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    uint64_t flipped;
+    memcpy(&flipped, call->note, sizeof flipped);
+    int64_t strides[GEMS_MOVE_RANK];
+    gems_preserved_strides(self, strides);
+    gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, self->sizes, strides);
+    if (!out)
+        return GEMS_DECLINED;
+    gems_move move = {.to = out, .from = self};
+    for (int d = 0; d < self->ndim; d++) {
+        bool turned = flipped >> d & 1;
+        move.src_at += turned ? (self->sizes[d] - 1) * self->strides[d] : 0;
+        gems_move_add(&move, self->sizes[d], out->strides[d], turned ? -self->strides[d] : self->strides[d], 0);
+    }
+    return finish(call, &move);
+}
+
+const gems_family gems_family_flip = {
+    .name = "flip", .plan = plan_flip, .run = run_flip, .variants = "", .params = "lane[0..1]"};
+
+/* ---- repeat(self, repeats) ----------------------------------------------------------------------------------- */
+
+static gems_status plan_repeat(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    const int64_t *repeats = call->arg[1].ints.v;
+    const int n = (int)call->arg[1].ints.n;
+    if (!is_plain(call, self))
+        return GEMS_DECLINED;
+    if (n < self->ndim || n > GEMS_MOVE_RANK / 2)
+        return gems_decline(call, "rank");
+    int64_t numel = self->numel;
+    for (int d = 0; d < n; d++) {
+        if (repeats[d] <= 0)
+            return gems_decline(call, "empty");
+        if (__builtin_mul_overflow(numel, repeats[d], &numel))
+            return gems_decline(call, "too large");
+    }
+    plan_sizes(call, self->dtype, numel, self->numel, self->ndim ? self->sizes[self->ndim - 1] : 1);
+    return GEMS_OK;
+}
+
+/* Each dimension becomes two: which copy, and where in it. */
+static gems_status run_repeat(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    const int64_t *repeats = call->arg[1].ints.v;
+    const int n = (int)call->arg[1].ints.n, missing = n - self->ndim;
+    int64_t sizes[GEMS_MOVE_RANK] = {0};
+    for (int d = 0; d < n; d++)
+        sizes[d] = repeats[d] * (d < missing ? 1 : self->sizes[d - missing]);
+    gems_tensor *out = gems_call_result(call, 0, self->dtype, n, sizes, NULL);
+    if (!out)
+        return GEMS_DECLINED;
+    gems_move move = {.to = out, .from = self};
+    for (int d = 0; d < n; d++) {
+        int64_t size = d < missing ? 1 : self->sizes[d - missing];
+        gems_move_add(&move, repeats[d], out->strides[d] * size, 0, 0);
+        gems_move_add(&move, size, out->strides[d], d < missing ? 0 : self->strides[d - missing], 0);
+    }
+    return finish(call, &move);
+}
+
+const gems_family gems_family_repeat = {
+    .name = "repeat", .plan = plan_repeat, .run = run_repeat, .variants = "", .params = "lane[0..1]", .grows = true};
+
+/* ---- repeat_interleave.self_int(self, repeats, dim, output_size) ----------------------------------------------- */
+
+static gems_status plan_interleave(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    if (!is_plain(call, self))
+        return GEMS_DECLINED;
+    const bool flat = call->arg[2].kind == GEMS_NONE;
+    const int dim = flat ? 0 : gems_move_wrap(call->arg[2].i, self->ndim);
+    if (dim < 0 || (!flat && self->ndim == 0))
+        return gems_decline(call, "dimension out of range");
+    if (call->arg[1].kind != GEMS_SCALAR_INT || call->arg[1].i <= 0)
+        return gems_decline(call, "repeats");
+    int64_t numel, size = flat ? self->numel : self->sizes[dim];
+    if (__builtin_mul_overflow(self->numel, call->arg[1].i, &numel))
+        return gems_decline(call, "too large");
+    if (call->arg[3].kind != GEMS_NONE && call->arg[3].i != size * call->arg[1].i)
+        return gems_decline(call, "output size");
+    int64_t cols = 1;
+    for (int d = dim + 1; !flat && d < self->ndim; d++)
+        cols *= self->sizes[d];
+    plan_sizes(call, self->dtype, numel, self->numel, cols);
+    return GEMS_OK;
+}
+
+static gems_status run_interleave(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    const bool flat = call->arg[2].kind == GEMS_NONE;
+    const int dim = flat ? -1 : gems_move_wrap(call->arg[2].i, self->ndim);
+    const int64_t repeats = call->arg[1].i;
+    int64_t sizes[GEMS_MOVE_RANK] = {self->numel * repeats};
+    for (int d = 0; !flat && d < self->ndim; d++)
+        sizes[d] = self->sizes[d] * (d == dim ? repeats : 1);
+    gems_tensor *out = gems_call_result(call, 0, self->dtype, flat ? 1 : self->ndim, sizes, NULL);
+    if (!out)
+        return GEMS_DECLINED;
+    gems_move move = {.to = out, .from = self};
+    int64_t step = repeats; /* of the flat result: each element of self takes `repeats` places */
+    for (int d = self->ndim - 1; d >= 0; d--) {
+        int64_t dst = flat ? step : out->strides[d] * (d == dim ? repeats : 1);
+        gems_move_add(&move, self->sizes[d], dst, self->strides[d], 0);
+        step *= self->sizes[d];
+    }
+    gems_move_add(&move, repeats, flat ? 1 : out->strides[dim], 0, 0);
+    return finish(call, &move);
+}
+
+const gems_family gems_family_repeat_interleave = {.name = "repeat_interleave",
+                                                   .plan = plan_interleave,
+                                                   .run = run_interleave,
+                                                   .variants = "",
+                                                   .params = "lane[0..1]",
+                                                   .grows = true};
+
+/* ---- constant_pad_nd(self, pad, value) ----------------------------------------------------------------------- */
+
+typedef struct pad_plan {
+    int64_t numel, read;
+    uint64_t bits;
+} pad_plan;
+
+/* Pads come in pairs from the last dimension on; a negative one cuts. */
+static void pads_of(const gems_call *call, int ndim, int d, int64_t *before, int64_t *after)
+{
+    const int64_t *pad = call->arg[1].ints.v;
+    const int pair = ndim - 1 - d;
+    const bool given = 2 * pair < (int)call->arg[1].ints.n;
+    *before = given ? pad[2 * pair] : 0;
+    *after = given ? pad[2 * pair + 1] : 0;
+}
+
+static gems_status plan_pad(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    pad_plan plan = {.numel = 1, .read = 1};
+    bool grows = false;
+    if (!is_plain(call, self))
+        return GEMS_DECLINED;
+    if (call->arg[1].ints.n % 2 || call->arg[1].ints.n > 2 * (size_t)self->ndim)
+        return gems_decline(call, "pads");
+    if (!gems_fill_bits(&call->arg[2], self->dtype, &plan.bits))
+        return gems_decline(call, "value does not fit the dtype");
+    for (int d = 0; d < self->ndim; d++) {
+        int64_t before, after;
+        pads_of(call, self->ndim, d, &before, &after);
+        grows |= before > 0 || after > 0;
+        int64_t kept = self->sizes[d] + (before < 0 ? before : 0) + (after < 0 ? after : 0);
+        int64_t size = self->sizes[d] + before + after;
+        if (kept <= 0 || size <= 0)
+            return gems_decline(call, "nothing left");
+        plan.read *= kept;
+        if (__builtin_mul_overflow(plan.numel, size, &plan.numel))
+            return gems_decline(call, "too large");
+    }
+    if (!grows)
+        return gems_decline(call, "a view's copy");
+    memcpy(call->note, &plan, sizeof plan);
+    plan_sizes(call, self->dtype, plan.numel, plan.read, self->sizes[self->ndim - 1]);
+    return GEMS_OK;
+}
+
+static gems_status run_pad(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    const int ndim = self->ndim;
+    pad_plan plan;
+    memcpy(&plan, call->note, sizeof plan);
+    int64_t sizes[GEMS_MOVE_RANK], strides[GEMS_MOVE_RANK], before, after;
+    for (int d = 0; d < ndim; d++) {
+        pads_of(call, ndim, d, &before, &after);
+        sizes[d] = self->sizes[d] + before + after;
+    }
+    gems_format_strides(gems_move_format(self), ndim, sizes, strides);
+    gems_tensor *out = gems_call_result(call, 0, self->dtype, ndim, sizes, strides);
+    if (!out)
+        return GEMS_DECLINED;
+    gems_move move = {.to = out, .from = self};
+    for (int d = 0; d < ndim; d++) {
+        pads_of(call, ndim, d, &before, &after);
+        int64_t cut0 = before < 0 ? -before : 0, cut1 = after < 0 ? -after : 0;
+        move.src_at += cut0 * self->strides[d];
+        move.dst_at += (before > 0 ? before : 0) * out->strides[d];
+        gems_move_add(&move, self->sizes[d] - cut0 - cut1, out->strides[d], self->strides[d], 0);
+    }
+    gems_job *job = gems_move_begin(call);
+    gems_fill_launch(job, out, plan.bits);
+    gems_move_launch(job, &move);
+    return gems_job_end(job);
+}
+
+const gems_family gems_family_pad = {
+    .name = "pad", .plan = plan_pad, .run = run_pad, .variants = "", .params = "lane[0..1]", .grows = true};
+
+/* ---- fill_(self, value) -------------------------------------------------------------------------------------- */
+
+static gems_status plan_fill(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    uint64_t bits;
+    if (!is_plain(call, self))
+        return GEMS_DECLINED;
+    if (gems_move_overlaps_itself(self))
+        return gems_decline(call, "overlaps itself");
+    if (!gems_fill_bits(&call->arg[1], self->dtype, &bits))
+        return gems_decline(call, "value does not fit the dtype");
+    memcpy(call->note, &bits, sizeof bits);
+    plan_sizes(call, self->dtype, self->numel, 0, self->ndim ? self->sizes[self->ndim - 1] : 1);
+    return GEMS_OK;
+}
+
+static gems_status run_fill(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    uint64_t bits;
+    memcpy(&bits, call->note, sizeof bits);
+    gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, self->sizes, NULL);
+    if (!out)
+        return GEMS_DECLINED;
+    gems_job *job = gems_move_begin(call);
+    gems_fill_launch(job, out, bits);
+    return gems_job_end(job);
+}
+
+const gems_family gems_family_fill = {
+    .name = "fill", .plan = plan_fill, .run = run_fill, .variants = "", .params = "lane[0..1]"};

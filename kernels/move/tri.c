@@ -1,0 +1,47 @@
+/* triu and tril: new, in place and out. The row's field "keep" says which triangle stays. */
+#include "kernels/move/move.h"
+#include "kernels/family.h"
+
+#include <string.h>
+
+static gems_status plan_tri(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    const gems_tensor *out = call->op->form == GEMS_OUT ? call->arg[2].tensor : NULL;
+    if (self->dtype == GEMS_DTYPE_NONE)
+        return gems_decline(call, "dtype");
+    if (self->ndim < 2 || self->ndim > GEMS_MOVE_RANK)
+        return gems_decline(call, "rank");
+    if (self->numel == 0)
+        return gems_decline(call, "empty");
+    if (call->arg[1].kind != GEMS_SCALAR_INT)
+        return gems_decline(call, "diagonal");
+    if (call->op->form == GEMS_INPLACE && gems_move_overlaps_itself(self))
+        return gems_decline(call, "overlaps itself");
+    if (out && (out->dtype != self->dtype || gems_move_overlaps_itself(out) || gems_move_overlap(out, self)))
+        return gems_decline(call, "out of another dtype or overlapping");
+    if (out && out->ndim > 3 && !gems_tensor_is_contiguous(out))
+        return gems_decline(call, "the host walks such batches by one stride, even where they have two");
+    const int64_t cols = self->sizes[self->ndim - 1];
+    call->dtype = self->dtype;
+    call->sizes.v[GEMS_SIZE_NUMEL] = self->numel;
+    call->sizes.v[GEMS_SIZE_COLS] = cols;
+    call->sizes.v[GEMS_SIZE_ROWS] = self->numel / cols;
+    call->sizes.v[GEMS_SIZE_BYTES] = self->numel * gems_dtypes[self->dtype].size * 3 / 2; /* half is read */
+    return GEMS_OK;
+}
+
+static gems_status run_tri(gems_call *call)
+{
+    const gems_tensor *self = call->arg[0].tensor;
+    const gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, self->sizes, NULL);
+    if (!out)
+        return GEMS_DECLINED;
+    const bool upper = strcmp(gems_op_attr(call->op, "keep"), "upper") == 0;
+    gems_job *job = gems_move_begin(call);
+    gems_tri_launch(job, out, self, call->arg[1].i, upper);
+    return gems_job_end(job);
+}
+
+const gems_family gems_family_tri = {
+    .name = "tri", .plan = plan_tri, .run = run_tri, .variants = "", .params = "lane[0..1]"};

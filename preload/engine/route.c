@@ -1,0 +1,245 @@
+/* The decision: switches and scopes, the device, the family's plan, the table, the family's run. */
+#include "preload/engine/route.h"
+#include "preload/base/config.h"
+#include "preload/base/log.h"
+#include "preload/engine/allowed.h"
+#include "kernels/opset.h"
+#include "preload/engine/report.h"
+#include "preload/engine/scope.h"
+#include "kernels/device/device.h"
+#include "kernels/embedded.h"
+#include "kernels/family.h"
+#include "tune/layers.h"
+#include "tune/table.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <stdlib.h>
+
+#define CANDIDATES 16
+
+/* The process's side of routing, filled by gems_route_start; what changes later is atomic or under `lock`. */
+static struct {
+    pthread_mutex_t lock;                /* for changes: table, enabled, mode */
+    const gems_opset *allowed;           /* what GEMS_ONLY and GEMS_EXCLUDE leave; NULL: all */
+    _Atomic(const gems_table *) table;   /* NULL until the device is open */
+    gems_tables *candidates[CANDIDATES]; /* until then: the tables of all vendors */
+    char *user_json;                     /* gems_table_set */
+    atomic_bool enabled, opened, no_device, started;
+    atomic_bool enabled_given, mode_given; /* by the C API, perhaps before the start: they stand */
+    atomic_int mode, scopes;               /* scopes: threads' open GEMS_SCOPE_USE */
+} route = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+bool gems_route_notes_all(void)
+{
+    const gems_config *c = gems_config_get();
+    return c->report || c->check > 0 || gems_log_wants_calls();
+}
+
+bool gems_route_takes_time(void)
+{
+    return gems_device_timing() || gems_route_notes_all();
+}
+
+static bool excluded(const gems_op *op)
+{
+    return route.allowed && !gems_opset_has(route.allowed, op->index);
+}
+
+/* The least work at which a call of this operator may be worth a look; INT64_MAX if none is. */
+static int64_t threshold(const gems_op *op)
+{
+    if (gems_route_notes_all())
+        return INT64_MIN;
+    if (!op->kernel || excluded(op) || route.mode == GEMS_ROUTE_OFF || route.no_device ||
+        (!route.enabled && !route.scopes))
+        return INT64_MAX;
+    if (route.mode == GEMS_ROUTE_ALL)
+        return INT64_MIN;
+    const gems_table *table = route.table;
+    if (table)
+        return gems_table_min_work(table, op);
+    if (gems_config_get()->vendor || gems_config_get()->device >= 0)
+        return INT64_MIN; /* who asked for a device is to hear early if there is none: the first call opens it */
+    /* Which vendor it will be is not known before OpenCL is opened, and that is only done for a call that may be worth
+     * it to one of them. */
+    int64_t least = INT64_MAX;
+    for (int i = 0; i < CANDIDATES && route.candidates[i]; i++) {
+        int64_t work = gems_table_min_work(gems_tables_top(route.candidates[i]), op);
+        least = work < least ? work : least;
+    }
+    return least;
+}
+
+static void find_candidates(void)
+{
+    int n = 0;
+    for (const gems_embedded_file *f = gems_embedded; f->name && n < CANDIDATES; f++) {
+        char vendor[64];
+        if (sscanf(f->name, "tune/%63[^.].json", vendor) != 1)
+            continue;
+        gems_tables *t = gems_tables_build(vendor, NULL, route.user_json, NULL);
+        if (t)
+            route.candidates[n++] = t;
+    }
+}
+
+static void set_thresholds(void)
+{
+    if (!route.started)
+        return;
+    if (route.mode == GEMS_ROUTE_TABLE && (route.enabled || route.scopes) && !route.table && !route.candidates[0])
+        find_candidates();
+    for (unsigned i = 0; i < gems_op_count; i++)
+        gems_shim_set_min_work(i, threshold(&gems_ops[i]));
+}
+
+/* The lock may be held by a thread of the parent's that is opening the device; it does not go on in the child. */
+static void after_fork_in_child(void)
+{
+    pthread_mutex_init(&route.lock, NULL);
+}
+
+void gems_route_start(void)
+{
+    pthread_atfork(NULL, NULL, after_fork_in_child);
+    const gems_config *c = gems_config_get();
+    route.allowed = gems_allowed();
+    if (!route.enabled_given)
+        route.enabled = !c->disable;
+    if (!route.mode_given)
+        route.mode = (int)c->route;
+    gems_report_start();
+    route.started = true;
+    set_thresholds();
+}
+
+/* Opens the device on the first call that may be worth it, and puts its tables in force. */
+static bool device_ready(void)
+{
+    if (route.opened)
+        return gems_device_open(); /* false after fork */
+    pthread_mutex_lock(&route.lock);
+    if (!route.opened) {
+        if (gems_device_open()) {
+            const gems_device_info *d = gems_device_get(GEMS_LANE_MAIN);
+            gems_tables *tables = gems_tables_build(d->vendor, d->name, route.user_json, NULL);
+            route.table = tables ? gems_tables_top(tables) : NULL;
+        } else {
+            route.no_device = true;
+        }
+        route.opened = true;
+        set_thresholds();
+    }
+    pthread_mutex_unlock(&route.lock);
+    return !route.no_device;
+}
+
+bool gems_route_allowed(const gems_op *op, const char **why)
+{
+    const gems_scope *scope = gems_scope_current();
+    if (scope && scope->kind == GEMS_SCOPE_OFF)
+        *why = "off for this thread";
+    else if (scope && scope->kind == GEMS_SCOPE_ONLY && !gems_opset_has(scope->only, op->index))
+        *why = "not among this thread's operators";
+    else if (!route.enabled && !(scope && scope->kind == GEMS_SCOPE_USE))
+        *why = "disabled";
+    else if (excluded(op))
+        *why = "excluded (GEMS_EXCLUDE, GEMS_ONLY)";
+    else if (route.mode == GEMS_ROUTE_OFF)
+        *why = "GEMS_ROUTE=off";
+    else if (route.no_device)
+        *why = gems_device_error();
+    else
+        return true;
+    return false;
+}
+
+gems_status gems_route(gems_call *call)
+{
+    const gems_op *op = call->op;
+    if (!device_ready())
+        return gems_decline(call, gems_device_error());
+    gems_status status = op->kernel->plan(call);
+    if (status != GEMS_OK)
+        return status;
+    const gems_table *table = route.table;
+    call->rule = table ? gems_table_lookup(table, op, call->dtype, &call->sizes) : NULL;
+    if (route.mode == GEMS_ROUTE_ALL) {
+        if (call->rule && gems_rule_is_host(call->rule))
+            call->rule = NULL;
+    } else if (!call->rule) {
+        return gems_decline(call, "no rule of the table");
+    } else if (gems_rule_is_host(call->rule)) {
+        return gems_decline(call, "the table says host");
+    }
+    status = op->kernel->run(call);
+    if (status == GEMS_FAILED) {
+        gems_log("%s: %s; the host runs it", op->name, call->why ? call->why : "failed");
+        if (gems_config_get()->strict) {
+            gems_complain("%s: %s (GEMS_STRICT)", op->name, call->why ? call->why : "failed");
+            abort();
+        }
+    }
+    return status;
+}
+
+/* --- changes at run time, for the public API -----------------------------------------------------------------------
+ */
+
+void gems_route_enable(bool enabled)
+{
+    route.enabled = enabled;
+    route.enabled_given = true;
+    set_thresholds();
+}
+
+void gems_route_scopes(int change)
+{
+    int before = atomic_fetch_add(&route.scopes, change);
+    if (!route.enabled && (before == 0 || before + change == 0))
+        set_thresholds();
+}
+
+void gems_route_set_mode(int mode)
+{
+    route.mode = mode;
+    route.mode_given = true;
+    set_thresholds();
+}
+
+gems_tables *gems_route_tables(const char *vendor, const char *device)
+{
+    pthread_mutex_lock(&route.lock);
+    gems_tables *tables = gems_tables_build(vendor, device, route.user_json, NULL);
+    pthread_mutex_unlock(&route.lock);
+    return tables;
+}
+
+bool gems_route_set_table(const char *json, char *error, size_t n)
+{
+    bool ok = true;
+    char *copy = json ? strdup(json) : NULL;
+    pthread_mutex_lock(&route.lock);
+    const gems_device_info *d = route.opened && !route.no_device ? gems_device_get(GEMS_LANE_MAIN) : NULL;
+    gems_table_error e = {""};
+    gems_tables *tables = gems_tables_build(d ? d->vendor : "generic", d ? d->name : NULL, copy, &e);
+    if (tables) {
+        free(route.user_json);
+        route.user_json = copy;
+        if (d) /* the old tables stay: other threads may be reading them */
+            route.table = gems_tables_top(tables);
+        else
+            find_candidates();
+        set_thresholds();
+    } else {
+        free(copy);
+        if (error && n)
+            snprintf(error, n, "%s", e.text);
+        ok = false;
+    }
+    pthread_mutex_unlock(&route.lock);
+    return ok;
+}
