@@ -5,33 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- key -------------------------------------------------------------------------------------------------------- */
-
-static uint64_t mix(uint64_t h, uint64_t word)
-{
-    h = (h ^ word) * 0x9e3779b97f4a7c15u;
-    return h ^ (h >> 29);
-}
-
-static uint64_t mix_bytes(uint64_t h, const void *p, size_t n)
-{
-    uint64_t word;
-    for (; n >= 8; n -= 8, p = (const char *)p + 8) {
-        memcpy(&word, p, 8);
-        h = mix(h, word);
-    }
-    word = n;
-    memcpy(&word, p, n);
-    return mix(h, word);
-}
-
-uint64_t gems_pw_key(const gems_pw_spec *spec)
-{
-    uint64_t h = mix_bytes(0x67656d7370770001u, spec, offsetof(gems_pw_spec, step));
-    h = mix_bytes(h, spec->step, spec->nsteps * sizeof *spec->step);
-    return h ? h : 1;
-}
-
 /* ---- pieces ----------------------------------------------------------------------------------------------------- */
 
 /* Type of an element as the kernel's pointers have it: f16 is handled as bits. */
@@ -88,9 +61,9 @@ typedef struct place {
 static void write_index(const gems_pw_spec *spec, unsigned i, gems_text *out)
 {
     const gems_pw_operand *o = &spec->operand[i];
-    if (spec->frame == GEMS_PW_RUN || spec->frame == GEMS_PW_VEC)
+    if (spec->loop == GEMS_PW_RUN || spec->loop == GEMS_PW_VEC)
         gems_text_add(out, "p%u[%s]", i, o->stride == GEMS_PW_BROADCAST ? "0" : "i");
-    else if (spec->frame == GEMS_PW_GRID)
+    else if (spec->loop == GEMS_PW_GRID)
         gems_text_add(out, "p%u[o%u]", i, i);
     else
         gems_text_add(out,
@@ -101,7 +74,7 @@ static void write_index(const gems_pw_spec *spec, unsigned i, gems_text *out)
 }
 
 /* One element: loads, the steps, stores. */
-static bool write_body(const gems_pw_spec *spec, const gems_expr *const *exprs, place at, gems_text *out)
+static bool write_body(const gems_pw_spec *spec, place at, gems_text *out)
 {
     char names[GEMS_EXPR_NAMES][24], value[64];
     const char *variables[GEMS_EXPR_NAMES];
@@ -119,7 +92,7 @@ static bool write_body(const gems_pw_spec *spec, const gems_expr *const *exprs, 
     }
     for (unsigned s = 0; s < spec->nsteps; s++) {
         const gems_pw_step *step = &spec->step[s];
-        const gems_expr *expr = exprs[s];
+        const gems_expr *expr = step->expr;
         uint32_t needed = gems_expr_needs(expr, step->facts);
         for (unsigned k = 0; k < gems_expr_name_count(expr); k++) {
             const gems_pw_bind *b = &step->bind[k];
@@ -181,41 +154,39 @@ static bool write_body(const gems_pw_spec *spec, const gems_expr *const *exprs, 
     return true;
 }
 
-/* ---- frames ----------------------------------------------------------------------------------------------------- */
+/* ---- loop nests -------------------------------------------------------------------------------------------------- */
 
 static void write_parameters(const gems_pw_spec *spec, const char *name, gems_text *out)
 {
-    bool cpu = spec->frame == GEMS_PW_RUN || spec->frame == GEMS_PW_ROWS;
+    bool cpu = spec->loop == GEMS_PW_RUN || spec->loop == GEMS_PW_ROWS;
     const char *size = spec->wide ? "long" : "int";
     gems_text_add(out, "__kernel %svoid %s(\n    ", cpu ? "__attribute__((reqd_work_group_size(1, 1, 1))) " : "", name);
     for (unsigned i = 0; i < spec->noperands; i++)
         if (in_memory(&spec->operand[i]))
-            gems_text_add(out, "__global %s%s *%sp%u, ", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
-                          memory_type(spec->operand[i].dtype), spec->operand[i].inside ? "" : "restrict ", i);
+            gems_text_add(out, "GEMS_BUFFER(%s%s, p%u), ", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
+                          memory_type(spec->operand[i].dtype), i);
     for (unsigned i = 0; i < spec->noperands; i++)
         if (!in_memory(&spec->operand[i]))
             gems_text_add(out, "const %s c%u, ", compute_type(spec->operand[i].dtype), i);
-    for (unsigned i = 0; i < spec->noperands; i++)
-        if (spec->operand[i].inside)
-            gems_text_add(out, "const long begin%u, ", i);
-    if (spec->frame == GEMS_PW_RUN)
+    if (spec->loop == GEMS_PW_RUN)
         gems_text_add(out, "const long n, const long run)\n{\n");
-    else if (spec->frame == GEMS_PW_VEC)
+    else if (spec->loop == GEMS_PW_VEC)
         gems_text_add(out, "const long n)\n{\n");
     else {
         gems_text_add(out, "const %s8 sizes, ", size);
         for (unsigned i = 0; i < spec->noperands; i++)
             if (in_memory(&spec->operand[i]))
                 gems_text_add(out, "const %s8 t%u, ", size, i);
-        if (spec->frame == GEMS_PW_ROWS)
+        if (spec->loop == GEMS_PW_ROWS)
             gems_text_add(out, "const %s rows, const %s run, const %s chunks, const %s deep)\n{\n", size, size, size,
                           size);
         else
             gems_text_add(out, "const %s n)\n{\n", size);
     }
     for (unsigned i = 0; i < spec->noperands; i++)
-        if (spec->operand[i].inside)
-            gems_text_add(out, "    p%u += begin%u;\n", i, i);
+        if (in_memory(&spec->operand[i]))
+            gems_text_add(out, "    GEMS_AT(%s%s, p%u);\n", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
+                          memory_type(spec->operand[i].dtype), i);
 }
 
 /* Splits `left` into the indices of dimensions `first` to rank - 1 and adds up each operand's offset o<i>. */
@@ -259,18 +230,18 @@ static void write_vectorize(const gems_pw_spec *spec, const char *indent, gems_t
     gems_text_add(out, "#pragma clang loop vectorize_width(%u) interleave(enable)\n%s", 64 / widest, indent);
 }
 
-static bool write_run(const gems_pw_spec *spec, const gems_expr *const *exprs, gems_text *out)
+static bool write_run(const gems_pw_spec *spec, gems_text *out)
 {
     gems_text_add(out, "    GEMS_ALL_REGISTERS\n");
     gems_text_add(out, "    const long begin = (long)get_global_id(0) * run, end = min(n, begin + run);\n");
     write_vectorize(spec, "    ", out);
     gems_text_add(out, "for (long i = begin; i < end; i++) {\n");
-    bool ok = write_body(spec, exprs, (place){"        ", false}, out);
+    bool ok = write_body(spec, (place){"        ", false}, out);
     gems_text_add(out, "    }\n");
     return ok;
 }
 
-static bool write_rows(const gems_pw_spec *spec, const gems_expr *const *exprs, gems_text *out)
+static bool write_rows(const gems_pw_spec *spec, gems_text *out)
 {
     const char *size = spec->wide ? "long" : "int";
     gems_text_add(out, "    GEMS_ALL_REGISTERS\n");
@@ -282,24 +253,24 @@ static bool write_rows(const gems_pw_spec *spec, const gems_expr *const *exprs, 
     write_offsets(spec, 1, "        ", out);
     write_vectorize(spec, "        ", out);
     gems_text_add(out, "for (%s i = begin; i < end; i++) {\n", size);
-    bool ok = write_body(spec, exprs, (place){"            ", false}, out);
+    bool ok = write_body(spec, (place){"            ", false}, out);
     gems_text_add(out, "        }\n    }\n");
     return ok;
 }
 
-static bool write_grid(const gems_pw_spec *spec, const gems_expr *const *exprs, gems_text *out)
+static bool write_grid(const gems_pw_spec *spec, gems_text *out)
 {
     const char *size = spec->wide ? "long" : "int";
     gems_text_add(out, "    for (long item = get_global_id(0); item < n; item += get_global_size(0)) {\n");
     gems_text_add(out, "        %s left = (%s)item;\n", size, size);
     write_offsets(spec, 0, "        ", out);
-    bool ok = write_body(spec, exprs, (place){"        ", false}, out);
+    bool ok = write_body(spec, (place){"        ", false}, out);
     gems_text_add(out, "    }\n");
     return ok;
 }
 
 /* Vectors where all pointers are aligned to them, which is the same for all work-items. */
-static bool write_vec(const gems_pw_spec *spec, const gems_expr *const *exprs, gems_text *out)
+static bool write_vec(const gems_pw_spec *spec, gems_text *out)
 {
     unsigned v = spec->vec;
     gems_text_add(out, "    const bool aligned = true");
@@ -319,7 +290,7 @@ static bool write_vec(const gems_pw_spec *spec, const gems_expr *const *exprs, g
             gems_text_add(out, "            %s b%u[%u];\n", type, i, v);
     }
     gems_text_add(out, "            #pragma unroll\n            for (int k = 0; k < %u; k++) {\n", v);
-    bool ok = write_body(spec, exprs, (place){"                ", true}, out);
+    bool ok = write_body(spec, (place){"                ", true}, out);
     gems_text_add(out, "            }\n");
     for (unsigned i = 0; i < spec->noperands; i++) {
         const gems_pw_operand *o = &spec->operand[i];
@@ -329,28 +300,28 @@ static bool write_vec(const gems_pw_spec *spec, const gems_expr *const *exprs, g
     }
     gems_text_add(out, "            (void)i;\n        } else {\n");
     gems_text_add(out, "            for (long i = g * %u; i < min(n, g * %u + %u); i++) {\n", v, v, v);
-    ok = write_body(spec, exprs, (place){"                ", false}, out) && ok;
+    ok = write_body(spec, (place){"                ", false}, out) && ok;
     gems_text_add(out, "            }\n        }\n    }\n");
     return ok;
 }
 
-char *gems_pw_source(const gems_pw_spec *spec, const gems_expr *const *exprs, const char *name)
+char *gems_pw_source(const gems_pw_spec *spec, const char *name)
 {
     gems_text out = {NULL, 0, 0, false};
     bool ok;
     write_parameters(spec, name, &out);
-    switch (spec->frame) {
+    switch (spec->loop) {
     case GEMS_PW_RUN:
-        ok = write_run(spec, exprs, &out);
+        ok = write_run(spec, &out);
         break;
     case GEMS_PW_VEC:
-        ok = write_vec(spec, exprs, &out);
+        ok = write_vec(spec, &out);
         break;
     case GEMS_PW_ROWS:
-        ok = write_rows(spec, exprs, &out);
+        ok = write_rows(spec, &out);
         break;
     default:
-        ok = write_grid(spec, exprs, &out);
+        ok = write_grid(spec, &out);
         break;
     }
     gems_text_add(&out, "}\n");

@@ -2,9 +2,8 @@
  * given loops. Called by the pointwise family; nothing here knows the host or OpenCL's API.
  *
  * The kernel's parameters, in order:
- *   a pointer for every operand in memory (its first element), then the value of every operand by value, of the type
- *   that arithmetic uses (gems_dtypes[].compute of its dtype), both in the order of the operands; a long for every
- *   operand `inside` a larger memory, to which its pointer points: the elements before it; then by frame:
+ *   the memory of every operand that has some (GEMS_BUFFER), then the value of every operand by value, of the type that
+ *   arithmetic uses (gems_dtypes[].compute of its dtype), both in the order of the operands; then by loop nest:
  *
  *     RUN   long n, long run                           work-item i does elements i * run to min(n, (i + 1) * run)
  *     VEC   long n                                     grid-stride over vectors; the rest one by one
@@ -22,12 +21,12 @@
 
 #define GEMS_PW_STEPS 8
 
-typedef enum gems_pw_frame {
+typedef enum gems_pw_loop {
     GEMS_PW_RUN,
     GEMS_PW_VEC,
     GEMS_PW_ROWS,
     GEMS_PW_GRID
-} gems_pw_frame;
+} gems_pw_loop;
 
 typedef enum gems_pw_place {
     GEMS_PW_VALUE,  /* passed by value, already in its dtype's compute type */
@@ -46,7 +45,7 @@ typedef struct gems_pw_operand {
     uint8_t dtype;  /* gems_dtype; of a value: the dtype whose compute type it has */
     uint8_t place;  /* gems_pw_place */
     uint8_t stride; /* gems_pw_stride, of dimension 0 */
-    uint8_t inside; /* 1: of memory that is given as a whole */
+    uint8_t pad;
 } gems_pw_operand;
 
 /* What a name of an expression stands for. */
@@ -62,7 +61,7 @@ typedef struct gems_pw_bind {
 
 /* One expression. */
 typedef struct gems_pw_step {
-    uint64_t expr_hash;
+    const gems_expr *expr;
     uint32_t facts;
     uint8_t compute; /* gems_dtype */
     uint8_t nresults;
@@ -72,9 +71,10 @@ typedef struct gems_pw_step {
     gems_pw_bind bind[GEMS_EXPR_NAMES]; /* by the expression's names */
 } gems_pw_step;
 
-/* All of a kernel but its expressions' text. Start from zero bytes: the key is a hash of the bytes in use. */
+/* All that a kernel's text is made of. Start from zero bytes: those in use identify the kernel. Two expressions of the
+ * same text are two kernels, of one program. */
 typedef struct gems_pw_spec {
-    uint8_t frame; /* gems_pw_frame */
+    uint8_t loop; /* gems_pw_loop */
     uint8_t vec;   /* elements of a vector (VEC) */
     uint8_t wide;
     uint8_t rank;
@@ -84,10 +84,13 @@ typedef struct gems_pw_spec {
     gems_pw_step step[GEMS_PW_STEPS];
 } gems_pw_spec;
 
-/* Identifies the generated text. Some tens of nanoseconds. */
-uint64_t gems_pw_key(const gems_pw_spec *spec);
-/* The source, to be compiled after kernels/math.cl; entry: `name`. exprs: one a step. NULL if memory ran out, or a step
- * names what is not there. Free it. */
-char *gems_pw_source(const gems_pw_spec *spec, const gems_expr *const *exprs, const char *name);
+/* Bytes of a spec that are in use, from its start. */
+static inline size_t gems_pw_spec_bytes(const gems_pw_spec *spec)
+{
+    return offsetof(gems_pw_spec, step) + spec->nsteps * sizeof *spec->step;
+}
+/* The source, to be compiled after kernels/math.cl; entry: `name`. NULL if memory ran out, or a step names what is not
+ * there. Free it. */
+char *gems_pw_source(const gems_pw_spec *spec, const char *name);
 
 #endif

@@ -1,5 +1,5 @@
 /* Which devices there are, and which of them is used: by GEMS_VENDOR, GEMS_DEVICE, LOCAL_RANK, and preference. */
-#include "kernels/device/internal.h"
+#include "kernels/device/driver.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
 
@@ -64,7 +64,8 @@ static unsigned add_devices(cl_platform_id platform, gems_candidate *out, unsign
         for (const gems_vendor_data *v = gems_vendor_all(); v->name && !c->vendor; v++)
             if (gems_vendor_matches(v, platform_name, maker, c->name))
                 c->vendor = v;
-        if (c->vendor && !gems_needs_met(c->vendor, missing, sizeof missing))
+        const gems_driver *driver = c->vendor ? c->vendor->driver : NULL;
+        if (driver && driver->may_build && !driver->may_build(c->vendor, missing, sizeof missing))
             left_out = c->vendor;
         else
             n += c->vendor != NULL;

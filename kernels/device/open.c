@@ -1,82 +1,17 @@
-/* Opening OpenCL: the device's two lanes, and when not to touch it any more (fork, exit, a lost device). */
-#include "kernels/device/internal.h"
+/* Opening OpenCL: the device's two lanes, and what it does differently. */
+#include "kernels/device/driver.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 /* Of vendors' extensions; refused by the others. */
 #define DEVICE_WARP_SIZE_NV        0x4003
 #define DEVICE_WAVEFRONT_WIDTH_AMD 0x4043
-#define EXIT_WAIT_MS               2000  /* how long the end of the process waits for running jobs */
-#define BUILD_WAIT_MS              60000 /* while one builds kernels, which must not lose its compiler's data */
 
-enum state {
-    CLOSED,
-    OPENING,
-    OPEN,
-    STOPPED
-};
-
-static struct {
-    _Atomic int state;
-    _Atomic(const char *) why; /* why it is stopped */
-    char text[256];            /* room for *why */
-    gems_lane_state *lane[GEMS_LANE_COUNT];
-    pthread_mutex_t lock; /* while opening */
-    _Atomic bool fork_noted;
-    atomic_int exit_guards;
-} device = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-_Atomic int gems_open_jobs, gems_open_building;
-
-/* ---- fork and exit ---- */
-
-static const char FORKED[] = "the process was forked after OpenCL was opened, and OpenCL does not survive that";
-static const char EXITING[] = "the process is ending";
-
-void gems_open_stop(const char *reason)
-{
-    const char *none = NULL;
-    atomic_compare_exchange_strong(&device.why, &none, reason);
-    atomic_store(&device.state, STOPPED);
-}
-
-/* The child has none of the driver's threads, and its locks may be held by threads that do not exist. */
-static void after_fork_in_child(void)
-{
-    int state = atomic_load(&device.state);
-    pthread_mutex_init(&device.lock, NULL);
-    if (state != OPEN && state != OPENING)
-        return;
-    atomic_store(&device.why, FORKED);
-    atomic_store(&device.state, STOPPED);
-    atomic_store(&gems_open_jobs, 0);
-}
-
-/* Runs before the driver's own exit handlers: no job may start any more, and those running get time to finish. */
-static void at_exit(void)
-{
-    int state = OPEN;
-    if (!atomic_compare_exchange_strong(&device.state, &state, STOPPED))
-        return;
-    atomic_store(&device.why, EXITING);
-    gems_save_end();
-    for (int ms = 0;
-         ms < (atomic_load(&gems_open_building) > 0 ? BUILD_WAIT_MS : EXIT_WAIT_MS) && atomic_load(&gems_open_jobs) > 0;
-         ms++)
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-}
-
-void gems_open_guard_exit(void)
-{
-    if (atomic_fetch_add(&device.exit_guards, 1) < 8)
-        atexit(at_exit);
-}
+static char why_not[256]; /* why no device was opened */
 
 /* ---- lanes ---- */
 
@@ -86,6 +21,9 @@ static char *make_prelude(const gems_device_info *info, const gems_vendor_data *
     char *text = NULL;
     int n = asprintf(&text,
                      "%s%s%s#define GEMS_SUBGROUP %u\n"
+                     /* A parameter that is memory, and the variable that points at its first element. */
+                     "#define GEMS_BUFFER(T, x) __global T *restrict x##_buffer, const long x##_at\n"
+                     "#define GEMS_AT(T, x) __global T *x = (__global T *)((__global uchar *)x##_buffer + x##_at)\n"
                      "%s%s%s%s",
                      info->is_cpu ? "#define GEMS_CPU 1\n" : "", info->f64 ? "#define GEMS_HAS_F64 1\n" : "",
                      info->f16_arith ? "#define GEMS_HAS_F16 1\n" : "", info->subgroup,
@@ -104,7 +42,7 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
     if (lane && map)
         lane->context = CL_NEW(&error, clCreateContext, NULL, 1, &c->id, NULL, NULL);
     if (!lane || !map || !lane->context) {
-        snprintf(device.text, sizeof device.text, "%s: clCreateContext: %s", c->name, gems_cl_error(error));
+        snprintf(why_not, sizeof why_not, "%s: clCreateContext: %s", c->name, gems_cl_error(error));
         free(map);
         free(lane);
         return NULL;
@@ -112,10 +50,8 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
     map->mask = 63;
     atomic_init(&lane->kernels, map);
     pthread_mutex_init(&lane->build_lock, NULL);
-    pthread_mutex_init(&lane->seat_lock, NULL);
-    pthread_mutex_init(&lane->pool_lock, NULL);
-    pthread_mutex_init(&lane->staging_lock, NULL);
-    pthread_cond_init(&lane->seat_free, NULL);
+    pthread_mutex_init(&lane->queue_lock, NULL);
+    pthread_cond_init(&lane->queue_free, NULL);
     lane->index = index;
     lane->vendor = c->vendor;
     lane->device = c->id;
@@ -146,6 +82,11 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
         info->compute_units = 1;
     if (!info->max_group)
         info->max_group = 1;
+    info->undoes = c->vendor->driver && c->vendor->driver->undoes;
+    info->exact_buffers = c->vendor->exact;
+    info->bounce_bytes = c->vendor->bounce_bytes;
+    info->bounce_piece = c->vendor->bounce_piece;
+    info->bounce_from = c->vendor->bounce_from;
     info->prelude = make_prelude(info, c->vendor);
 
     char *identity = NULL, *version = gems_choose_platform_text(c->platform, CL_PLATFORM_VERSION);
@@ -166,16 +107,14 @@ static bool takes_host_pointers(gems_lane_state *lane)
         N = 64,
         FIRST = 5
     }; /* not at the start of a block or page */
-    char why[128];
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
     bool works = false;
     cl_int error;
     uint64_t svm = gems_cl.clSetKernelArgSVMPointer ? gems_choose_number(lane->device, CL_DEVICE_SVM_CAPABILITIES) : 0;
 
     if (!svm || (!lane->info.is_cpu && !(svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM)))
         return false;
-    pthread_mutex_lock(&lane->build_lock);
-    gems_program *program = gems_program_get(lane, "probe", PROBE, lane->vendor->options, why, sizeof why);
-    pthread_mutex_unlock(&lane->build_lock);
+    gems_program *program = gems_program_get(lane, "probe", PROBE, lane->vendor->options, false, &trouble);
     int *block = malloc(2 * (N + FIRST) * sizeof *block), n = N;
     cl_kernel kernel = program && block ? CL_NEW(&error, clCreateKernel, program->program, "gems_probe") : NULL;
     cl_command_queue queue = kernel ? CL_NEW(&error, clCreateCommandQueue, lane->context, lane->device, 0) : NULL;
@@ -215,14 +154,12 @@ static bool loops_end_early(gems_lane_state *lane)
     enum {
         N = 1 << 17
     }; /* the inner loop may be unrolled */
-    char why[128];
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
     cl_int error;
     uint32_t x[4] = {1, 2, 3, 4}, u = x[0];
     bool early = false;
 
-    pthread_mutex_lock(&lane->build_lock);
-    gems_program *program = gems_program_get(lane, "loops", LOOPS, lane->vendor->options, why, sizeof why);
-    pthread_mutex_unlock(&lane->build_lock);
+    gems_program *program = gems_program_get(lane, "loops", LOOPS, lane->vendor->options, false, &trouble);
     cl_kernel kernel = program ? CL_NEW(&error, clCreateKernel, program->program, "gems_loops") : NULL;
     cl_command_queue queue = kernel ? CL_NEW(&error, clCreateCommandQueue, lane->context, lane->device, 0) : NULL;
     cl_mem mem = queue ? CL_NEW(&error, clCreateBuffer, lane->context, CL_MEM_READ_WRITE, sizeof x, NULL) : NULL;
@@ -252,11 +189,7 @@ static bool wants_unified(const gems_lane_state *lane)
     return mode == GEMS_MEMORY_UNIFIED || (mode == GEMS_MEMORY_AUTO && lane->vendor->unified);
 }
 
-/* Bytes of unused blocks that a lane keeps: unified memory is the host's own, and only scratch comes from there. */
-static size_t pool_limit(const gems_lane_state *lane)
-{
-    return lane->vendor->exact ? 0 : lane->info.unified ? (size_t)256 << 20 : lane->info.memory_bytes / 8;
-}
+static const gems_lane_state *lanes[GEMS_LANE_COUNT];
 
 static bool open_lanes(const gems_candidate *main, const gems_candidate *all, unsigned n)
 {
@@ -280,11 +213,10 @@ static bool open_lanes(const gems_candidate *main, const gems_candidate *all, un
                  big->info.name);
     if (small)
         small->info.short_loops = big->info.short_loops;
-    big->pool_limit = pool_limit(big);
-    if (small)
-        small->pool_limit = pool_limit(small);
-    device.lane[GEMS_LANE_MAIN] = big;
-    device.lane[GEMS_LANE_SMALL] = small ? small : big;
+    gems_state_set_lane(GEMS_LANE_MAIN, big);
+    gems_state_set_lane(GEMS_LANE_SMALL, small ? small : big);
+    lanes[GEMS_LANE_MAIN] = big;
+    lanes[GEMS_LANE_SMALL] = small ? small : big;
     return true;
 }
 
@@ -295,7 +227,7 @@ static unsigned nseen;
 
 static void keep_list(const gems_candidate *all, unsigned n)
 {
-    const gems_lane_state *main = device.lane[GEMS_LANE_MAIN], *small = device.lane[GEMS_LANE_SMALL];
+    const gems_lane_state *main = lanes[GEMS_LANE_MAIN], *small = lanes[GEMS_LANE_SMALL];
     int index = 0;
     for (unsigned i = 0; i < n; i++)
         seen[i] = (gems_device_seen){.vendor = all[i].vendor->name,
@@ -314,7 +246,7 @@ unsigned gems_device_list(const gems_device_seen **list)
     return nseen;
 }
 
-static bool open_device(void)
+static void open_device(void *ok)
 {
     gems_candidate all[GEMS_MAX_CANDIDATES];
     const char *why = NULL;
@@ -324,13 +256,19 @@ static bool open_device(void)
     unsigned n = gems_cl_load(&why) ? gems_choose_find(all, GEMS_MAX_CANDIDATES) : 0;
     gems_vendor_return_environment();
     if (why) {
-        snprintf(device.text, sizeof device.text, "%s", why);
-        return false;
+        snprintf(why_not, sizeof why_not, "%s", why);
+        return;
     }
-    const gems_candidate *main = gems_choose(all, n, device.text, sizeof device.text);
-    bool ok = main && open_lanes(main, all, n);
+    const gems_candidate *main = gems_choose(all, n, why_not, sizeof why_not);
+    *(bool *)ok = main && open_lanes(main, all, n);
     keep_list(all, n);
-    return ok;
+}
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* while opening */
+
+static void after_fork_in_child(void)
+{
+    pthread_mutex_init(&lock, NULL);
 }
 
 static void watch_forks(void)
@@ -341,64 +279,33 @@ static void watch_forks(void)
 static bool open_once(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    bool ok = false;
 
     pthread_once(&once, watch_forks); /* before the lock is taken: a child of a fork must not find it held */
-    pthread_mutex_lock(&device.lock);
-    if (atomic_load(&device.state) == CLOSED) {
-        atomic_store(&device.state, OPENING);
-        if (open_device()) {
-            gems_open_guard_exit();
-            int opening = OPENING;
-            atomic_compare_exchange_strong(&device.state, &opening, OPEN);
+    pthread_mutex_lock(&lock);
+    if (gems_state_advance(GEMS_STATE_OPENING)) {
+        gems_thread_deep(open_device, &ok, GEMS_STACK_COMPILE);
+        if (ok) {
+            gems_state_guard_exit();
+            gems_state_advance(GEMS_STATE_OPEN);
         } else {
-            gems_open_stop(device.text);
+            gems_device_stop(why_not);
             if (gems_config_get()->vendor)
-                gems_complain("%s; the host runs everything", device.text);
+                gems_complain("%s; the host runs everything", why_not);
             else
-                gems_log("%s; the host runs everything", device.text);
+                gems_log("%s; the host runs everything", why_not);
             if (gems_config_get()->strict) {
-                gems_complain("GEMS_STRICT=1: aborting: %s", device.text);
+                gems_complain("GEMS_STRICT=1: aborting: %s", why_not);
                 abort();
             }
         }
     }
-    pthread_mutex_unlock(&device.lock);
-    return atomic_load(&device.state) == OPEN;
+    pthread_mutex_unlock(&lock);
+    return gems_state_now() == GEMS_STATE_OPEN;
 }
 
 bool gems_device_open(void)
 {
-    int state = atomic_load_explicit(&device.state, memory_order_acquire);
-    if (state == OPEN)
-        return true;
-    if (state != STOPPED)
-        return open_once();
-    if (atomic_load(&device.why) == FORKED && !atomic_exchange(&device.fork_noted, true))
-        gems_log("process %d: %s; the host runs everything here", (int)getpid(), FORKED);
-    return false;
-}
-
-const char *gems_device_error(void)
-{
-    const char *why = atomic_load(&device.why);
-    return why ? why : "";
-}
-
-gems_lane_state *gems_open_lane(gems_lane lane)
-{
-    return gems_device_open() ? device.lane[lane == GEMS_LANE_SMALL ? GEMS_LANE_SMALL : GEMS_LANE_MAIN] : NULL;
-}
-
-const gems_device_info *gems_device_get(gems_lane lane)
-{
-    static const gems_device_info none = {.vendor = "none",
-                                          .platform = "",
-                                          .name = "",
-                                          .driver = "",
-                                          .prelude = "",
-                                          .compute_units = 1,
-                                          .subgroup = 1,
-                                          .max_group = 1};
-    const gems_lane_state *state = device.lane[lane == GEMS_LANE_SMALL ? GEMS_LANE_SMALL : GEMS_LANE_MAIN];
-    return state ? &state->info : &none;
+    enum gems_state now = gems_state_now();
+    return now == GEMS_STATE_OPEN || (now != GEMS_STATE_STOPPED && open_once());
 }

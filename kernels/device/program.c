@@ -1,33 +1,33 @@
 /* Programs and kernels: building, the map of what is built in this process, quarantine. */
-#include "kernels/device/internal.h"
-#include "kernels/embedded.h"
+#include "kernels/device/driver.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
 
 #include <ctype.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
-#define MEMORY_FAILURES 3 /* in a row, before a kernel that "runs out of resources" is given up */
+#define MEMORY_FAILURES 3 /* in a row, before a kernel that "runs out of resources" rests */
+#define REST_SECONDS    5
 
 /* ---- map ---- */
 
 /* Readers take no lock: a slot is filled once and never changes, and an old map stays when a larger one replaces it. */
-static gems_kernel *map_find(const gems_kernel_map *map, uint64_t key)
+static gems_kernel *map_find(const gems_kernel_map *map, uint64_t hash, const void *id, size_t n)
 {
-    for (size_t i = key & map->mask;; i = (i + 1) & map->mask) {
+    for (size_t i = hash & map->mask;; i = (i + 1) & map->mask) {
         gems_kernel *kernel = atomic_load_explicit(&map->slot[i], memory_order_acquire);
-        if (!kernel || kernel->key == key)
+        if (!kernel || (kernel->hash == hash && kernel->id_size == n && memcmp(kernel->id, id, n) == 0))
             return kernel;
     }
 }
 
 static void map_put(gems_kernel_map *map, gems_kernel *kernel)
 {
-    size_t i = kernel->key & map->mask;
+    size_t i = kernel->hash & map->mask;
     while (atomic_load_explicit(&map->slot[i], memory_order_relaxed))
         i = (i + 1) & map->mask;
     atomic_store_explicit(&map->slot[i], kernel, memory_order_release);
@@ -107,8 +107,18 @@ static cl_program from_binary(gems_lane_state *lane, const unsigned char *binary
     return NULL;
 }
 
-static cl_program from_source(gems_lane_state *lane, const char *name, const char *text, const char *options, char *why,
-                              size_t n)
+/* Out of memory, or out of disk: the same may work later. */
+static gems_trouble_kind kind_of(const gems_lane_state *lane, cl_int error)
+{
+    char why[200];
+    const gems_driver *driver = lane->vendor->driver;
+    bool passing = gems_cl_error_is_memory(error) ||
+                   (driver && driver->may_build && !driver->may_build(lane->vendor, why, sizeof why));
+    return passing ? GEMS_TROUBLE_MEMORY : GEMS_TROUBLE_OTHER;
+}
+
+static cl_program from_source(gems_lane_state *lane, const char *name, const char *text, const char *options,
+                              gems_trouble *trouble)
 {
     const char *function = "clCreateProgramWithSource";
     cl_int error;
@@ -127,7 +137,7 @@ static cl_program from_source(gems_lane_state *lane, const char *name, const cha
         build_log(lane, program, name);
         CL_SURE(clReleaseProgram, program);
     }
-    snprintf(why, n, "%s(%s): %s", function, name, gems_cl_error(error));
+    gems_trouble_note(trouble, kind_of(lane, error), "%s(%s): %s", function, name, gems_cl_error(error));
     return NULL;
 }
 
@@ -136,8 +146,9 @@ static gems_program *program_new(gems_lane_state *lane, const char *name, const 
     gems_program *p = calloc(1, sizeof *p);
     if (!p)
         return NULL;
-    int size = asprintf(&p->key, "gems-preload %s\n%s%s\n%s", GEMS_VERSION, lane->identity ? lane->identity : "",
-                        options, text);
+    const gems_driver *driver = lane->vendor->driver;
+    int size = asprintf(&p->key, "gems-preload %s\n%s%u\n%s\n%s", GEMS_VERSION, lane->identity ? lane->identity : "",
+                        driver ? driver->version : 0, options, text);
     if (size < 0) {
         free(p);
         return NULL;
@@ -157,66 +168,6 @@ static void program_free(gems_program *p)
     free(p);
 }
 
-gems_program *gems_program_get(gems_lane_state *lane, const char *name, const char *text, const char *options,
-                               char *why, size_t n)
-{
-    char *full = NULL;
-    gems_program *p = NULL, *built;
-    size_t size = 0;
-
-    if (asprintf(&full, "%s%s", lane->info.prelude ? lane->info.prelude : "", text) < 0 ||
-        !(p = program_new(lane, name, full, options)) || !p->name) {
-        snprintf(why, n, "out of memory");
-        goto fail;
-    }
-    for (built = lane->programs; built; built = built->next)
-        if (built->hash[0] == p->hash[0] && built->hash[1] == p->hash[1]) {
-            program_free(p);
-            free(full);
-            return built;
-        }
-    dump(p, lane, full, options);
-    if (!gems_needs_met(lane->vendor, why, n))
-        goto fail;
-
-    atomic_fetch_add(&gems_open_building, 1);
-    unsigned char *binary = gems_cache_load(p->key, p->key_size, &size);
-    if (binary)
-        p->program = from_binary(lane, binary, size, options);
-    free(binary);
-    if (p->program) {
-        free(p->key);
-        p->key = NULL;
-    } else {
-        p->program = from_source(lane, name, full, options, why, n);
-        p->unsaved = p->program && gems_cache_dir() && !gems_vendor_has_own_cache(lane->vendor, lane->info.name);
-        gems_save_note_build();
-        gems_open_guard_exit(); /* the compiler has just registered what it does at exit */
-    }
-    atomic_fetch_sub(&gems_open_building, 1);
-    if (!p->program)
-        goto fail;
-    free(full);
-    p->next = lane->programs;
-    lane->programs = p;
-    return p;
-fail:
-    if (p)
-        program_free(p);
-    free(full);
-    return NULL;
-}
-
-void gems_program_save(gems_program *program)
-{
-    if (!atomic_exchange(&program->unsaved, false))
-        return;
-    if (program->lane->vendor->save_when_idle)
-        gems_save_later(program);
-    else
-        gems_program_store(program);
-}
-
 /* The program's binary, to free(); NULL if the driver does not give it. */
 static unsigned char *binary_of(cl_program program, size_t *size)
 {
@@ -231,59 +182,204 @@ static unsigned char *binary_of(cl_program program, size_t *size)
     return NULL;
 }
 
-void gems_program_store(gems_program *program)
+/* A program that the driver wants changed: built from its source, given out as a binary, patched, loaded again. */
+static cl_program patched(gems_lane_state *lane, cl_program program, const char *name, const char *options,
+                          gems_trouble *trouble)
 {
+    const gems_driver *driver = lane->vendor->driver;
+    size_t size = 0;
+    if (!program || !driver || !driver->patch)
+        return program;
+    unsigned char *binary = binary_of(program, &size), *changed = binary ? driver->patch(lane, binary, &size) : NULL;
+    free(binary);
+    if (!changed)
+        return program;
+    CL_SURE(clReleaseProgram, program);
+    program = from_binary(lane, changed, size, options);
+    free(changed);
+    if (!program)
+        gems_trouble_note(trouble, GEMS_TROUBLE_OTHER, "%s: the patched binary does not load", name);
+    return program;
+}
+
+/* What a thread with a deep stack does. */
+typedef struct build {
+    gems_lane_state *lane;
+    gems_program *program;
+    const char *text, *options;
+    gems_trouble *trouble;
+} build;
+
+static void build_program(void *arg)
+{
+    build *b = arg;
+    gems_program *p = b->program;
+    size_t size = 0;
+
+    atomic_fetch_add(&gems_state_building, 1);
+    unsigned char *binary = gems_cache_load(p->key, p->key_size, &size);
+    if (binary)
+        p->program = from_binary(b->lane, binary, size, b->options);
+    free(binary);
+    if (p->program) {
+        free(p->key);
+        p->key = NULL;
+    } else {
+        p->program = from_source(b->lane, p->name, b->text, b->options, b->trouble);
+        p->program = patched(b->lane, p->program, p->name, b->options, b->trouble);
+        p->unsaved = p->program && gems_cache_dir() && !gems_vendor_has_own_cache(b->lane->vendor, b->lane->info.name);
+        gems_save_note_build();
+        gems_state_guard_exit(); /* the compiler has just registered what it does at exit */
+    }
+    atomic_fetch_sub(&gems_state_building, 1);
+}
+
+/* With the build lock held. */
+static gems_program *get(gems_lane_state *lane, const char *name, const char *text, const char *options,
+                         gems_trouble *trouble)
+{
+    char *full = NULL, why[150];
+    gems_program *p = NULL, *built;
+    const gems_driver *driver = lane->vendor->driver;
+
+    if (asprintf(&full, "%s%s", lane->info.prelude ? lane->info.prelude : "", text) < 0 ||
+        !(p = program_new(lane, name, full, options)) || !p->name) {
+        gems_trouble_note(trouble, GEMS_TROUBLE_MEMORY, "out of memory");
+        goto fail;
+    }
+    for (built = lane->programs; built; built = built->next)
+        if (built->hash[0] == p->hash[0] && built->hash[1] == p->hash[1]) {
+            program_free(p);
+            free(full);
+            return built;
+        }
+    dump(p, lane, full, options);
+    if (driver && driver->may_build && !driver->may_build(lane->vendor, why, sizeof why)) {
+        gems_trouble_note(trouble, GEMS_TROUBLE_MEMORY, "%s", why);
+        goto fail;
+    }
+    gems_thread_deep(build_program, &(build){lane, p, full, options, trouble}, GEMS_STACK_COMPILE);
+    if (!p->program)
+        goto fail;
+    free(full);
+    p->next = lane->programs;
+    lane->programs = p;
+    return p;
+fail:
+    if (p)
+        program_free(p);
+    free(full);
+    return NULL;
+}
+
+gems_program *gems_program_get(gems_lane_state *lane, const char *name, const char *text, const char *options,
+                               bool locked, gems_trouble *trouble)
+{
+    if (!locked)
+        pthread_mutex_lock(&lane->build_lock);
+    gems_program *program = get(lane, name, text, options, trouble);
+    if (!locked)
+        pthread_mutex_unlock(&lane->build_lock);
+    return program;
+}
+
+static void store_now(void *arg)
+{
+    gems_program *program = arg;
+    const gems_driver *driver = program->lane->vendor->driver;
     char why[200];
     size_t size;
-    if (!gems_needs_met(program->lane->vendor, why, sizeof why))
+    if (driver && driver->may_build && !driver->may_build(program->lane->vendor, why, sizeof why))
         return;
-    gems_guard_lock(program->lane);
+    if (driver && driver->begin_binary)
+        driver->begin_binary();
     unsigned char *binary = binary_of(program->program, &size);
-    gems_guard_unlock(program->lane);
+    if (driver && driver->end_binary)
+        driver->end_binary();
     if (binary)
         gems_cache_store(program->key, program->key_size, binary, size);
     free(binary);
 }
 
+/* Asks for the binary and writes it. May take as long as the build. */
+static void store(gems_program *program)
+{
+    gems_thread_deep(store_now, program, GEMS_STACK_COMPILE);
+}
+
+void gems_program_save(gems_program *program)
+{
+    if (!atomic_exchange(&program->unsaved, false))
+        return;
+    if (program->lane->vendor->save_when_idle)
+        gems_save_later(program, store);
+    else
+        store(program);
+}
+
 /* ---- kernels ---- */
 
 /* Name and entry as people know them, for messages. */
-static gems_kernel *kernel_new(gems_lane_state *lane, uint64_t key, const char *name, const char *entry)
+static gems_kernel *kernel_new(gems_lane_state *lane, uint64_t hash, const void *id, size_t n,
+                               const gems_kernel_text *text)
 {
     gems_kernel *kernel = calloc(1, sizeof *kernel);
     if (!kernel)
         return NULL;
-    kernel->key = key;
+    kernel->hash = hash;
     kernel->lane = lane;
     pthread_mutex_init(&kernel->one_by_one, NULL);
-    kernel->name = strdup(name);
-    kernel->entry = strdup(entry);
-    if (kernel->name && kernel->entry)
+    kernel->id = malloc(n ? n : 1);
+    kernel->id_size = n;
+    kernel->name = strdup(text->name);
+    kernel->entry = strdup(text->entry);
+    if (kernel->id && kernel->name && kernel->entry) {
+        memcpy(kernel->id, id, n);
         return kernel;
+    }
+    free(kernel->id);
     free(kernel->name);
     free(kernel->entry);
     free(kernel);
     return NULL;
 }
 
-void gems_program_quarantine(gems_kernel *kernel, const char *why)
+static int64_t seconds(void)
 {
-    if (!atomic_exchange(&kernel->quarantined, true))
-        gems_log("kernel %s (%s) is not used any more: %s", kernel->entry, kernel->name, why);
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
 }
 
-void gems_program_failed(gems_kernel *kernel, cl_int error, const char *why)
+/* Out of use: for good, or for REST_SECONDS where something was short that may be there again. */
+static void put_out_of_use(gems_kernel *kernel, const gems_trouble *trouble)
 {
-    if (error == CL_MEM_OBJECT_ALLOCATION_FAILURE) /* the operands are too large, now: no fault of the kernel */
+    if (trouble->kind == GEMS_TROUBLE_MEMORY || trouble->kind == GEMS_TROUBLE_NO_DEVICE)
+        atomic_store(&kernel->rests_until, seconds() + REST_SECONDS);
+    else if (!atomic_exchange(&kernel->quarantined, true))
+        gems_log("kernel %s (%s) is not used any more: %s", kernel->entry, kernel->name, trouble->text);
+}
+
+void gems_kernel_failed(gems_kernel *kernel, const gems_trouble *trouble)
+{
+    if (trouble->code == CL_MEM_OBJECT_ALLOCATION_FAILURE) /* the operands are too large, now: no fault of the kernel */
         return;
-    if (!gems_cl_error_is_memory(error) || atomic_fetch_add(&kernel->memory_failures, 1) + 1 >= MEMORY_FAILURES)
-        gems_program_quarantine(kernel, why);
+    if (trouble->kind == GEMS_TROUBLE_MEMORY) {
+        if (atomic_fetch_add(&kernel->short_of_memory, 1) + 1 >= MEMORY_FAILURES)
+            put_out_of_use(kernel, trouble);
+    } else
+        put_out_of_use(kernel, trouble);
 }
 
-/* The copy of the kernel that belongs to a seat. */
-gems_clone *gems_program_clone(gems_kernel *kernel, unsigned seat, cl_int *error)
+const char *gems_kernel_entry(const gems_kernel *kernel)
 {
-    gems_clone *clone = kernel->clone[seat];
+    return kernel->entry;
+}
+
+/* The copy of the kernel that belongs to a queue. */
+gems_clone *gems_program_clone(gems_kernel *kernel, unsigned queue, cl_int *error)
+{
+    gems_clone *clone = kernel->clone[queue];
     if (clone)
         return clone;
     *error = CL_OUT_OF_HOST_MEMORY;
@@ -294,88 +390,96 @@ gems_clone *gems_program_clone(gems_kernel *kernel, unsigned seat, cl_int *error
         free(clone);
         return NULL;
     }
-    kernel->clone[seat] = clone;
+    kernel->clone[queue] = clone;
     return clone;
 }
 
-static gems_kernel *usable(gems_job *job, gems_kernel *kernel)
+/* NULL if it is out of use; *again: it may be tried again now. */
+static gems_kernel *usable(gems_kernel *kernel, bool *again, gems_trouble *trouble)
 {
-    if (kernel && atomic_load_explicit(&kernel->quarantined, memory_order_relaxed)) {
-        job->status =
-            gems_fail(job->call, "kernel %s (%s) failed before and is not used any more", kernel->entry, kernel->name);
+    *again = false;
+    if (!kernel)
         return NULL;
+    int64_t rests = atomic_load_explicit(&kernel->rests_until, memory_order_relaxed);
+    bool quarantined = atomic_load_explicit(&kernel->quarantined, memory_order_relaxed);
+    if (__builtin_expect(!quarantined && !rests, 1))
+        return kernel;
+    if (!quarantined && seconds() >= rests) {
+        *again = true;
+        return kernel;
     }
+    gems_trouble_note(trouble, quarantined ? GEMS_TROUBLE_OTHER : GEMS_TROUBLE_MEMORY,
+                      "kernel %s (%s) failed before and is not used %s", kernel->entry, kernel->name,
+                      quarantined ? "any more" : "for some seconds");
+    return NULL;
+}
+
+gems_kernel *gems_kernel_find(gems_lane lane_name, const void *id, size_t n, gems_trouble *trouble)
+{
+    bool again;
+    gems_lane_state *lane = trouble->kind == GEMS_TROUBLE_NONE ? gems_state_lane(lane_name, trouble) : NULL;
+    if (!lane)
+        return NULL;
+    gems_kernel *kernel =
+        map_find(atomic_load_explicit(&lane->kernels, memory_order_acquire), gems_hash(7, id, n), id, n);
+    kernel = usable(kernel, &again, trouble);
+    if (again && !kernel->program) /* its build failed: the caller builds it once more */
+        return NULL;
+    if (again)
+        atomic_store(&kernel->rests_until, 0);
     return kernel;
 }
 
-gems_kernel *gems_kernel_find(gems_job *job, uint64_t key)
+/* With the build lock held. Fills kernel->program, or notes trouble. */
+static void build_kernel(gems_kernel *kernel, const gems_kernel_text *text, gems_trouble *trouble)
 {
-    if (job->status != GEMS_OK)
-        return NULL;
-    return usable(job, map_find(atomic_load_explicit(&job->lane->kernels, memory_order_acquire), key));
+    gems_lane_state *lane = kernel->lane;
+    char why[150] = "out of memory", *options = NULL;
+    char *source = gems_source_join(text->name, text->includes, text->source, why, sizeof why);
+
+    if (!source || asprintf(&options, "%s%s%s", lane->vendor->options, *lane->vendor->options ? " " : "",
+                            text->options ? text->options : "") < 0)
+        gems_trouble_note(trouble, source ? GEMS_TROUBLE_MEMORY : GEMS_TROUBLE_OTHER, "%s", why);
+    else
+        kernel->program = gems_program_get(lane, text->name, source, options, true, trouble);
+    free(source);
+    free(options);
+    cl_int error = CL_SUCCESS;
+    cl_kernel probe = kernel->program ? CL_NEW(&error, clCreateKernel, kernel->program->program, kernel->entry) : NULL;
+    if (probe)
+        CL_SURE(clReleaseKernel, probe);
+    else
+        gems_trouble_note(trouble, kind_of(lane, error), "clCreateKernel(%s): %s", kernel->entry, gems_cl_error(error));
+    if (trouble->kind != GEMS_TROUBLE_NONE) {
+        kernel->program = NULL;
+        put_out_of_use(kernel, trouble);
+    }
 }
 
-gems_kernel *gems_kernel_build(gems_job *job, uint64_t key, const char *name, const char *includes, const char *source,
-                               const char *options, const char *entry)
+gems_kernel *gems_kernel_build(gems_lane lane_name, const void *id, size_t n, const gems_kernel_text *text,
+                               gems_trouble *trouble)
 {
-    if (job->status != GEMS_OK)
+    bool again = false;
+    gems_lane_state *lane = trouble->kind == GEMS_TROUBLE_NONE ? gems_state_lane(lane_name, trouble) : NULL;
+    if (!lane)
         return NULL;
-    gems_lane_state *lane = job->lane;
-    char why[200] = "out of memory", *text = NULL, *all_options = NULL;
-    cl_int error = CL_SUCCESS;
+    uint64_t hash = gems_hash(7, id, n);
 
     pthread_mutex_lock(&lane->build_lock);
-    gems_kernel *kernel = map_find(atomic_load(&lane->kernels), key); /* another thread was here first */
-    if (kernel)
-        goto out;
-    kernel = kernel_new(lane, key, name, entry);
-    if (!kernel) {
-        job->status = gems_fail(job->call, "%s", why);
-        goto out;
+    gems_kernel *kernel = map_find(atomic_load(&lane->kernels), hash, id, n); /* another thread may have been here */
+    if (kernel) {
+        if (usable(kernel, &again, trouble) && again) {
+            build_kernel(kernel, text, trouble);
+            if (trouble->kind == GEMS_TROUBLE_NONE)
+                atomic_store(&kernel->rests_until, 0);
+        }
+    } else if (!(kernel = kernel_new(lane, hash, id, n, text))) {
+        gems_trouble_note(trouble, GEMS_TROUBLE_MEMORY, "out of memory");
+    } else {
+        build_kernel(kernel, text, trouble);
+        if (!map_add(lane, kernel)) /* only now may others see it; without a place it is built again next time */
+            gems_log("out of memory: kernel %s is not remembered", text->entry);
     }
-    text = gems_source_join(name, includes, source, why, sizeof why);
-    if (text && asprintf(&all_options, "%s%s%s", lane->vendor->options, *lane->vendor->options ? " " : "",
-                         options ? options : "") >= 0)
-        kernel->program = gems_program_get(lane, name, text, all_options, why, sizeof why);
-    if (kernel->program && !gems_program_clone(kernel, job->seat->index, &error))
-        snprintf(why, sizeof why, "clCreateKernel(%s): %s", entry, gems_cl_error(error));
-    if (!kernel->program || !kernel->clone[job->seat->index]) {
-        job->status = gems_fail(job->call, "%s", why);
-        gems_program_quarantine(kernel, why);
-    }
-    if (!map_add(lane, kernel)) /* only now may others see it; without a place it is built again next time */
-        gems_log("out of memory: kernel %s is not remembered", entry);
-out:
     pthread_mutex_unlock(&lane->build_lock);
-    free(text);
-    free(all_options);
-    return job->status == GEMS_OK ? usable(job, kernel) : NULL;
-}
-
-gems_kernel *gems_kernel_get(gems_job *job, const char *file, const char *entry, const char *options, ...)
-{
-    char text[1024] = "";
-    va_list args;
-    int n = 0;
-
-    if (job->status != GEMS_OK)
-        return NULL;
-    va_start(args, options);
-    if (options)
-        n = vsnprintf(text, sizeof text, options, args);
-    va_end(args);
-    if (n < 0 || (size_t)n >= sizeof text) {
-        job->status = gems_fail(job->call, "options of kernel %s are too long", entry);
-        return NULL;
-    }
-    uint64_t key = gems_hash(gems_hash(gems_hash(7, file, strlen(file)), entry, strlen(entry)), text, (size_t)n);
-    gems_kernel *kernel = gems_kernel_find(job, key);
-    if (kernel || job->status != GEMS_OK)
-        return kernel;
-    const gems_embedded_file *embedded = gems_embedded_find(file);
-    if (!embedded) {
-        job->status = gems_fail(job->call, "no embedded file %s", file);
-        return NULL;
-    }
-    return gems_kernel_build(job, key, file, NULL, embedded->text, text, entry);
+    return trouble->kind == GEMS_TROUBLE_NONE ? kernel : NULL;
 }

@@ -54,7 +54,7 @@ static void *save_loop(void *unused)
             pause_briefly();
         atomic_store(&saver.busy, true);
         if (!atomic_load(&saver.ending)) /* asked after `busy` is set: from there on the end waits */
-            gems_program_store(program);
+            program->store(program);
         atomic_store(&saver.busy, false);
 
         pthread_mutex_lock(&saver.lock); /* newer ones were put in front */
@@ -85,11 +85,12 @@ static bool start_thread(void)
     return started;
 }
 
-void gems_save_later(gems_program *program)
+void gems_save_later(gems_program *program, void (*store)(gems_program *))
 {
     static atomic_uint programs;
+    program->store = store;
     if (atomic_fetch_add(&programs, 1) < AT_ONCE) {
-        gems_program_store(program);
+        program->store(program);
         return;
     }
     pthread_mutex_lock(&saver.lock);

@@ -1,6 +1,6 @@
 /* Vendors are data: the "vendor", "match" and "device" parts of tune/<vendor>.json, read once from the library itself.
  * (The "rules" of the same files are tune/table.c's.) */
-#include "kernels/device/internal.h"
+#include "kernels/device/driver.h"
 #include "kernels/embedded.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
@@ -42,15 +42,26 @@ static int number(const json_t *value, int fallback)
     return json_is_integer(value) ? (int)json_integer_value(value) : fallback;
 }
 
+/* Where the linker puts what GEMS_DRIVER registers. */
+extern const gems_driver *const __start_gems_drivers[], *const __stop_gems_drivers[];
+
+static const gems_driver *find_driver(const char *vendor)
+{
+    for (const gems_driver *const *d = __start_gems_drivers; d < __stop_gems_drivers; d++)
+        if (strcmp((*d)->vendor, vendor) == 0)
+            return *d;
+    return NULL;
+}
+
 static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json_t *device)
 {
     const json_t *match = json_object_get(file, "match"), *lanes = json_object_get(device, "lanes");
 
     vendor->name = json_string_value(json_object_get(file, "vendor"));
-    int seats = number(json_object_get(device, "seats"), GEMS_MAX_SEATS);
+    int queues = number(json_object_get(device, "queues"), GEMS_MAX_QUEUES);
 
     vendor->order = number(json_object_get(device, "order"), 100);
-    vendor->seats = seats > 0 && seats < GEMS_MAX_SEATS ? (unsigned)seats : GEMS_MAX_SEATS;
+    vendor->queues = queues > 0 && queues < GEMS_MAX_QUEUES ? (unsigned)queues : GEMS_MAX_QUEUES;
     vendor->match_platform = strings(json_object_get(match, "platform"));
     vendor->match_vendor = strings(json_object_get(match, "vendor"));
     vendor->match_device = strings(json_object_get(match, "device"));
@@ -59,18 +70,18 @@ static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json
     vendor->small_devices = strings(json_object_get(lanes, "small"));
     vendor->main_devices = strings(json_object_get(lanes, "main"));
     vendor->save_when_idle = strcmp(text(json_object_get(device, "save")), "idle") == 0;
-    vendor->loads_alone = strcmp(text(json_object_get(device, "loads")), "alone") == 0;
     vendor->own_cache = strings(json_object_get(device, "own_cache"));
     vendor->needs = strings(json_object_get(device, "needs"));
     vendor->kernels_in = strings(json_object_get(device, "kernels_in"));
     vendor->exact = json_is_true(json_object_get(device, "exact"));
-    const json_t *staging = json_object_get(device, "staging");
-    vendor->staging_bytes = (size_t)number(json_object_get(staging, "mb"), 0) << 20;
-    vendor->staging_piece = (size_t)number(json_object_get(staging, "piece_kb"), 4096) << 10;
-    vendor->staging_from = (size_t)number(json_object_get(staging, "from_kb"), 256) << 10;
+    const json_t *bounce = json_object_get(device, "bounce");
+    vendor->bounce_bytes = (size_t)number(json_object_get(bounce, "mb"), 0) << 20;
+    vendor->bounce_piece = (size_t)number(json_object_get(bounce, "piece_kb"), 4096) << 10;
+    vendor->bounce_from = (size_t)number(json_object_get(bounce, "from_kb"), 256) << 10;
     vendor->unified = strcmp(text(json_object_get(device, "memory")), "unified") == 0;
     vendor->options = text(json_object_get(device, "options"));
     vendor->prelude = text(json_object_get(device, "prelude"));
+    vendor->driver = find_driver(vendor->name);
 }
 
 static int by_order(const void *a, const void *b)
@@ -148,17 +159,6 @@ static struct {
     size_t lent;
 } environment;
 
-/* Finds the folder in which the driver will build kernels. PoCL ends the process if the variable that names it is there
- * and empty: then that has a value meanwhile. Number of entries, 0 or 1. */
-static size_t lend_folder(gems_vendor_data *vendor, char **entry)
-{
-    const char *value = vendor->kernels_in ? getenv(*vendor->kernels_in) : NULL;
-
-    free(vendor->folder);
-    vendor->folder = gems_needs_folder(vendor->kernels_in);
-    return value && !*value && vendor->folder && asprintf(entry, "%s=%s", *vendor->kernels_in, vendor->folder) > 0;
-}
-
 /* In a copy, so that threads that are reading the environment meanwhile are not disturbed. */
 void gems_vendor_lend_environment(void)
 {
@@ -171,7 +171,9 @@ void gems_vendor_lend_environment(void)
     char **copy = calloc(have + 65 + MAX_VENDORS, sizeof *copy);
     (void)gems_vendor_all();
     for (gems_vendor_data *v = vendors; copy && v->name; v++) {
-        n += lend_folder(v, &copy[n]);
+        char *chosen = v->driver && v->driver->environment ? v->driver->environment(v) : NULL;
+        if (chosen)
+            copy[n++] = chosen;
         if (forced && strcasecmp(forced, v->name) != 0)
             continue;
         for (const char **e = v->environment; e && *e && n < 64; e++) {

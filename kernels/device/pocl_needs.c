@@ -1,9 +1,9 @@
-/* What a driver needs in order to build and load kernels ("needs" and "kernels_in" in tune/<vendor>.json).
+/* What PoCL needs in order to build and load kernels ("needs" and "kernels_in" in tune/pocl.json). Called by pocl.c.
  *
  * PoCL compiles each kernel in a folder of its own, starts a linker, and loads the result; where one of these fails it
  * mostly ends the process. So what it will need is asked for before it is let do any of that, and where it is missing
  * the host runs the call. All this takes some microseconds, a small part of what it guards. */
-#include "kernels/device/internal.h"
+#include "kernels/device/pocl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +36,7 @@ static bool on_path(const char *program)
     return false;
 }
 
-char *gems_needs_folder(const char *const *list)
+char *gems_pocl_folder(const char *const *list)
 {
     for (; list && *list; list++) {
         char *path = NULL;
@@ -116,7 +116,7 @@ static bool may_start_process(void)
     return child > 0;
 }
 
-bool gems_needs_met(const gems_vendor_data *vendor, char *why, size_t n)
+bool gems_pocl_may_build(const gems_vendor_data *vendor, char *why, size_t n)
 {
     struct sigaction action;
     const char *wrong = NULL;

@@ -1,0 +1,165 @@
+/* PoCL: what it loads, it loads alone; and the folder in which it builds.
+ *
+ * PoCL loads a kernel anew for every work-group size, for every grid wider than all before, and for the binary that it
+ * hands out, and counts the users of each such variant. What a finished launch gives back, however, is a use of the
+ * kernel's newest variant and not of the one it took (3.1 to 5.0: pocl_release_dlhandle_cache compares fewer fields
+ * than the lookup). Where a variant is added while another one of the same kernel runs, a count falls below zero, and
+ * an assertion ends the process.
+ *
+ * So launches that may load something, and requests for binaries, run alone: nothing else of ours runs meanwhile. All
+ * others share. That is one lock for the process, because PoCL's list is one; it holds nobody up who would not wait in
+ * PoCL, whose own lock is held for as long as it compiles. A job holds its share until its commands have ended, and
+ * waits for nothing but those while it does.
+ *
+ * Of many variants PoCL drops the ones unused for longest and loads them again when they are launched. Launches of one
+ * kernel then go one by one. */
+#include "kernels/device/driver.h"
+#include "kernels/device/pocl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* PoCL keeps 128 variants, then drops unused ones of devices that count right (on its threaded one a launch counts
+ * twice and is given back once). A program has up to five kernels, all of which are loaded when its binary is asked
+ * for. */
+#define LOADED_MOST 96
+#define PER_BINARY  5
+
+static pthread_rwlock_t lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+static unsigned loaded; /* variants so far; changed by those who are alone */
+
+/* The largest grids that the kernel was launched with in work-groups of this size: from there down all is loaded. */
+static gems_loaded *loaded_of(gems_kernel *kernel, const size_t local[3])
+{
+    for (unsigned i = 0; i < GEMS_LOADED; i++) {
+        gems_loaded *v = &kernel->loaded[i];
+        if (!v->local[0] || (v->local[0] == local[0] && v->local[1] == local[1] && v->local[2] == local[2]))
+            return v;
+    }
+    return NULL;
+}
+
+static bool is_loaded(gems_kernel *kernel, const size_t local[3], const size_t global[3])
+{
+    const gems_loaded *v = loaded_of(kernel, local);
+    return v && v->local[0] && (global[0] > global[1] ? global[0] : global[1]) <= v->width && global[2] <= v->depth;
+}
+
+/* Whether PoCL may have dropped the kernel meanwhile. */
+static bool may_be_dropped(const gems_lane_state *lane)
+{
+    return loaded > LOADED_MOST && gems_vendor_has_prefix(lane->vendor->small_devices, lane->info.name);
+}
+
+static void settled(gems_queue *queue)
+{
+    if (queue->only)
+        pthread_mutex_unlock(&queue->only->one_by_one);
+    queue->only = NULL;
+    if (queue->hold != GEMS_HOLD_NONE)
+        pthread_rwlock_unlock(&lock);
+    if (queue->hold == GEMS_HOLD_ALONE)
+        atomic_fetch_sub(&gems_state_building, 1);
+    queue->hold = GEMS_HOLD_NONE;
+}
+
+static bool be_alone(gems_queue *queue, gems_trouble *trouble)
+{
+    char why[150];
+    if (!gems_pocl_may_build(queue->lane->vendor, why, sizeof why)) {
+        gems_trouble_note(trouble, GEMS_TROUBLE_MEMORY, "%s", why);
+        return false;
+    }
+    (void)gems_queue_wait(queue); /* a failure is the queue's */
+    settled(queue);
+    atomic_fetch_add(&gems_state_building, 1);
+    pthread_rwlock_wrlock(&lock);
+    queue->hold = GEMS_HOLD_ALONE;
+    return queue->trouble.kind == GEMS_TROUBLE_NONE;
+}
+
+static bool before_launch(gems_queue *queue, gems_kernel *kernel, const size_t local[3], const size_t global[3])
+{
+    if (queue->hold == GEMS_HOLD_ALONE)
+        return true;
+    if (queue->hold == GEMS_HOLD_NONE)
+        pthread_rwlock_rdlock(&lock);
+    queue->hold = GEMS_HOLD_SHARED;
+    if (is_loaded(kernel, local, global)) {
+        if (may_be_dropped(queue->lane)) {
+            (void)gems_queue_wait(queue); /* nobody waits with a launch under way */
+            pthread_mutex_lock(&kernel->one_by_one);
+            queue->only = kernel;
+        }
+        return queue->trouble.kind == GEMS_TROUBLE_NONE;
+    }
+    if (!be_alone(queue, &queue->trouble)) {
+        gems_kernel_failed(kernel, &queue->trouble); /* asking again for every call would cost more than the call */
+        return false;
+    }
+    loaded++;
+    return true;
+}
+
+static void after_launch(gems_queue *queue, gems_kernel *kernel, const size_t local[3], const size_t global[3])
+{
+    if (queue->hold != GEMS_HOLD_ALONE && !queue->only)
+        return;
+    bool done = gems_queue_wait(queue);
+    gems_loaded *v = done && queue->hold == GEMS_HOLD_ALONE ? loaded_of(kernel, local) : NULL;
+    if (v) {
+        size_t width = global[0] > global[1] ? global[0] : global[1];
+        for (int d = 0; d < 3; d++)
+            v->local[d] = local[d];
+        v->width = width > v->width ? width : v->width;
+        v->depth = global[2] > v->depth ? global[2] : v->depth;
+    }
+    settled(queue);
+}
+
+static bool alone(gems_queue *queue)
+{
+    if (!be_alone(queue, &queue->trouble))
+        return false;
+    loaded = LOADED_MOST + 1; /* nobody knows what will be loaded */
+    return true;
+}
+
+static void begin_binary(void)
+{
+    atomic_fetch_add(&gems_state_building, 1);
+    pthread_rwlock_wrlock(&lock);
+    loaded += PER_BINARY;
+}
+
+static void end_binary(void)
+{
+    pthread_rwlock_unlock(&lock);
+    atomic_fetch_sub(&gems_state_building, 1);
+}
+
+/* Finds the folder in which it will build kernels. It ends the process if the variable that names it is there and
+ * empty: then that has a value meanwhile. */
+static char *environment(gems_vendor_data *vendor)
+{
+    const char *value = vendor->kernels_in ? getenv(*vendor->kernels_in) : NULL;
+    char *entry = NULL;
+
+    free(vendor->folder);
+    vendor->folder = gems_pocl_folder(vendor->kernels_in);
+    if (!value || *value || !vendor->folder || asprintf(&entry, "%s=%s", *vendor->kernels_in, vendor->folder) < 0)
+        return NULL;
+    return entry;
+}
+
+GEMS_DRIVER(pocl) = {.vendor = "pocl",
+                     .may_build = gems_pocl_may_build,
+                     .environment = environment,
+                     .before_launch = before_launch,
+                     .after_launch = after_launch,
+                     .alone = alone,
+                     .settled = settled,
+                     .begin_binary = begin_binary,
+                     .end_binary = end_binary,
+                     /* It marks a command as failed only where it could not be started. */
+                     .undoes = true};

@@ -1,0 +1,63 @@
+/* Stacks deep enough for drivers: a program may call operators from threads of 64 KiB. */
+#include "kernels/device/internal.h"
+
+#include <signal.h>
+
+typedef struct task {
+    void (*fn)(void *);
+    void *arg;
+} task;
+
+static void *run(void *arg)
+{
+    const task *t = arg;
+    t->fn(t->arg);
+    return NULL;
+}
+
+/* Bytes between here and the end of the thread's stack; SIZE_MAX if that is not known. */
+static size_t left(void)
+{
+    static __thread char *end; /* asked for once a thread: for the first thread it takes a file */
+    static __thread bool asked;
+    char here;
+    if (!asked) {
+        pthread_attr_t attr;
+        void *low;
+        size_t size;
+        asked = true;
+        if (pthread_getattr_np(pthread_self(), &attr) == 0) {
+            if (pthread_attr_getstack(&attr, &low, &size) == 0)
+                end = low;
+            pthread_attr_destroy(&attr);
+        }
+    }
+    return end && end < &here ? (size_t)(&here - end) : SIZE_MAX;
+}
+
+void gems_thread_deep(void (*fn)(void *), void *arg, size_t bytes)
+{
+    pthread_t thread;
+    pthread_attr_t attr;
+    sigset_t all, before;
+    task t = {fn, arg};
+    bool started = false;
+
+    if (left() < bytes && pthread_attr_init(&attr) == 0) {
+        pthread_attr_setstacksize(&attr, 2 * bytes + ((size_t)1 << 20));
+        sigfillset(&all); /* signals are the host's */
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        started = pthread_create(&thread, &attr, run, &t) == 0;
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        pthread_attr_destroy(&attr);
+    }
+    if (started)
+        pthread_join(thread, NULL);
+    else
+        fn(arg);
+}
+
+void gems_device_deep(void (*fn)(void *), void *arg)
+{
+    gems_thread_deep(fn, arg, GEMS_STACK_LAUNCH);
+}

@@ -1,0 +1,347 @@
+/* Running works.
+ *
+ * On a unified device kernels work on the host's own memory. Elsewhere operands are staged: memory that operands share
+ * is one buffer, so that two views of one tensor see each other, and operands are places in it. Results go home when all
+ * launches have ended well: those that replace what was read, and those with gaps, only after everything has arrived,
+ * for until then the host can still do the call. */
+#include "kernels/work/work.h"
+#include "kernels/memory/memory.h"
+#include "preload/base/log.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    LOST_AFTER = 16, /* failed works in a row: the device is looked at, and given up if it does nothing any more */
+    ALIGNMENT = 64,  /* an operand keeps its address' remainder by this in its buffer, which launchers count on */
+    BOUND_ARGS = 64
+};
+
+static atomic_int failures_in_a_row;
+static atomic_bool timing;
+
+void gems_work_set_timing(bool on)
+{
+    atomic_store(&timing, on);
+}
+
+bool gems_work_timing(void)
+{
+    return atomic_load_explicit(&timing, memory_order_relaxed);
+}
+
+/* Memory that some operands share. */
+typedef struct region {
+    uintptr_t begin, end; /* begin is aligned */
+    gems_buffer *buffer;
+    bool read;
+} region;
+
+typedef struct staged {
+    uint32_t region;
+    char *landing; /* where the result arrives before it goes home; NULL: it goes there at once */
+} staged;
+
+/* A work while it runs. */
+typedef struct run {
+    gems_work *work;
+    gems_queue *queue;
+    gems_trouble *trouble; /* the queue's */
+    bool stage;
+    gems_bound *place; /* of each operand */
+    staged *staged;
+    region *regions;
+    uint32_t nregions;
+    gems_buffer *scratch[GEMS_WORK_SCRATCH];
+} run;
+
+static uintptr_t address_of(const gems_operand *o)
+{
+    return o->allocation + o->offset;
+}
+
+/* ---- staging ---- */
+
+static bool is_staged(const gems_work *w)
+{
+    const gems_device_info *device = gems_device_get(w->lane);
+    bool replaces = false; /* what is read, so that a command which fails half-way would leave neither */
+    for (uint32_t i = 0; i < w->noperands; i++)
+        replaces |= w->operand[i].access == GEMS_READ_WRITE;
+    return !device->unified || (replaces && !device->undoes);
+}
+
+typedef struct by_address {
+    uintptr_t address;
+    uint32_t operand;
+} by_address;
+
+static int compare(const void *a, const void *b)
+{
+    uintptr_t x = ((const by_address *)a)->address, y = ((const by_address *)b)->address;
+    return (x > y) - (x < y);
+}
+
+/* Memory of operands that overlap becomes one region. */
+static bool find_regions(run *r)
+{
+    const gems_work *w = r->work;
+    by_address *order = malloc((w->noperands + 1) * sizeof *order);
+    if (!order)
+        return false;
+    for (uint32_t i = 0; i < w->noperands; i++)
+        order[i] = (by_address){address_of(&w->operand[i]), i};
+    qsort(order, w->noperands, sizeof *order, compare);
+    for (uint32_t k = 0; k < w->noperands; k++) {
+        const gems_operand *o = &w->operand[order[k].operand];
+        uintptr_t begin = order[k].address, end = begin + o->span;
+        region *last = r->nregions ? &r->regions[r->nregions - 1] : NULL;
+        if (!last || begin >= last->end) {
+            last = &r->regions[r->nregions++];
+            *last = (region){.begin = begin & ~(uintptr_t)(ALIGNMENT - 1), .end = end};
+        }
+        last->end = end > last->end ? end : last->end;
+        last->read |= (o->access & GEMS_READ) != 0;
+        r->staged[order[k].operand].region = r->nregions - 1;
+    }
+    free(order);
+    return true;
+}
+
+/* Copies what launches read. */
+static void stage_in(run *r)
+{
+    gems_work *w = r->work;
+    if (!find_regions(r)) {
+        gems_trouble_note(r->trouble, GEMS_TROUBLE_MEMORY, "out of memory");
+        return;
+    }
+    for (uint32_t k = 0; k < r->nregions; k++) {
+        region *g = &r->regions[k];
+        g->buffer = gems_memory_take(w->lane, g->end - g->begin, r->trouble);
+        if (!g->buffer)
+            return;
+        uintptr_t first = UINTPTR_MAX, last = 0;
+        for (uint32_t i = 0; i < w->noperands; i++) {
+            const gems_operand *o = &w->operand[i];
+            if (r->staged[i].region != k)
+                continue;
+            r->place[i] = (gems_bound){GEMS_BOUND_PLACE, address_of(o) - g->begin, NULL, g->buffer};
+            if (!(o->access & GEMS_READ))
+                continue;
+            first = address_of(o) < first ? address_of(o) : first;
+            last = address_of(o) + o->span > last ? address_of(o) + o->span : last;
+        }
+        if (first < last) {
+            gems_memory_upload(r->queue, w->lane,
+                               &(gems_transfer){g->buffer, first - g->begin, (void *)first, last - first}); /* NOLINT */
+            w->moved += last - first;
+        }
+    }
+}
+
+/* Brings results to the host's memory, or where they wait for the others. */
+static void stage_out(run *r)
+{
+    gems_work *w = r->work;
+    uint32_t replacing = 0;
+    for (uint32_t i = 0; i < w->noperands; i++)
+        replacing += (w->operand[i].access & GEMS_WRITE) && r->regions[r->staged[i].region].read;
+    for (int last = 0; last < 2; last++) /* what goes home at once goes last */
+        for (uint32_t i = 0; i < w->noperands; i++) {
+            const gems_operand *o = &w->operand[i];
+            bool read = r->regions[r->staged[i].region].read, waits = o->gaps >= 0 || read;
+            if (!(o->access & GEMS_WRITE) || o->span == 0 || waits != (last == 0))
+                continue;
+            gems_transfer t = {r->regions[r->staged[i].region].buffer, r->place[i].n, (void *)address_of(o), /* NOLINT */
+                               o->span};
+            w->moved += o->span;
+            if (read && o->gaps < 0 && replacing == 1 && gems_memory_download(r->queue, w->lane, &t, true))
+                continue;
+            if (waits && !(t.host = r->staged[i].landing = malloc(o->span))) {
+                gems_trouble_note(r->trouble, GEMS_TROUBLE_MEMORY, "out of memory");
+                return;
+            }
+            gems_memory_download(r->queue, w->lane, &t, false);
+        }
+}
+
+/* The elements of a result with gaps, from its landing to the host's memory. */
+static void scatter(const gems_nest *nest, size_t element, char *to, const char *from)
+{
+    gems_nest outer = *nest;
+    int64_t n, step;
+    gems_nest_split_inner(&outer, &n, &step);
+    int64_t rows = gems_nest_count(&outer);
+    for (int64_t row = 0; row < rows; row++) {
+        size_t at = (size_t)gems_nest_offset(&outer, row) * element;
+        if (step == 1)
+            memcpy(to + at, from + at, (size_t)n * element);
+        else
+            for (int64_t i = 0; i < n; i++, at += (size_t)step * element)
+                memcpy(to + at, from + at, element);
+    }
+}
+
+/* Everything has ended well and arrived. */
+static void land(run *r)
+{
+    const gems_work *w = r->work;
+    for (uint32_t i = 0; i < w->noperands; i++) {
+        const gems_operand *o = &w->operand[i];
+        char *home = (char *)address_of(o); /* NOLINT: an address */
+        if (!r->staged[i].landing)
+            continue;
+        if (o->gaps < 0)
+            memcpy(home, r->staged[i].landing, o->span);
+        else
+            scatter(&w->gaps[o->gaps], o->element, home, r->staged[i].landing);
+    }
+}
+
+/* ---- launching ---- */
+
+static gems_bound bind(const run *r, const gems_kept_arg *a)
+{
+    switch ((gems_arg_kind)a->kind) {
+    case GEMS_ARG_SCRATCH:
+        return (gems_bound){GEMS_BOUND_PLACE, 0, NULL, r->scratch[a->at]};
+    case GEMS_ARG_VALUE:
+        return (gems_bound){GEMS_BOUND_VALUE, a->n, r->work->bytes + a->at, NULL};
+    case GEMS_ARG_LOCAL:
+        return (gems_bound){GEMS_BOUND_LOCAL, a->n, NULL, NULL};
+    default:
+        return r->place[a->at];
+    }
+}
+
+static void launch(run *r, const gems_work_launch *l)
+{
+    gems_bound own[BOUND_ARGS], *bound = l->nargs <= BOUND_ARGS ? own : malloc(l->nargs * sizeof *bound);
+    if (!bound) {
+        gems_trouble_note(r->trouble, GEMS_TROUBLE_MEMORY, "out of memory");
+        return;
+    }
+    for (uint32_t i = 0; i < l->nargs; i++)
+        bound[i] = bind(r, &r->work->arg[l->arg + i]);
+    if (l->library)
+        l->library(r->queue, r->work->lane, bound, r->work->bytes + r->work->arg[l->arg + l->nargs].at);
+    else
+        gems_queue_launch(r->queue, l->kernel, l->dims, l->global, l->any_group ? NULL : l->local, bound,
+                          (int)l->nargs);
+    if (bound != own)
+        free(bound);
+}
+
+static void take_memory(run *r)
+{
+    gems_work *w = r->work;
+    for (uint32_t i = 0; i < w->nscratch && r->trouble->kind == GEMS_TROUBLE_NONE; i++)
+        r->scratch[i] = gems_memory_take(w->lane, w->scratch[i], r->trouble);
+    if (r->stage) {
+        stage_in(r);
+        return;
+    }
+    for (uint32_t i = 0; i < w->noperands; i++)
+        r->place[i] = (gems_bound){GEMS_BOUND_PLACE, 0, (const void *)address_of(&w->operand[i]), NULL}; /* NOLINT */
+}
+
+static void give_memory(run *r)
+{
+    gems_lane lane = r->work->lane;
+    for (uint32_t i = 0; i < r->work->nscratch; i++)
+        if (r->scratch[i])
+            gems_memory_give(lane, r->scratch[i]);
+    for (uint32_t k = 0; k < r->nregions; k++)
+        if (r->regions[k].buffer)
+            gems_memory_give(lane, r->regions[k].buffer);
+    for (uint32_t i = 0; r->stage && i < r->work->noperands; i++)
+        free(r->staged[i].landing);
+}
+
+static void note_outcome(gems_queue *queue, const gems_work *w)
+{
+    const gems_trouble *trouble = gems_queue_trouble(queue);
+    if (trouble->kind == GEMS_TROUBLE_NONE) {
+        if (atomic_load_explicit(&failures_in_a_row, memory_order_relaxed))
+            atomic_store(&failures_in_a_row, 0);
+        return;
+    }
+    if (trouble->kind == GEMS_TROUBLE_MEMORY) /* some drivers allocate at first use */
+        gems_memory_trim(w->lane);
+    if ((atomic_fetch_add(&failures_in_a_row, 1) + 1) % LOST_AFTER == 0 && !gems_queue_alive(queue)) {
+        gems_log("%d calls in a row failed on %s, the last one: %s; the host runs everything from now on", LOST_AFTER,
+                 gems_device_get(w->lane)->name, trouble->text);
+        gems_device_stop("the device failed too often");
+    }
+}
+
+/* With a queue in hand. */
+static void execute(run *r)
+{
+    gems_work *w = r->work;
+    take_memory(r);
+    for (uint32_t i = 0; i < w->nlaunches && r->trouble->kind == GEMS_TROUBLE_NONE; i++)
+        launch(r, &w->launch[i]);
+    if (r->stage && r->trouble->kind == GEMS_TROUBLE_NONE)
+        stage_out(r);
+    if (gems_queue_settle(r->queue)) {
+        if (r->stage)
+            land(r);
+    }
+    w->device_ns += gems_queue_device_ns(r->queue);
+    give_memory(r);
+    note_outcome(r->queue, w);
+    w->trouble = *r->trouble;
+}
+
+static void run_work(void *arg)
+{
+    gems_work *w = arg;
+    gems_bound own[GEMS_WORK_OPERANDS];
+    run r = {.work = w, .stage = is_staged(w), .place = own};
+    size_t n = w->noperands;
+    void *heap = NULL;
+
+    if (n > GEMS_WORK_OPERANDS || r.stage) {
+        heap = calloc(n + 1, sizeof *r.place + sizeof *r.regions + sizeof *r.staged);
+        if (!heap) {
+            gems_trouble_note(&w->trouble, GEMS_TROUBLE_MEMORY, "out of memory");
+            return;
+        }
+        r.place = heap;
+        r.regions = (region *)(r.place + n + 1);
+        r.staged = (staged *)(r.regions + n + 1);
+    }
+    r.queue = gems_queue_take(w->lane, gems_work_timing(), &w->trouble);
+    if (r.queue) {
+        r.trouble = gems_queue_trouble(r.queue);
+        execute(&r);
+        gems_queue_give(r.queue);
+    }
+    free(heap);
+}
+
+gems_status gems_work_run(gems_work *w, gems_call *call)
+{
+    if (w->lower && w->trouble.kind == GEMS_TROUBLE_NONE)
+    {
+        w->nlaunches = w->nargs = 0; /* of an earlier run */
+        w->lower(w);
+    }
+    if (w->trouble.kind == GEMS_TROUBLE_NONE && w->nlaunches)
+        gems_device_deep(run_work, w);
+    call->bytes += w->moved;
+    call->device_ns += w->device_ns;
+    switch (w->trouble.kind) {
+    case GEMS_TROUBLE_NONE:
+        return GEMS_OK;
+    case GEMS_TROUBLE_NO_DEVICE:
+        snprintf(call->whybuf, sizeof call->whybuf, "%s", w->trouble.text);
+        return gems_decline(call, call->whybuf);
+    default:
+        return gems_fail(call, "%s", w->trouble.text);
+    }
+}

@@ -1,0 +1,144 @@
+/* Works: the record of what one call wants done on the device.
+ *
+ * A family's prepare() fills one; kernels/work/run.c submits it, waits and brings the results home. A work owns all that
+ * it needs: sizes and values by copy, operands as places in memory. Nothing in it points into a stack or a call, so it
+ * can be kept, copied and run later. Until it is run the call can still be declined with nothing changed.
+ *
+ *   operand  memory that launches read or write: an allocation, a byte in it, a span
+ *   launch   a kernel with its sizes and arguments, or a call of another library
+ *   recipe   what a family writes launches from at the last moment ("lower"), such as expressions that may be merged
+ *            with those of other works before a kernel is made of them */
+#ifndef GEMS_WORK_H
+#define GEMS_WORK_H
+
+#include "kernels/call.h"
+#include "kernels/device/device.h"
+#include "kernels/tensor/nest.h"
+
+typedef enum gems_access {
+    GEMS_READ = 1,
+    GEMS_WRITE = 2,
+    GEMS_READ_WRITE = 3
+} gems_access;
+
+typedef struct gems_operand {
+    uintptr_t allocation; /* address at which its memory begins */
+    size_t offset, span;  /* bytes: from there to the first element; from it to the last, both included */
+    uint8_t access;       /* of all launches together; READ only if one reads it before another has written all of it */
+    uint8_t element;      /* bytes of an element */
+    int8_t gaps;          /* a result that does not fill its span: its loops, in gems_work.gaps; -1: it does */
+} gems_operand;
+
+typedef enum gems_arg_kind {
+    GEMS_ARG_TENSOR,
+    GEMS_ARG_OPERAND,
+    GEMS_ARG_SCRATCH,
+    GEMS_ARG_VALUE,
+    GEMS_ARG_LOCAL
+} gems_arg_kind;
+
+/* An argument as a launcher gives it, in the order of the kernel's parameters. Memory is two parameters there:
+ * GEMS_BUFFER(T, x), of which GEMS_AT(T, x) makes the pointer x to the first element. */
+typedef struct gems_arg {
+    gems_arg_kind kind;
+    gems_access access;
+    const void *p; /* gems_tensor *, or bytes */
+    size_t n;      /* operand, scratch; bytes of a value or of local memory */
+} gems_arg;
+
+#define GEMS_IN(tensor)         ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ, (tensor), 0})
+#define GEMS_OUT_ARG(tensor)    ((gems_arg){GEMS_ARG_TENSOR, GEMS_WRITE, (tensor), 0})
+#define GEMS_INOUT(tensor)      ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ_WRITE, (tensor), 0})
+#define GEMS_OPERAND(index)     ((gems_arg){GEMS_ARG_OPERAND, 0, NULL, (size_t)(index)})
+#define GEMS_SCRATCH(id)        ((gems_arg){GEMS_ARG_SCRATCH, 0, NULL, (size_t)(id)})
+#define GEMS_VALUE(lvalue)      ((gems_arg){GEMS_ARG_VALUE, 0, &(lvalue), sizeof(lvalue)})
+#define GEMS_BYTES(ptr, bytes)  ((gems_arg){GEMS_ARG_VALUE, 0, (ptr), (bytes)})
+#define GEMS_LOCAL(bytes)       ((gems_arg){GEMS_ARG_LOCAL, 0, NULL, (bytes)})
+
+/* An argument as the record keeps it. */
+typedef struct gems_kept_arg {
+    uint8_t kind;   /* gems_arg_kind, never TENSOR */
+    uint32_t n, at; /* bytes; operand, scratch, or where in gems_work.bytes */
+} gems_kept_arg;
+
+/* Another library's work: `run` gets the places of the launch's arguments (operands first) and its payload. */
+typedef void gems_library(gems_queue *queue, gems_lane lane, const gems_bound *places, const void *payload);
+
+typedef struct gems_work_launch {
+    gems_kernel *kernel;
+    gems_library *library; /* NULL: the kernel */
+    uint8_t dims;
+    bool any_group; /* the size of a group is the device room's choice */
+    size_t global[3], local[3];
+    uint32_t arg, nargs;
+} gems_work_launch;
+
+enum {
+    GEMS_WORK_OPERANDS = 16, /* without the heap; more are taken from there */
+    GEMS_WORK_LAUNCHES = 4,
+    GEMS_WORK_ARGS = 96,
+    GEMS_WORK_BYTES = 4096,
+    GEMS_WORK_SCRATCH = 4,
+    GEMS_WORK_GAPS = 4
+};
+
+typedef struct gems_work {
+    gems_lane lane;
+    gems_trouble trouble;                   /* the first thing that went wrong while it was written */
+    void (*lower)(struct gems_work *work);  /* writes launches from the recipe; NULL: they stand */
+    uint32_t recipe;                        /* where in bytes it begins */
+    uint32_t noperands, nlaunches, nargs, nbytes, nscratch, ngaps;
+    uint32_t operand_room, launch_room, arg_room, byte_room;
+    gems_operand *operand;
+    gems_work_launch *launch;
+    gems_kept_arg *arg;
+    unsigned char *bytes;
+    size_t scratch[GEMS_WORK_SCRATCH]; /* bytes */
+    gems_nest gaps[GEMS_WORK_GAPS];
+    /* What the run found, for the report. */
+    uint64_t moved;   /* bytes copied to and from the device */
+    double device_ns; /* in kernels, if that is measured (gems_work_set_timing) */
+
+    gems_operand own_operand[GEMS_WORK_OPERANDS];
+    gems_work_launch own_launch[GEMS_WORK_LAUNCHES];
+    gems_kept_arg own_arg[GEMS_WORK_ARGS];
+    _Alignas(16) unsigned char own_bytes[GEMS_WORK_BYTES];
+} gems_work;
+
+/* An empty work for a lane. It must not be moved; gems_work_copy makes another. */
+void gems_work_begin(gems_work *work, gems_lane lane);
+/* Frees what it took from the heap. */
+void gems_work_end(gems_work *work);
+/* A copy of a work that has not been run. False if memory is out; then there is nothing to end. */
+bool gems_work_copy(gems_work *to, const gems_work *from);
+
+/* The operand for a tensor's memory; the same memory twice is one operand. -1: see trouble. */
+int gems_work_operand(gems_work *work, const gems_tensor *tensor, gems_access access);
+/* Memory for this work alone (partial sums), for GEMS_SCRATCH. */
+int gems_work_scratch(gems_work *work, size_t bytes);
+/* n bytes of its own, aligned to 16, until the next one is asked for. NULL: see trouble. */
+void *gems_work_reserve(gems_work *work, size_t n);
+
+/* As gems_kernel_find and gems_kernel_build, for the work's lane, with its trouble. */
+gems_kernel *gems_work_find(gems_work *work, const void *id, size_t n);
+gems_kernel *gems_work_build(gems_work *work, const void *id, size_t n, const gems_kernel_text *text);
+
+/* Writes down a launch; global, local: see gems_queue_launch. All that a kernel touches of a tensor lies between its
+ * first and its last element; of a result that has gaps only its elements come home. A NULL kernel is trouble that was
+ * noted before. */
+void gems_launch(gems_work *work, gems_kernel *kernel, int dims, const size_t *global, const size_t *local,
+                 const gems_arg *args, int nargs);
+/* The same for another library's work: all arguments are memory. */
+void gems_launch_library(gems_work *work, gems_library *library, const void *payload, size_t bytes,
+                         const gems_arg *args, int nargs);
+
+/* Runs it: takes a queue, brings the operands where kernels reach them, launches, waits, brings the results home. OK:
+ * they are there. DECLINED or FAILED, with the reason in call->why: nothing that the host sees has changed. May be
+ * called again. */
+gems_status gems_work_run(gems_work *work, gems_call *call);
+
+/* Whether the time that the device spends in kernels is noted. Off at first: queues that measure may be slower. */
+void gems_work_set_timing(bool on);
+bool gems_work_timing(void);
+
+#endif
