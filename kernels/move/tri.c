@@ -16,9 +16,10 @@ static gems_status plan_tri(gems_call *call)
         return gems_decline(call, "empty");
     if (call->arg[1].kind != GEMS_SCALAR_INT)
         return gems_decline(call, "diagonal");
-    if (call->op->form == GEMS_INPLACE && gems_move_overlaps_itself(self))
+    if (call->op->form == GEMS_INPLACE && gems_tensor_overlaps_itself(self))
         return gems_decline(call, "overlaps itself");
-    if (out && (out->dtype != self->dtype || gems_move_overlaps_itself(out) || gems_move_overlap(out, self)))
+    if (out &&
+        (out->dtype != self->dtype || gems_tensor_overlaps_itself(out) || gems_tensor_overlap(out, self) != GEMS_APART))
         return gems_decline(call, "out of another dtype or overlapping");
     if (out && out->ndim > 3 && !gems_tensor_is_contiguous(out))
         return gems_decline(call, "the host walks such batches by one stride, even where they have two");

@@ -96,10 +96,10 @@ static int halved_dim(gems_call *call, const gems_tensor *self, const gems_value
         gems_decline(call, "dtype");
     else if (self->ndim == 0 || self->ndim > GEMS_DIMS || self->numel == 0)
         gems_decline(call, "empty, or too many or no dimensions");
-    else if (dim->kind != GEMS_SCALAR_INT || dim->i < -self->ndim || dim->i >= self->ndim)
+    else if (dim->kind != GEMS_SCALAR_INT || gems_wrap_dim(dim->i, self->ndim) < 0)
         gems_decline(call, "dimension out of range");
     else {
-        int d = (int)(dim->i < 0 ? dim->i + self->ndim : dim->i);
+        int d = gems_wrap_dim(dim->i, self->ndim);
         if (self->sizes[d] % 2 == 0)
             return d;
         gems_decline(call, "dimension of odd size");
@@ -146,7 +146,8 @@ static gems_status run_glu(gems_call *call)
     halves(self, dim, &half, in);
     if (call->op->form == GEMS_OUT) {
         const gems_tensor *out = call->arg[2].tensor;
-        if (out->dtype != self->dtype || gems_overlaps_itself(out) || gems_overlap_of(out, self) != GEMS_APART)
+        if (out->dtype != self->dtype || gems_tensor_overlaps_itself(out) ||
+            gems_tensor_overlap(out, self) != GEMS_APART)
             return gems_decline(call, "result of another dtype or overlapping");
     }
     gems_layout_input inputs[2] = {{&in[0], false}, {&in[1], false}};
@@ -246,7 +247,8 @@ static gems_status run_polar(gems_call *call)
     both.numel *= 2;
     planes[1].data = (char *)whole->data + gems_dtypes[part].size;
     for (int k = 0; k < 4; k++)
-        if (gems_overlaps_itself(&planes[k / 2]) || gems_overlap_of(&planes[k / 2], &in[k % 2]) != GEMS_APART)
+        if (gems_tensor_overlaps_itself(&planes[k / 2]) ||
+            gems_tensor_overlap(&planes[k / 2], &in[k % 2]) != GEMS_APART)
             return gems_decline(call, "result overlaps itself or an argument");
     return compute(call, &f, part, &shape, 2, planes, &both, in);
 }

@@ -67,7 +67,8 @@ gems_tensor *gems_reduce_result(gems_call *call, unsigned i, gems_dtype dtype, c
         else if (r->keepdim)
             sizes[ndim++] = 1;
     gems_tensor *out = gems_call_result(call, i, dtype, ndim, sizes, NULL);
-    if (out && call->op->form == GEMS_OUT && (!gems_tensor_is_contiguous(out) || gems_tensors_overlap(in, out))) {
+    if (out && call->op->form == GEMS_OUT &&
+        (!gems_tensor_is_contiguous(out) || gems_tensor_overlap(in, out) != GEMS_APART)) {
         gems_decline(call, "out is not contiguous, or overlaps the input");
         return NULL;
     }

@@ -37,15 +37,6 @@ void gems_shape_strides(const gems_shape *shape, int ndim, const int64_t *sizes,
         out[lead + d] = sizes[d] == 1 && shape->size[lead + d] != 1 ? 0 : strides[d];
 }
 
-void gems_shape_contiguous(const gems_shape *shape, gems_strides out)
-{
-    int64_t step = 1;
-    for (int d = shape->ndim - 1; d >= 0; d--) {
-        out[d] = step;
-        step *= shape->size[d] > 1 ? shape->size[d] : 1;
-    }
-}
-
 /* Does dimension a vary more slowly than b? 1 yes, -1 no, 0 no operand can tell. */
 static int slower(const gems_shape *shape, int n, const gems_strides *strides, int a, int b)
 {

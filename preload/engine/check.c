@@ -100,8 +100,8 @@ void gems_check_count(const gems_call *call)
 
 static double element(const gems_tensor *t, int64_t offset)
 {
-    gems_value v = gems_tensor_element(t, offset);
-    return v.kind == GEMS_SCALAR_FLOAT ? v.f : (double)v.i;
+    return gems_number_double(
+        gems_element_number(t->dtype, (const char *)t->data + offset * gems_dtypes[t->dtype].size));
 }
 
 static size_t describe_tensor(const gems_tensor *t, char *s, size_t n)
