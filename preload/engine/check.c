@@ -1,7 +1,9 @@
 /* Comparing our results with the host's. */
 #include "preload/engine/check.h"
 #include "preload/base/config.h"
+#include "preload/base/hash.h"
 #include "preload/base/log.h"
+#include "preload/base/text.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -39,32 +41,32 @@ void gems_check_start(void)
     pthread_atfork(NULL, NULL, after_fork_in_child);
 }
 
-static uint64_t mix(uint64_t h, uint64_t v)
+/* In words, as the hash takes them: the rounded shapes and dtypes of the arguments. */
+static uint64_t hash_word(uint64_t h, uint64_t word)
 {
-    h ^= v + 0x9e3779b97f4a7c15u + (h << 6) + (h >> 2);
-    return h * 0xff51afd7ed558ccdu;
+    return gems_hash(h, &word, sizeof word);
 }
 
-static uint64_t mix_tensor(uint64_t h, const gems_tensor *t)
+static uint64_t hash_tensor(uint64_t h, const gems_tensor *t)
 {
-    h = mix(h, (uint64_t)t->ndim * 16 + t->dtype);
+    h = hash_word(h, (uint64_t)t->ndim * 16 + t->dtype);
     for (int d = 0; d < t->ndim; d++)
-        h = mix(h, t->sizes[d] ? (uint64_t)(64 - __builtin_clzll((uint64_t)t->sizes[d])) : 0);
+        h = hash_word(h, t->sizes[d] ? (uint64_t)(64 - __builtin_clzll((uint64_t)t->sizes[d])) : 0);
     return h;
 }
 
 static uint64_t shape_class(const gems_call *call)
 {
-    uint64_t h = mix(1, call->op->index);
+    uint64_t h = hash_word(GEMS_HASH_START, call->op->index);
     for (unsigned i = 0; i < call->op->nparams; i++) {
         const gems_value *v = &call->arg[i];
-        h = mix(h, v->kind);
+        h = hash_word(h, v->kind);
         if (v->kind == GEMS_TENSOR)
-            h = mix_tensor(h, v->tensor);
+            h = hash_tensor(h, v->tensor);
         for (size_t k = 0; v->kind == GEMS_TENSORS && k < v->tensors.n; k++)
-            h = mix_tensor(h, &v->tensors.v[k]);
+            h = hash_tensor(h, &v->tensors.v[k]);
         if (v->kind == GEMS_DTYPE)
-            h = mix(h, v->dtype);
+            h = hash_word(h, v->dtype);
     }
     return h ? h : 1;
 }
@@ -104,25 +106,26 @@ static double element(const gems_tensor *t, int64_t offset)
     return v.kind == GEMS_SCALAR_FLOAT ? v.f : (double)v.i;
 }
 
-static size_t describe_tensor(const gems_tensor *t, char *s, size_t n)
+static void put_tensor(gems_text *text, const gems_tensor *t)
 {
-    if (t->dtype == GEMS_DTYPE_NONE || n == 0)
-        return 0;
-    size_t used = (size_t)snprintf(s, n, " %s[", gems_dtypes[t->dtype].name);
-    for (int d = 0; d < t->ndim && used < n; d++)
-        used += (size_t)snprintf(s + used, n - used, d ? ",%lld" : "%lld", (long long)t->sizes[d]);
-    return used < n ? used + (size_t)snprintf(s + used, n - used, "]") : used;
+    if (t->dtype == GEMS_DTYPE_NONE)
+        return;
+    gems_text_put(text, " %s[", gems_dtypes[t->dtype].name);
+    for (int d = 0; d < t->ndim; d++)
+        gems_text_put(text, d ? ",%lld" : "%lld", (long long)t->sizes[d]);
+    gems_text_put(text, "]");
 }
 
 void gems_check_describe(const gems_call *call, char *s, size_t n)
 {
-    size_t used = (size_t)snprintf(s, n, "%s", call->op->name);
-    for (unsigned i = 0; i < call->op->nparams && used < n; i++) {
+    gems_text text = gems_text_in(s, n);
+    gems_text_put(&text, "%s", call->op->name);
+    for (unsigned i = 0; i < call->op->nparams; i++) {
         const gems_value *v = &call->arg[i];
         if (v->kind == GEMS_TENSOR)
-            used += describe_tensor(v->tensor, s + used, n - used);
-        for (size_t k = 0; v->kind == GEMS_TENSORS && k < v->tensors.n && used < n; k++)
-            used += describe_tensor(&v->tensors.v[k], s + used, n - used);
+            put_tensor(&text, v->tensor);
+        for (size_t k = 0; v->kind == GEMS_TENSORS && k < v->tensors.n; k++)
+            put_tensor(&text, &v->tensors.v[k]);
     }
 }
 
