@@ -105,6 +105,7 @@ FORMATTED = $(shell git ls-files '*.c' '*.h')
 format:
 	$(Q)clang-format -i $(FORMATTED)
 lint:
+	$(Q)scripts/layers
 	$(Q)clang-format --dry-run -Werror $(FORMATTED)
 	$(Q)cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
 	  --suppress=missingIncludeSystem --suppress=preprocessorErrorDirective:kernels/device/cl.h -I. -D'json_array_foreach(a,i,v)=for(i=0;i<1;i++)' \

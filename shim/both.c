@@ -88,7 +88,7 @@ static void end(struct both *b)
 {
     for (unsigned i = 0; i < b->op->nresults; i++)
         if (b->handle[i])
-            gems_host.api.delete_tensor(b->handle[i]);
+            gems_torch.api.delete_tensor(b->handle[i]);
     free_all(b->bytes);
     free(b);
     pending = NULL;
