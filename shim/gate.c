@@ -1,7 +1,7 @@
 /* The gate: every thunk's slow half comes here. It lets through only calls that are plain beyond doubt; whatever is
  * exotic (another backend, autograd, tracing, vmap, subclasses, modes) goes to the original as if we were not there. */
-#include "shim/both.h"
 #include "shim/decode.h"
+#include "preload/engine/compare.h"
 #include "preload/engine/report.h"
 #include "preload/engine/route.h"
 #include "preload/base/config.h"
@@ -156,22 +156,21 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     }
 
     double start_time = gems_route_takes_time() ? now() : 0;
-    struct both_backup backup;
     gems_status status = GEMS_DECLINED;
-    bool both = false;
+    bool compared = false;
     start_frame(f);
     if (take_arguments(f, place, raw)) {
-        both = gems_both_begin(call, &backup);
+        gems_comparison *comparison = gems_compare_begin(call);
         status = gems_route(call);
-        both = both && gems_both_keep(f, &backup, status == GEMS_OK);
+        compared = gems_compare_keep(comparison, call, status == GEMS_OK);
     }
     if (status != GEMS_OK)
         gems_drop_results(f);
-    else if (!both)
+    else if (!compared)
         gems_give_results(f, ret, raw);
     gems_report_call(call, status, entry_names[f->entry], start_time != 0 ? now() - start_time : 0);
     free(f->heap);
-    return both ? GEMS_ENTERED_BOTH : status == GEMS_OK ? GEMS_ENTERED_DONE : GEMS_ENTERED_HOST;
+    return compared ? GEMS_ENTERED_COMPARE : status == GEMS_OK ? GEMS_ENTERED_DONE : GEMS_ENTERED_HOST;
 }
 
 enum gems_entered gems_enter(unsigned op, enum gems_entry entry, uint64_t ks, void *ret, void **raw)
@@ -180,7 +179,7 @@ enum gems_entered gems_enter(unsigned op, enum gems_entry entry, uint64_t ks, vo
         gems_torch_observe(op, entry, ks, raw);
         return GEMS_ENTERED_HOST;
     }
-    if (inside || gems_both_hosts_turn())
+    if (inside || gems_compare_pending())
         return GEMS_ENTERED_HOST;
     inside = true; /* start-up makes calls, too */
     pthread_once(&once, start);
@@ -193,4 +192,24 @@ enum gems_entered gems_enter(unsigned op, enum gems_entry entry, uint64_t ks, vo
     }
     inside = false;
     return entered;
+}
+
+/* After the host's turn of a call that is compared. */
+enum gems_entered gems_leave(enum gems_entry entry, void *ret)
+{
+    const gems_op *op = gems_compare_pending();
+    for (unsigned i = 0; i < op->nresults; i++) {
+        gems_tensor host;
+        const void *t = op->form != GEMS_FUNCTIONAL ? gems_compare_ours(i)->host
+                        : entry == GEMS_ENTRY_AOTI  ? *((void ***)ret)[i]
+                                                    : (void *)((void **)ret + (op->nresults - 1 - i));
+        gems_compare_result(i, gems_decode_tensor(t, false, &host) ? &host : NULL);
+    }
+    gems_compare_end(false);
+    return GEMS_ENTERED_HOST;
+}
+
+void gems_thrown(void)
+{
+    gems_compare_end(true);
 }

@@ -1,7 +1,7 @@
 /* Counters, reasons, the call log and the table at exit. Counting a call takes a few atomic adds; a reason that is new
  * for its operator, a lock. */
 #include "preload/engine/report.h"
-#include "preload/engine/check.h"
+#include "preload/engine/compare.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
 #include "preload/base/text.h"
@@ -252,7 +252,7 @@ static void at_exit(void)
 {
     if (gems_config_get()->report)
         print_report();
-    gems_check_report(line);
+    gems_compare_report(line);
 }
 
 static void fork_prepare(void)
@@ -269,7 +269,7 @@ void gems_report_start(void)
     counters = calloc(gems_op_count, sizeof *counters);
     pthread_atfork(fork_prepare, fork_done, fork_done);
     if (gems_config_get()->check > 0)
-        gems_check_start();
+        gems_compare_start();
     if (counters && (gems_config_get()->report || gems_config_get()->check > 0))
         atexit(at_exit);
 }
