@@ -37,7 +37,7 @@ $(B)/libgems_preload.so: $(OBJ) $(B)/gen/exports.map
 	  -o $@ $(OBJ) $(LIBS) $(if $(SAN),-Wl$(comma)-z$(comma)undefs,)
 comma := ,
 
-$(B)/gems: $(CMDSRC:%.c=$(B)/%.o) $(B)/preload/base/config.o $(B)/preload/base/log.o
+$(B)/gems: $(CMDSRC:%.c=$(B)/%.o) $(patsubst %.c,$(B)/%.o,$(wildcard preload/base/*.c))
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 
@@ -105,6 +105,7 @@ FORMATTED = $(shell git ls-files '*.c' '*.h')
 format:
 	$(Q)clang-format -i $(FORMATTED)
 lint:
+	$(Q)scripts/layers
 	$(Q)clang-format --dry-run -Werror $(FORMATTED)
 	$(Q)cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
 	  --suppress=missingIncludeSystem --suppress=preprocessorErrorDirective:kernels/device/cl.h -I. -D'json_array_foreach(a,i,v)=for(i=0;i<1;i++)' \

@@ -1,6 +1,5 @@
-/* The parts of call.h that do not need the host: looking up operators, and giving reasons. gems_call_result is the
- * host's (shim/). */
-#include "kernels/call.h"
+/* The parts of call.h that need no device: looking up operators, giving reasons, the results of a call. */
+#include "kernels/host.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -75,6 +74,41 @@ gems_status gems_fail(gems_call *call, const char *fmt, ...)
         call->why = call->whybuf;
     }
     return GEMS_FAILED;
+}
+
+/* The tensor that an in-place or out operator was given for its i-th result, if it has this shape and is of this dtype
+ * (GEMS_DTYPE_NONE: of any). */
+static bool take_given(gems_call *call, unsigned i, gems_dtype dtype, bool complex, int ndim, const int64_t *sizes)
+{
+    const gems_value *v = &call->arg[gems_op_written(call->op, i)];
+    const gems_tensor *t = v->kind == GEMS_TENSOR ? v->tensor : NULL;
+    if (!t || t->ndim != ndim || (ndim && memcmp(t->sizes, sizes, (size_t)ndim * sizeof *sizes) != 0))
+        return gems_decline(call, "the given result has another shape"), false;
+    if (complex ? !call->host->is_complex(t, dtype) : dtype != GEMS_DTYPE_NONE && t->dtype != dtype)
+        return gems_decline(call, "the given result has another dtype"), false;
+    call->result[i] = *t;
+    return true;
+}
+
+static gems_tensor *result(gems_call *call, unsigned i, gems_dtype dtype, bool complex, int ndim, const int64_t *sizes,
+                           const int64_t *strides)
+{
+    call->has_result[i] = call->op->form == GEMS_FUNCTIONAL
+                              ? call->host->make(call, i, dtype, complex, ndim, sizes, strides)
+                              : take_given(call, i, dtype, complex, ndim, sizes);
+    return call->has_result[i] ? &call->result[i] : NULL;
+}
+
+gems_tensor *gems_call_result(gems_call *call, unsigned i, gems_dtype dtype, int ndim, const int64_t *sizes,
+                              const int64_t *strides)
+{
+    return result(call, i, dtype, false, ndim, sizes, strides);
+}
+
+gems_tensor *gems_call_result_complex(gems_call *call, unsigned i, gems_dtype part, int ndim, const int64_t *sizes,
+                                      const int64_t *strides)
+{
+    return result(call, i, part, true, ndim, sizes, strides);
 }
 
 const gems_value *gems_call_arg(const gems_call *call, const char *name)

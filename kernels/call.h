@@ -179,9 +179,11 @@ typedef struct gems_sizes {
 #define GEMS_MAX_TENSORS 16 /* more (long lists) are taken from the heap */
 
 struct gems_rule;
+struct gems_host;
 
 typedef struct gems_call {
     const gems_op *op;
+    const struct gems_host *host;         /* kernels/host.h */
     gems_value arg[GEMS_MAX_ARGS];        /* op->nparams of them */
     gems_tensor result[GEMS_MAX_RESULTS]; /* made by gems_call_result */
     bool has_result[GEMS_MAX_RESULTS];
@@ -222,9 +224,6 @@ gems_tensor *gems_call_result(gems_call *call, unsigned i, gems_dtype dtype, int
  * elements, which are pairs of parts, the real one first. */
 gems_tensor *gems_call_result_complex(gems_call *call, unsigned i, gems_dtype part, int ndim, const int64_t *sizes,
                                       const int64_t *strides);
-
-/* The host's default floating dtype (torch.get_default_dtype). Provided by the shim. */
-gems_dtype gems_host_default_dtype(void);
 
 /* Argument by name; a value of kind GEMS_NONE if the operator has no such parameter. For plan(): remember indices, not
  * names, on hot paths. */

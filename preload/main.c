@@ -1,5 +1,6 @@
 /* What happens when the library is loaded: next to nothing. Everything else waits for the first operator call. */
 #include "preload/base/config.h"
+#include "preload/base/text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -14,19 +15,17 @@ static void leave_preload(void)
     if (!kept)
         return;
     size_t n = 0;
-    while (*list) {
-        size_t len = strcspn(list, " :");
+    const char *entry;
+    for (size_t len; (len = gems_word(&list, " :", &entry));) {
         size_t base = len;
-        while (base > 0 && list[base - 1] != '/')
+        while (base > 0 && entry[base - 1] != '/')
             base--;
-        if (len && strncmp(list + base, "libgems_preload.so", 18) != 0) {
-            if (n)
-                kept[n++] = ':';
-            memcpy(kept + n, list, len);
-            n += len;
-        }
-        list += len;
-        list += strspn(list, " :");
+        if (strncmp(entry + base, "libgems_preload.so", 18) == 0)
+            continue;
+        if (n)
+            kept[n++] = ':';
+        memcpy(kept + n, entry, len);
+        n += len;
     }
     kept[n] = 0;
     if (n)

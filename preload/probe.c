@@ -1,5 +1,6 @@
 #include "preload/probe.h"
 #include "kernels/family.h"
+#include "kernels/host.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -85,9 +86,16 @@ static gems_value make_argument(probe *p, const gems_param *param, const shape *
     }
 }
 
+static gems_dtype default_dtype(void)
+{
+    return GEMS_F32;
+}
+
+static const gems_host probing = {.default_dtype = default_dtype}; /* plan() makes nothing */
+
 static bool takes(const gems_op *op, const shape *s, gems_dtype dtype)
 {
-    probe p = {.call = {.op = op}};
+    probe p = {.call = {.op = op, .host = &probing}};
     memset(&p.call.sizes, -1, sizeof p.call.sizes);
     for (int i = 0; i < op->nparams; i++)
         p.call.arg[i] = make_argument(&p, &op->params[i], s, dtype);

@@ -7,7 +7,7 @@
  *   wrapped          the one flag bit that differs between a number wrapped by the host and a 0-dim tensor
  *
  * Whatever cannot be learnt beyond doubt leaves the operators with the host. */
-#include "shim/host.h"
+#include "shim/torch.h"
 #include "preload/base/log.h"
 
 #include <dlfcn.h>
@@ -21,7 +21,7 @@
 
 struct sight { /* what the observed calls showed */
     uint64_t ks[8];
-    struct host_keys keys[8];
+    struct torch_keys keys[8];
     int n;
     uint8_t wrapped[IMPL_BYTES]; /* TensorImpl of `other` */
     bool have_wrapped;
@@ -31,12 +31,12 @@ static __thread struct sight *watching;
 static int add_op = -1, add_inplace_op = -1;
 static void *(*add_scalar)(void *, const void *, const void *, const void *);
 
-bool gems_host_calibrating(void)
+bool gems_torch_calibrating(void)
 {
     return watching != NULL;
 }
 
-void gems_host_observe(unsigned op, enum gems_entry entry, uint64_t ks, void **raw)
+void gems_torch_observe(unsigned op, enum gems_entry entry, uint64_t ks, void **raw)
 {
     struct sight *s = watching;
     if ((int)op == add_op && !s->have_wrapped) {
@@ -45,7 +45,7 @@ void gems_host_observe(unsigned op, enum gems_entry entry, uint64_t ks, void **r
     }
     if (entry == GEMS_ENTRY_REDISPATCH && s->n < 8 && ((int)op == add_op || (int)op == add_inplace_op)) {
         s->ks[s->n] = ks;
-        gems_host_thread_keys(&s->keys[s->n]);
+        gems_torch_thread_keys(&s->keys[s->n]);
         s->n++;
     }
 }
@@ -59,7 +59,7 @@ static host_tensor *make(int ndim, const int64_t *sizes, gems_dtype dtype, int32
         step *= sizes[d];
     }
     host_tensor *t = NULL;
-    if (gems_host.api.empty_strided(ndim, sizes, strides, gems_host.dtype_code[dtype], device, -1, &t) != 0)
+    if (gems_torch.api.empty_strided(ndim, sizes, strides, gems_torch.dtype_code[dtype], device, -1, &t) != 0)
         return NULL;
     return t;
 }
@@ -67,7 +67,7 @@ static host_tensor *make(int ndim, const int64_t *sizes, gems_dtype dtype, int32
 static void drop_tensor(host_tensor **t)
 {
     if (*t)
-        gems_host.api.delete_tensor(*t);
+        gems_torch.api.delete_tensor(*t);
     *t = NULL;
 }
 
@@ -76,10 +76,10 @@ static void drop_tensor(host_tensor **t)
 static void drop_result(void **slot)
 {
     host_tensor *h = NULL;
-    void *undefined = gems_host.api.undefined;
-    if (*slot && gems_host.api.new_handle((host_tensor *)&undefined, &h) == 0) {
+    void *undefined = gems_torch.api.undefined;
+    if (*slot && gems_torch.api.new_handle((host_tensor *)&undefined, &h) == 0) {
         *(void **)h = *slot;
-        gems_host.api.delete_tensor(h);
+        gems_torch.api.delete_tensor(h);
     }
     *slot = NULL;
 }
@@ -87,7 +87,7 @@ static void drop_result(void **slot)
 static const char *find_numel(void)
 {
     static const int64_t sizes[3] = {7, 11, 13};
-    host_tensor *t = make(3, sizes, GEMS_F32, gems_host.cpu);
+    host_tensor *t = make(3, sizes, GEMS_F32, gems_torch.cpu);
     if (!t)
         return "the host could not make a tensor";
     int found = -1;
@@ -112,23 +112,23 @@ static const char *find_numel(void)
 static bool find_keyset(void)
 {
     static const int64_t a_sizes[2] = {3, 5}, b_sizes[1] = {17};
-    host_tensor *a = make(2, a_sizes, GEMS_F32, gems_host.cpu), *b = make(1, b_sizes, GEMS_I64, gems_host.cpu);
-    host_tensor *m = make(2, a_sizes, GEMS_F32, gems_host.api.device_meta());
+    host_tensor *a = make(2, a_sizes, GEMS_F32, gems_torch.cpu), *b = make(1, b_sizes, GEMS_I64, gems_torch.cpu);
+    host_tensor *m = make(2, a_sizes, GEMS_F32, gems_torch.api.device_meta());
     int found = -1, hits = 0;
     for (int o = 8; a && b && m && o < IMPL_BYTES; o += 8) {
         uint64_t wa = *(uint64_t *)((char *)host_impl(a) + o), wb = *(uint64_t *)((char *)host_impl(b) + o);
         uint64_t wm = *(uint64_t *)((char *)host_impl(m) + o);
-        if (wa == wb && (wa & gems_host.plain) == gems_host.plain && (wm & gems_host.plain) != gems_host.plain &&
-            (wa & gems_host.adinplace) && (wa & gems_host.autograd)) {
+        if (wa == wb && (wa & gems_torch.plain) == gems_torch.plain && (wm & gems_torch.plain) != gems_torch.plain &&
+            (wa & gems_torch.adinplace) && (wa & gems_torch.autograd)) {
             found = o;
             hits++;
-            gems_host.plain_tensor = wa;
+            gems_torch.plain_tensor = wa;
         }
     }
     drop_tensor(&a);
     drop_tensor(&b);
     drop_tensor(&m);
-    gems_host.keyset_offset = found;
+    gems_torch.keyset_offset = found;
     return hits == 1;
 }
 
@@ -152,7 +152,7 @@ static void poison(int byte)
  * before. Between numel and the key set stand only small plain fields (dtype, device, flags) and padding. */
 static void find_wrapped(struct sight *s, const host_tensor *a)
 {
-    int first = (int)gems_numel_offset + 8, n = gems_host.keyset_offset - first;
+    int first = (int)gems_numel_offset + 8, n = gems_torch.keyset_offset - first;
     uint8_t only_wrapped[24];
     if (n <= 0 || n > (int)sizeof only_wrapped)
         return;
@@ -169,7 +169,7 @@ static void find_wrapped(struct sight *s, const host_tensor *a)
         add_scalar(&result, a, &two, &unit);
         drop_result(&result);
         poison(round & 1 ? 0xff : 0);
-        host_tensor *plain = make(0, NULL, two.tag ? GEMS_I64 : GEMS_F64, gems_host.cpu);
+        host_tensor *plain = make(0, NULL, two.tag ? GEMS_I64 : GEMS_F64, gems_torch.cpu);
         for (int i = 0; i < n && plain && s->have_wrapped; i++)
             only_wrapped[i] &= (uint8_t)(s->wrapped[first + i] & ~((const uint8_t *)host_impl(plain))[first + i]);
         if (!plain || !s->have_wrapped)
@@ -180,12 +180,12 @@ static void find_wrapped(struct sight *s, const host_tensor *a)
     for (int i = 0; i < n; i++) {
         hits += __builtin_popcount(only_wrapped[i]);
         if (only_wrapped[i]) {
-            gems_host.wrapped_offset = first + i;
-            gems_host.wrapped_mask = only_wrapped[i];
+            gems_torch.wrapped_offset = first + i;
+            gems_torch.wrapped_mask = only_wrapped[i];
         }
     }
     if (hits != 1)
-        gems_host.wrapped_mask = 0;
+        gems_torch.wrapped_mask = 0;
 }
 
 /* The bit that the host excludes while it ignores names of dimensions, as composites do around their parts. It says
@@ -193,19 +193,19 @@ static void find_wrapped(struct sight *s, const host_tensor *a)
 static uint64_t find_names(void)
 {
     void (*enable_names)(bool);
-    struct host_keys before, without;
-    *(void **)&enable_names = dlsym(gems_host.handle, "_ZN2at9NamesMode11set_enabledEb");
-    if (!enable_names || !gems_host_thread_keys(&before))
+    struct torch_keys before, without;
+    *(void **)&enable_names = dlsym(gems_torch.handle, "_ZN2at9NamesMode11set_enabledEb");
+    if (!enable_names || !gems_torch_thread_keys(&before))
         return 0;
     enable_names(false);
-    gems_host_thread_keys(&without);
+    gems_torch_thread_keys(&without);
     enable_names(true);
     return before.excluded ^ without.excluded;
 }
 
 static const char *calibrate(struct sight *s)
 {
-    struct host *h = &gems_host;
+    struct torch *h = &gems_torch;
     const char *why = find_numel();
     if (why)
         return why;
@@ -275,21 +275,21 @@ static void *calibration_thread(void *unused)
     return (void *)why;
 }
 
-void gems_host_calibrate(void)
+void gems_torch_calibrate(void)
 {
     const gems_op *add = gems_op_find("add.Tensor"), *add_ = gems_op_find("add_.Tensor");
     if (!add || !add_ || !gems_slots[add->index].original[GEMS_ENTRY_CALL] ||
         !gems_slots[add_->index].original[GEMS_ENTRY_CALL]) {
-        gems_host.why = "this PyTorch has no add.Tensor that we know";
+        gems_torch.why = "this PyTorch has no add.Tensor that we know";
         return;
     }
     add_op = add->index;
     add_inplace_op = add_->index;
     /* The host wraps this one's number itself and then calls add.Tensor. */
-    *(void **)&add_scalar = dlsym(gems_host.handle, "_ZN2at4_ops10add_Scalar4callERKNS_6TensorERKN3c106ScalarES8_");
+    *(void **)&add_scalar = dlsym(gems_torch.handle, "_ZN2at4_ops10add_Scalar4callERKNS_6TensorERKN3c106ScalarES8_");
     pthread_t thread;
     if (pthread_create(&thread, NULL, calibration_thread, NULL) != 0) {
-        gems_host.why = "no thread for calibration";
+        gems_torch.why = "no thread for calibration";
         return;
     }
     /* A bound: a host that makes its first call while it holds the dynamic linker's lock must not hang on us. */
@@ -301,6 +301,6 @@ void gems_host_calibrate(void)
         pthread_detach(thread);
         why = "calibration did not end";
     }
-    gems_host.why = why;
-    gems_host.ready = !why;
+    gems_torch.why = why;
+    gems_torch.ready = !why;
 }

@@ -1,4 +1,4 @@
-/* The host's arguments to neutral form and back. */
+/* The host's arguments to neutral form and back; and what else the engine needs of it. */
 #include "shim/decode.h"
 
 #include <stdlib.h>
@@ -17,7 +17,7 @@ enum {
 
 bool gems_decode_tensor(const void *t, bool written, gems_tensor *out)
 {
-    const struct host_api *a = &gems_host.api;
+    const struct torch_api *a = &gems_torch.api;
     host_tensor *h = (host_tensor *)t;
     int64_t ndim, *sizes, *strides;
     int32_t code;
@@ -29,8 +29,8 @@ bool gems_decode_tensor(const void *t, bool written, gems_tensor *out)
     out->sizes = sizes;
     out->strides = strides;
     out->numel = gems_numel(t);
-    out->dtype = code >= 0 && code < 64 ? gems_host.dtype_of[code] : GEMS_DTYPE_NONE;
-    out->wrapped = ((const uint8_t *)host_impl(t))[gems_host.wrapped_offset] & gems_host.wrapped_mask;
+    out->dtype = code >= 0 && code < 64 ? gems_torch.dtype_of[code] : GEMS_DTYPE_NONE;
+    out->wrapped = ((const uint8_t *)host_impl(t))[gems_torch.wrapped_offset] & gems_torch.wrapped_mask;
     out->data = NULL;
     return (written ? a->get_data_ptr : a->get_const_data_ptr)(h, &out->data) == 0 && (out->data || !out->numel);
 }
@@ -39,9 +39,9 @@ bool gems_decode_tensor(const void *t, bool written, gems_tensor *out)
  * tensors have nothing of it). */
 static bool take(struct frame *f, const gems_param *p, const void *t, gems_tensor *out)
 {
-    uint64_t extra = gems_host.autograd | gems_host.adinplace, ks = host_keyset(t);
-    if ((ks & ~extra) != (gems_host.plain_tensor & ~extra) || (ks & extra & ~gems_host.plain_tensor) ||
-        (f->counts_versions && (ks & gems_host.adinplace))) {
+    uint64_t extra = gems_torch.autograd | gems_torch.adinplace, ks = host_keyset(t);
+    if ((ks & ~extra) != (gems_torch.plain_tensor & ~extra) || (ks & extra & ~gems_torch.plain_tensor) ||
+        (f->counts_versions && (ks & gems_torch.adinplace))) {
         gems_decline(&f->call, "not a plain tensor");
         return false;
     }
@@ -127,13 +127,13 @@ static bool take_ints(const int64_t *data, size_t n, bool symbolic, gems_value *
 static bool take_dtype(int code, gems_value *v)
 {
     v->kind = GEMS_DTYPE;
-    v->dtype = code >= 0 && code < 64 ? gems_host.dtype_of[code] : GEMS_DTYPE_NONE;
+    v->dtype = code >= 0 && code < 64 ? gems_torch.dtype_of[code] : GEMS_DTYPE_NONE;
     return v->dtype != GEMS_DTYPE_NONE;
 }
 
 static bool take_device(int type, gems_value *v)
 {
-    if (type != gems_host.cpu)
+    if (type != gems_torch.cpu)
         return false;
     v->kind = GEMS_NONE; /* the CPU, named: as good as absent */
     return true;
@@ -150,7 +150,7 @@ static bool decode_cpp(struct frame *f, const gems_param *p, void *raw, gems_val
         return take_tensor(f, p, raw, v);
     case GEMS_T_OPT_TENSOR: {
         const struct gems_abi_opt_tensor *o = raw;
-        return !o->has || o->impl == gems_host.api.undefined || take_tensor(f, p, &o->impl, v);
+        return !o->has || o->impl == gems_torch.api.undefined || take_tensor(f, p, &o->impl, v);
     }
     case GEMS_T_TENSORS:
         return take_tensors(f, p, ar->data, ar->n, false, v);
@@ -352,93 +352,64 @@ bool gems_decode(struct frame *f, void **raw)
 
 /* --- results ------------------------------------------------------------------------------------------------------ */
 
-static bool same_shape(const gems_tensor *t, int ndim, const int64_t *sizes)
+static int32_t code_of(gems_dtype dtype, bool complex)
 {
-    return t->ndim == ndim && (ndim == 0 || memcmp(t->sizes, sizes, (size_t)ndim * sizeof *sizes) == 0);
+    if (complex)
+        return dtype == GEMS_F32 ? gems_torch.complex64 : dtype == GEMS_F64 ? gems_torch.complex128 : -1;
+    return dtype < GEMS_DTYPE_COUNT ? gems_torch.dtype_code[dtype] : -1;
 }
 
-/* The tensor that an in-place or out operator was given for its i-th result, if it has this shape. */
-static gems_tensor *given_result(gems_call *call, unsigned i, int ndim, const int64_t *sizes)
-{
-    const gems_value *v = &call->arg[gems_op_written(call->op, i)];
-    if (v->kind == GEMS_TENSOR && same_shape(v->tensor, ndim, sizes))
-        return v->tensor;
-    gems_decline(call, "the given result has another shape");
-    return NULL;
-}
-
-/* A new tensor of the host's dtype `code`. */
-static gems_tensor *new_result(gems_call *call, unsigned i, int32_t code, int ndim, const int64_t *sizes,
-                               const int64_t *strides)
+static bool make(gems_call *call, unsigned i, gems_dtype dtype, bool complex, int ndim, const int64_t *sizes,
+                 const int64_t *strides)
 {
     struct frame *f = (struct frame *)call;
     int64_t dense[64];
-    if (ndim > 64 || code < 0) {
-        gems_decline(call, "no such result");
-        return NULL;
-    }
-    if (!strides) {
-        int64_t step = 1;
-        for (int d = ndim - 1; d >= 0; d--) {
-            dense[d] = step;
-            step *= sizes[d] > 1 ? sizes[d] : 1;
-        }
-        strides = dense;
+    int32_t code = code_of(dtype, complex);
+    if (ndim > 64 || code < 0)
+        return gems_decline(call, "no such result"), false;
+    int64_t step = 1;
+    for (int d = ndim - 1; !strides && d >= 0; d--) {
+        dense[d] = step;
+        step *= sizes[d] > 1 ? sizes[d] : 1;
     }
     host_tensor *h = NULL;
-    if (gems_host.api.empty_strided(ndim, sizes, strides, code, gems_host.cpu, -1, &h) != 0) {
-        gems_fail(call, "the host could not make the result");
-        return NULL;
-    }
+    if (gems_torch.api.empty_strided(ndim, sizes, strides ? strides : dense, code, gems_torch.cpu, -1, &h) != 0)
+        return gems_fail(call, "the host could not make the result"), false;
     f->handle[i] = h;
-    if (!gems_decode_tensor(h, true, &call->result[i])) {
-        gems_fail(call, "the host's new tensor cannot be read");
-        return NULL;
-    }
-    call->has_result[i] = true;
-    return &call->result[i];
+    return gems_decode_tensor(h, true, &call->result[i]) ||
+           (gems_fail(call, "the host's new tensor cannot be read"), false);
 }
 
-gems_tensor *gems_call_result(gems_call *call, unsigned i, gems_dtype dtype, int ndim, const int64_t *sizes,
-                              const int64_t *strides)
+static bool is_complex(const gems_tensor *tensor, gems_dtype part)
 {
-    if (call->op->form == GEMS_FUNCTIONAL)
-        return new_result(call, i, dtype < GEMS_DTYPE_COUNT ? gems_host.dtype_code[dtype] : -1, ndim, sizes, strides);
-    gems_tensor *t = given_result(call, i, ndim, sizes);
-    if (t && dtype != GEMS_DTYPE_NONE && t->dtype != dtype) {
-        gems_decline(call, "the given result has another dtype");
-        return NULL;
-    }
-    if (!t)
-        return NULL;
-    call->result[i] = *t;
-    call->has_result[i] = true;
-    return &call->result[i];
+    int32_t code;
+    return gems_torch.api.get_dtype(tensor->host, &code) == 0 && code >= 0 && code == code_of(part, true);
 }
 
-gems_tensor *gems_call_result_complex(gems_call *call, unsigned i, gems_dtype part, int ndim, const int64_t *sizes,
-                                      const int64_t *strides)
+static void drop(gems_tensor *result)
 {
-    int32_t code = part == GEMS_F32 ? gems_host.complex64 : part == GEMS_F64 ? gems_host.complex128 : -1, given;
-    if (call->op->form == GEMS_FUNCTIONAL)
-        return new_result(call, i, code, ndim, sizes, strides);
-    gems_tensor *t = given_result(call, i, ndim, sizes);
-    if (!t)
-        return NULL;
-    if (gems_host.api.get_dtype(t->host, &given) || given != code) {
-        gems_decline(call, "the given result has another dtype");
-        return NULL;
-    }
-    call->result[i] = *t;
-    call->has_result[i] = true;
-    return &call->result[i];
+    gems_torch.api.delete_tensor(result->host);
 }
+
+static gems_dtype default_dtype(void)
+{
+    int8_t code = gems_torch.api.default_dtype();
+    return code >= 0 && code < 64 ? gems_torch.dtype_of[code] : GEMS_DTYPE_NONE;
+}
+
+/* Released: who sees it also sees the originals. */
+static void set_min_work(unsigned op, int64_t min_work)
+{
+    __atomic_store_n(&gems_slots[op].min_work, gems_torch.ready ? min_work : INT64_MAX, __ATOMIC_RELEASE);
+}
+
+const gems_host gems_pytorch = {make, is_complex, drop, default_dtype, set_min_work};
 
 void gems_drop_results(struct frame *f)
 {
     for (unsigned i = 0; i < f->call.op->nresults; i++)
         if (f->handle[i]) {
-            gems_host.api.delete_tensor(f->handle[i]);
+            gems_torch.api.delete_tensor(f->handle[i]);
             f->handle[i] = NULL;
         }
 }
@@ -464,7 +435,7 @@ void gems_give_results(struct frame *f, void *ret, void **raw)
         }
         /* Move: take the pointer out of the handle, leave an undefined tensor in it, delete the handle. */
         ((void **)ret)[n - 1 - i] = *(void **)h;
-        *(void **)h = gems_host.api.undefined;
-        gems_host.api.delete_tensor(h);
+        *(void **)h = gems_torch.api.undefined;
+        gems_torch.api.delete_tensor(h);
     }
 }

@@ -2,9 +2,13 @@
 #ifndef GEMS_DECODE_H
 #define GEMS_DECODE_H
 
-#include "shim/host.h"
+#include "kernels/host.h"
+#include "shim/torch.h"
 
-/* A call on its way through the shim. `call` comes first: gems_call_result finds the frame from it. */
+/* PyTorch as the engine sees it. Its calls are those of frames. */
+extern const gems_host gems_pytorch;
+
+/* A call on its way through the shim. `call` comes first: gems_pytorch finds the frame from it. */
 struct frame {
     gems_call call;
     enum gems_entry entry;

@@ -1,7 +1,7 @@
 /* The gate: every thunk's slow half comes here. It lets through only calls that are plain beyond doubt; whatever is
  * exotic (another backend, autograd, tracing, vmap, subclasses, modes) goes to the original as if we were not there. */
-#include "shim/both.h"
 #include "shim/decode.h"
+#include "preload/engine/compare.h"
 #include "preload/engine/report.h"
 #include "preload/engine/route.h"
 #include "preload/base/config.h"
@@ -17,34 +17,29 @@ static __thread bool inside; /* we are working for a call of this thread: calls 
 
 static const char *const entry_names[GEMS_ENTRY_COUNT] = {"call", "redispatch", "aoti"};
 
-void gems_shim_set_min_work(unsigned op, int64_t min_work)
-{
-    __atomic_store_n(&gems_slots[op].min_work, gems_host.ready ? min_work : INT64_MAX, __ATOMIC_RELAXED);
-}
-
 static void start(void)
 {
-    bool found = gems_host_find();
-    if (found)
-        gems_host_calibrate(); /* also if disabled: gems_enable may come */
-    if (!gems_host.ready && !gems_config_get()->disable)
-        gems_log("no operator is routed: %s", gems_host.why ? gems_host.why : "calibration failed");
-    gems_route_start();
+    const gems_config *config = gems_config_get(); /* before anything is logged */
+    if (gems_torch_find())
+        gems_torch_calibrate(); /* also if disabled: gems_enable may come */
+    if (!gems_torch.ready && !config->disable)
+        gems_log("no operator is routed: %s", gems_torch.why ? gems_torch.why : "calibration failed");
+    gems_route_start(&gems_pytorch);
 }
 
 static bool wants_gradient(const gems_call *call)
 {
-    bool grad = gems_host.api.grad_enabled();
+    bool grad = gems_torch.api.grad_enabled();
     for (unsigned i = 0; i < call->op->nparams; i++) {
         const gems_value *v = &call->arg[i];
         size_t n = v->kind == GEMS_TENSOR ? 1 : v->kind == GEMS_TENSORS ? v->tensors.n : 0;
         for (size_t k = 0; k < n; k++) {
             const void *t = v->kind == GEMS_TENSOR ? v->tensor->host : v->tensors.v[k].host;
             const void *impl = host_impl(t);
-            if (grad && gems_host.api.requires_grad(impl))
+            if (grad && gems_torch.api.requires_grad(impl))
                 return true;
-            void **tangent = gems_host.api.fw_grad(impl, 0, t);
-            if (tangent && *tangent != gems_host.api.undefined)
+            void **tangent = gems_torch.api.fw_grad(impl, 0, t);
+            if (tangent && *tangent != gems_torch.api.undefined)
                 return true;
         }
     }
@@ -64,19 +59,19 @@ enum place {
 /* Why this call must not be touched, judged from the thread's state; NULL if it may be. Before decoding. */
 static const char *foreign(const gems_op *op, enum gems_entry entry, uint64_t ks, enum place *place)
 {
-    struct host_keys keys;
+    struct torch_keys keys;
     *place = BELOW_AUTOGRAD;
-    if (entry == GEMS_ENTRY_REDISPATCH && ks != gems_host.plain)
-        return (ks & ~(gems_host.autograd | gems_host.adinplace)) == gems_host.plain ? autograd_first
-                                                                                     : "not a plain call";
+    if (entry == GEMS_ENTRY_REDISPATCH && ks != gems_torch.plain)
+        return (ks & ~(gems_torch.autograd | gems_torch.adinplace)) == gems_torch.plain ? autograd_first
+                                                                                        : "not a plain call";
     if (entry != GEMS_ENTRY_AOTI) { /* the C shim passes over the dispatcher and its state */
-        gems_host_thread_keys(&keys);
-        keys.excluded &= ~gems_host.names;
-        if (memcmp(&keys, &gems_host.below, sizeof keys) != 0) {
+        gems_torch_thread_keys(&keys);
+        keys.excluded &= ~gems_torch.names;
+        if (memcmp(&keys, &gems_torch.below, sizeof keys) != 0) {
             if (entry == GEMS_ENTRY_REDISPATCH)
                 return "not a plain thread";
             /* ADInplaceOrView is taken out of the default included keys, autograd is excluded. */
-            if (keys.included == gems_host.adinplace && keys.excluded == gems_host.autograd)
+            if (keys.included == gems_torch.adinplace && keys.excluded == gems_torch.autograd)
                 *place = INFERENCE_MODE;
             else if (keys.included != 0 || keys.excluded != 0)
                 return "not a plain thread";
@@ -87,7 +82,7 @@ static const char *foreign(const gems_op *op, enum gems_entry entry, uint64_t ks
         }
     }
     /* A redispatch has been shown to profilers by its call. */
-    return entry != GEMS_ENTRY_REDISPATCH && gems_host.api.has_callbacks() ? "a profiler is watching" : NULL;
+    return entry != GEMS_ENTRY_REDISPATCH && gems_torch.api.has_callbacks() ? "a profiler is watching" : NULL;
 }
 
 /* --- entering ----------------------------------------------------------------------------------------------------- */
@@ -102,6 +97,7 @@ static double now(void)
 static void start_frame(struct frame *f)
 {
     gems_call *call = &f->call;
+    call->host = &gems_pytorch;
     call->why = NULL;
     call->rule = NULL;
     call->bytes = 0;
@@ -146,13 +142,13 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     gems_call *call = &f->call;
     const gems_op *op = call->op;
     enum place place;
-    const char *why = gems_host.ready ? foreign(op, f->entry, ks, &place) : "PyTorch not understood";
+    const char *why = gems_torch.ready ? foreign(op, f->entry, ks, &place) : "PyTorch not understood";
     if (why == autograd_first)
         return GEMS_ENTERED_HOST;
     bool ours = !why; /* of the kind that we may look at */
     if (ours && !op->kernel)
         why = "no kernel";
-    if (!why && gems_host_replaced(op))
+    if (!why && gems_torch_replaced(op))
         why = "the program has a kernel of its own";
     if (why || !gems_route_allowed(op, &why)) {
         pass_noted(f, why, ours, raw);
@@ -160,36 +156,35 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     }
 
     double start_time = gems_route_takes_time() ? now() : 0;
-    struct both_backup backup;
     gems_status status = GEMS_DECLINED;
-    bool both = false;
+    bool compared = false;
     start_frame(f);
     if (take_arguments(f, place, raw)) {
-        both = gems_both_begin(call, &backup);
+        gems_comparison *comparison = gems_compare_begin(call);
         status = gems_route(call);
-        both = both && gems_both_keep(f, &backup, status == GEMS_OK);
+        compared = gems_compare_keep(comparison, call, status == GEMS_OK);
     }
     if (status != GEMS_OK)
         gems_drop_results(f);
-    else if (!both)
+    else if (!compared)
         gems_give_results(f, ret, raw);
     gems_report_call(call, status, entry_names[f->entry], start_time != 0 ? now() - start_time : 0);
     free(f->heap);
-    return both ? GEMS_ENTERED_BOTH : status == GEMS_OK ? GEMS_ENTERED_DONE : GEMS_ENTERED_HOST;
+    return compared ? GEMS_ENTERED_COMPARE : status == GEMS_OK ? GEMS_ENTERED_DONE : GEMS_ENTERED_HOST;
 }
 
 enum gems_entered gems_enter(unsigned op, enum gems_entry entry, uint64_t ks, void *ret, void **raw)
 {
-    if (gems_host_calibrating()) {
-        gems_host_observe(op, entry, ks, raw);
+    if (gems_torch_calibrating()) {
+        gems_torch_observe(op, entry, ks, raw);
         return GEMS_ENTERED_HOST;
     }
-    if (inside || gems_both_hosts_turn())
+    if (inside || gems_compare_pending())
         return GEMS_ENTERED_HOST;
     inside = true; /* start-up makes calls, too */
     pthread_once(&once, start);
     enum gems_entered entered = GEMS_ENTERED_HOST;
-    if (gems_host.ready || gems_route_notes_all()) {
+    if (gems_torch.ready || gems_route_notes_all()) {
         struct frame f;
         f.call.op = &gems_ops[op];
         f.entry = entry;
@@ -197,4 +192,24 @@ enum gems_entered gems_enter(unsigned op, enum gems_entry entry, uint64_t ks, vo
     }
     inside = false;
     return entered;
+}
+
+/* After the host's turn of a call that is compared. */
+enum gems_entered gems_leave(enum gems_entry entry, void *ret)
+{
+    const gems_op *op = gems_compare_pending();
+    for (unsigned i = 0; i < op->nresults; i++) {
+        gems_tensor host;
+        const void *t = op->form != GEMS_FUNCTIONAL ? gems_compare_ours(i)->host
+                        : entry == GEMS_ENTRY_AOTI  ? *((void ***)ret)[i]
+                                                    : (void *)((void **)ret + (op->nresults - 1 - i));
+        gems_compare_result(i, gems_decode_tensor(t, false, &host) ? &host : NULL);
+    }
+    gems_compare_end(false);
+    return GEMS_ENTERED_HOST;
+}
+
+void gems_thrown(void)
+{
+    gems_compare_end(true);
 }

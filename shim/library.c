@@ -1,6 +1,6 @@
 /* Programs can give PyTorch kernels of their own (torch.library in Python, TORCH_LIBRARY_IMPL in C++). All of them come
  * through torch::Library::_impl, which is interposed here to learn which operators are not the host's any more. */
-#include "shim/host.h"
+#include "shim/torch.h"
 
 #include <dlfcn.h>
 #include <stdatomic.h>
@@ -28,7 +28,7 @@ struct library { /* the start of a torch::Library */
 
 static atomic_bool any; /* of those that composites of ours may be made of: they have kernels, too */
 
-bool gems_host_replaced(const gems_op *op)
+bool gems_torch_replaced(const gems_op *op)
 {
     return op->composite ? atomic_load_explicit(&any, memory_order_relaxed)
                          : __atomic_load_n(&gems_slots[op->index].replaced, __ATOMIC_RELAXED);
@@ -45,7 +45,7 @@ static bool serves_plain_tensors(struct opt_key key)
                                         "CompositeExplicitAutograd",
                                         "CompositeExplicitAutogradNonFunctional"};
     const char *(*name_of)(uint16_t);
-    *(void **)&name_of = dlsym(gems_host.handle, "_ZN3c108toStringENS_11DispatchKeyE");
+    *(void **)&name_of = dlsym(gems_torch.handle, "_ZN3c108toStringENS_11DispatchKeyE");
     if (!key.has || !name_of)
         return true;
     const char *name = name_of(key.key);
@@ -83,11 +83,11 @@ void *gems_library_impl(void *library, const char *name, void *function, int mod
     library_impl *next = atomic_load_explicit(&original, memory_order_relaxed);
     if (!next) {
         static const char symbol[] = "_ZNR5torch7Library5_implEPKcONS_11CppFunctionENS_17_RegisterOrVerifyE";
-        *(void **)&next = dlsym(gems_host_open() ? gems_host.handle : RTLD_NEXT, symbol);
+        *(void **)&next = dlsym(gems_torch_open() ? gems_torch.handle : RTLD_NEXT, symbol);
         atomic_store_explicit(&original, next, memory_order_relaxed);
     }
     /* The host's own come while it is loaded, from inside it. */
-    if (gems_host.handle && (caller < gems_host.begin || caller >= gems_host.end))
+    if (gems_torch.handle && (caller < gems_torch.begin || caller >= gems_torch.end))
         note(library, name, function);
     return next(library, name, function, mode);
 }

@@ -71,9 +71,9 @@ static inline void *gems_original(unsigned op, enum gems_entry entry)
 }
 
 enum gems_entered {
-    GEMS_ENTERED_HOST, /* call the original, which is resolved by now */
-    GEMS_ENTERED_DONE, /* the results are in place */
-    GEMS_ENTERED_BOTH  /* GEMS_CHECK: call the original, then gems_leave, which compares its results with ours */
+    GEMS_ENTERED_HOST,   /* call the original, which is resolved by now */
+    GEMS_ENTERED_DONE,   /* the results are in place */
+    GEMS_ENTERED_COMPARE /* GEMS_CHECK: call the original, then gems_leave, which compares its results with ours */
 };
 
 /* Tries to run the call on the device.
@@ -98,7 +98,7 @@ enum gems_entered {
  *
  * ks: dispatch key set (redispatch only, else 0). */
 enum gems_entered gems_enter(unsigned op, enum gems_entry entry, uint64_t ks, void *ret, void **raw);
-/* After GEMS_ENTERED_BOTH. The original has returned without an error and left its results at `ret`: compares them.
+/* After GEMS_ENTERED_COMPARE. The original has returned without an error and left its results at `ret`: compares them.
  * Always GEMS_ENTERED_HOST, for nothing is left to do. */
 enum gems_entered gems_leave(enum gems_entry entry, void *ret);
 /* The original has raised an error. */
@@ -108,7 +108,7 @@ void gems_thrown(void);
 #define GEMS_UNWINDS __attribute__((cleanup(gems_unwind)))
 static inline void gems_unwind(const enum gems_entered *entered)
 {
-    if (*entered == GEMS_ENTERED_BOTH)
+    if (*entered == GEMS_ENTERED_COMPARE)
         gems_thrown();
 }
 

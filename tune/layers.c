@@ -2,14 +2,12 @@
 #include "kernels/embedded.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
+#include "preload/base/text.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -40,31 +38,6 @@ static void add_or_complain(gems_tables *tables, const char *name, const char *j
         gems_complain("table refused, the ones below it serve: %s", error.text);
 }
 
-/* Whole contents of a regular file; NULL if that cannot be had. Free it. */
-static char *read_whole(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a named pipe must not make us wait */
-    if (fd < 0)
-        return NULL;
-    struct stat st;
-    char *text = NULL;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size < FILE_MAX_BYTES)
-        text = malloc((size_t)st.st_size + 1);
-    size_t used = 0;
-    while (text && used < (size_t)st.st_size) {
-        ssize_t n = read(fd, text + used, (size_t)st.st_size - used);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            break;
-        used += (size_t)n;
-    }
-    if (text)
-        text[used] = 0;
-    close(fd);
-    return text;
-}
-
 static void add_embedded(gems_tables *tables)
 {
     char name[128];
@@ -85,7 +58,7 @@ static void add_user_file(gems_tables *tables)
         n = snprintf(path, sizeof path, "%s/.config/gems-preload/tune/%s.json", home ? home : "", tables->vendor);
     if (!tables->vendor || (!home && !config) || n >= (int)sizeof path || getauxval(AT_SECURE))
         return;
-    char *text = read_whole(path);
+    char *text = gems_read_file(path, FILE_MAX_BYTES);
     if (text)
         add_or_complain(tables, path, text);
     else if (access(path, F_OK) == 0)
@@ -102,7 +75,7 @@ static void add_environment(gems_tables *tables)
         add_or_complain(tables, "GEMS_TUNE_JSON", value);
         return;
     }
-    char *text = read_whole(value);
+    char *text = gems_read_file(value, FILE_MAX_BYTES);
     if (text)
         add_or_complain(tables, value, text);
     else

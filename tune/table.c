@@ -2,6 +2,7 @@
  * a walk over a few ranges. Where that list is long, decisions are remembered by operator, dtype and sizes. */
 #include "tune/rule.h"
 #include "kernels/family.h"
+#include "preload/base/hash.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -197,10 +198,7 @@ static void make_key(uint64_t key[KEY_WORDS], const gems_op *op, gems_dtype dtyp
 
 static memo *find_slot(const gems_table *table, const uint64_t key[KEY_WORDS])
 {
-    uint64_t h = 0, odd = 0x9e3779b97f4a7c15u;
-    for (int i = 0; i < KEY_WORDS; i++, odd += 0xbf58476d1ce4e5bau) /* products that do not wait for each other */
-        h += key[i] * odd;
-    return &table->memos[h >> 40 & (MEMO_SLOTS - 1)];
+    return &table->memos[gems_hash_words(key, KEY_WORDS) >> 40 & (MEMO_SLOTS - 1)];
 }
 
 static bool recall(memo *m, const uint64_t key[KEY_WORDS], const gems_rule **rule)

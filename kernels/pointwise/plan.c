@@ -1,5 +1,6 @@
 /* From the arguments of a pointwise call to its plan. */
 #include "kernels/pointwise/plan.h"
+#include "kernels/host.h"
 #include "kernels/tensor/layout.h"
 
 #include <string.h>
@@ -186,7 +187,7 @@ gems_status gems_pw_plan(gems_call *call, pw_plan *p)
         return gems_decline(call, "row is wrong");
     p->common = GEMS_DTYPE_NONE;
     p->shape.numel = 1;
-    gems_dtype default_dtype = gems_host_default_dtype();
+    gems_dtype default_dtype = call->host->default_dtype();
     gems_status status = look_at_arguments(call, p, default_dtype);
     if (status != GEMS_OK)
         return status;

@@ -216,9 +216,6 @@ static struct {
         *texts[sizeof gems_variables / sizeof *gems_variables]; /* of strings: the program may change its environment */
 } process = {.once = PTHREAD_ONCE_INIT};
 
-/* True in the thread that is inside read_environment: its own complaints ask for the configuration again. */
-static __thread bool reading;
-
 static bool is_set_uid(void)
 {
     return getauxval(AT_SECURE) != 0;
@@ -259,7 +256,6 @@ static void read_environment(void)
             gems_config_parse(v, v->initial, config);
     if (is_set_uid())
         return;
-    reading = true;
     /* All values before any complaint, so that complaints already go where GEMS_LOG says. */
     const gems_variable *bad[sizeof gems_variables / sizeof *gems_variables];
     size_t nbad = 0;
@@ -272,17 +268,16 @@ static void read_environment(void)
         if (!*copy || !gems_config_parse(v, *copy, config))
             bad[nbad++] = v;
     }
+    gems_log_to(config->log, config->log_once);
     for (size_t i = 0; i < nbad; i++)
         gems_complain("%s=%.100s makes no sense and is ignored; accepted: %s", bad[i]->name, get(bad[i]->name),
                       bad[i]->values);
     complain_unknown();
-    reading = false;
 }
 
 const gems_config *gems_config_get(void)
 {
-    if (!reading)
-        pthread_once(&process.once, read_environment);
+    pthread_once(&process.once, read_environment);
     return &process.config;
 }
 

@@ -2,12 +2,12 @@
  * our descriptor behind our back and its number now means another file. Sinks are never freed: there are a few a
  * process. */
 #include "preload/base/log.h"
-#include "preload/base/config.h"
+#include "preload/base/hash.h"
+#include "preload/base/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +32,17 @@ typedef struct sink {
     bool regular;
 } sink;
 
+static struct {
+    _Atomic(const char *) file;
+    atomic_bool once;
+} target;
+
+void gems_log_to(const char *file, bool once)
+{
+    target.once = once;
+    target.file = file;
+}
+
 /* ---- a set of texts, remembered by hash ---- */
 
 typedef struct text_set {
@@ -43,14 +54,6 @@ typedef struct text_set {
 static _Atomic uint64_t message_slots[1024], call_slots[1 << 16];
 static text_set messages = {message_slots, 1024, 0}, calls = {call_slots, 1 << 16, 0};
 
-static uint64_t hash(const char *text)
-{
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a, 64 bits */
-    for (; *text; text++)
-        h = (h ^ (unsigned char)*text) * 0x100000001b3u;
-    return h ? h : 1;
-}
-
 typedef enum seen {
     SEEN_NEW,
     SEEN_BEFORE,
@@ -60,7 +63,8 @@ typedef enum seen {
 /* Adds a text. FULL at three quarters: then nothing new is taken. */
 static seen remember(text_set *set, const char *text)
 {
-    uint64_t h = hash(text);
+    uint64_t h = gems_hash_text(GEMS_HASH_START, text);
+    h += h == 0; /* 0 is a free slot */
     for (size_t i = h & (set->count - 1);; i = (i + 1) & (set->count - 1)) {
         uint64_t found = atomic_load_explicit(&set->slots[i], memory_order_relaxed);
         if (found == 0) {
@@ -208,10 +212,10 @@ static const sink *current_sink(const char *pattern)
     return fresh->fd < 0 ? NULL : fresh;
 }
 
-/* Writes a line to GEMS_LOG. False if it is not set or cannot be written. */
+/* Writes a line to the log. False if there is none or it cannot be written. */
 static bool write_log(const char *line, size_t n)
 {
-    const char *pattern = gems_config_get()->log;
+    const char *pattern = target.file;
     const sink *s = pattern ? current_sink(pattern) : NULL;
     if (!s)
         return false;
@@ -235,26 +239,22 @@ static int admit(const char *line)
 static void say(bool always_stderr, const char *fmt, va_list args)
 {
     int error = errno;
-    char line[LINE_MAX_BYTES];
-    size_t n = sizeof PREFIX - 1;
-    memcpy(line, PREFIX, n);
-    int wanted = vsnprintf(line + n, sizeof line - n - 1, fmt, args);
-    if (wanted < 0)
-        return;
-    n += strlen(line + n);
-    while (n > sizeof PREFIX - 1 && (line[n - 1] == '\n' || line[n - 1] == ' '))
-        n--;
-    line[n] = 0;
-    for (char *c = line; *c; c++)
-        if (*c == '\n' || *c == '\r')
-            *c = ' ';
+    char raw[LINE_MAX_BYTES], line[LINE_MAX_BYTES];
+    gems_text said = gems_text_in(raw, sizeof raw), t = gems_text_in(line, sizeof line - 1);
+    gems_text_put_list(&said, fmt, args);
+    while (said.n && strchr("\n ", raw[said.n - 1]))
+        raw[--said.n] = 0;
+    gems_text_put(&t, PREFIX);
+    gems_text_put_shown(&t, raw);
     int number = admit(line);
     if (number < MESSAGES_MAX) {
-        if (number == MESSAGES_MAX - 1) /* the last one */
-            n = (size_t)snprintf(line, sizeof line, PREFIX "%d messages, further messages are left out", MESSAGES_MAX);
-        line[n++] = '\n';
-        if (!write_log(line, n) || always_stderr)
-            write_stderr(line, n);
+        if (number == MESSAGES_MAX - 1) { /* the last one */
+            t = gems_text_in(line, sizeof line - 1);
+            gems_text_put(&t, PREFIX "%d messages, further messages are left out", MESSAGES_MAX);
+        }
+        line[t.n++] = '\n';
+        if (!write_log(line, t.n) || always_stderr)
+            write_stderr(line, t.n);
     }
     errno = error;
 }
@@ -279,24 +279,23 @@ void gems_complain(const char *fmt, ...)
 
 bool gems_log_wants_calls(void)
 {
-    return gems_config_get()->log != NULL;
+    return target.file != NULL;
 }
 
 void gems_log_call(const char *line)
 {
-    const gems_config *config = gems_config_get();
-    if (!config->log)
+    if (!target.file)
         return;
     int error = errno;
-    seen before = config->log_once ? remember(&calls, line) : SEEN_NEW;
+    seen before = target.once ? remember(&calls, line) : SEEN_NEW;
     if (before == SEEN_FULL)
         gems_log("GEMS_LOG_ONCE: too many distinct lines, further ones are left out");
     if (before == SEEN_NEW) {
         char buffer[2048];
-        snprintf(buffer, sizeof buffer - 1, "%s", line);
-        size_t n = strlen(buffer);
-        buffer[n++] = '\n';
-        write_log(buffer, n);
+        gems_text t = gems_text_in(buffer, sizeof buffer - 1);
+        gems_text_put_shown(&t, line);
+        buffer[t.n++] = '\n';
+        write_log(buffer, t.n);
     }
     errno = error;
 }

@@ -1,4 +1,5 @@
 #include "preload/cmd/cmd.h"
+#include "preload/base/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,29 +22,6 @@ static void become(const char *python, const char *script, const char *argument,
     _exit(127);
 }
 
-static char *read_all(int fd)
-{
-    char *text = NULL;
-    size_t used = 0, room = 0;
-    for (;;) {
-        if (room - used < 2) {
-            char *more = realloc(text, room = room ? 2 * room : 4096);
-            if (!more)
-                break;
-            text = more;
-        }
-        ssize_t n = read(fd, text + used, room - used - 1);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            break;
-        used += (size_t)n;
-    }
-    if (text)
-        text[used] = 0;
-    return text;
-}
-
 char *cmd_python(const char *python, const char *script, const char *argument, const char *preload, int *status)
 {
     int ends[2];
@@ -53,7 +31,7 @@ char *cmd_python(const char *python, const char *script, const char *argument, c
     if (child == 0)
         become(python, script, argument, preload, ends[1]);
     close(ends[1]);
-    char *text = child > 0 ? read_all(ends[0]) : NULL;
+    char *text = child > 0 ? gems_read(ends[0], SIZE_MAX - 1) : NULL;
     close(ends[0]);
     if (child > 0)
         while (waitpid(child, status, 0) < 0 && errno == EINTR)

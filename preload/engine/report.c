@@ -1,14 +1,14 @@
 /* Counters, reasons, the call log and the table at exit. Counting a call takes a few atomic adds; a reason that is new
  * for its operator, a lock. */
 #include "preload/engine/report.h"
-#include "preload/engine/check.h"
+#include "preload/engine/compare.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
+#include "preload/base/text.h"
 #include "kernels/device/device.h"
 #include "tune/table.h"
 
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,39 +33,23 @@ static __thread char last_text[160];
 
 /* --- the call's line ---------------------------------------------------------------------------------------------- */
 
-struct text {
-    char s[1024];
-    size_t n;
-};
-
-static void put(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void put(struct text *t, const char *fmt, ...)
+static void put_tensor(gems_text *t, const gems_tensor *x)
 {
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(t->s + t->n, sizeof t->s - t->n, fmt, ap);
-    va_end(ap);
-    if (n > 0)
-        t->n += (size_t)n < sizeof t->s - t->n ? (size_t)n : sizeof t->s - t->n - 1;
-}
-
-static void put_tensor(struct text *t, const gems_tensor *x)
-{
-    put(t, " %s[", x->dtype < GEMS_DTYPE_COUNT ? gems_dtypes[x->dtype].name : "other");
+    gems_text_put(t, " %s[", x->dtype < GEMS_DTYPE_COUNT ? gems_dtypes[x->dtype].name : "other");
     for (int d = 0; d < x->ndim; d++)
-        put(t, d ? ",%lld" : "%lld", (long long)x->sizes[d]);
-    put(t, "]");
+        gems_text_put(t, d ? ",%lld" : "%lld", (long long)x->sizes[d]);
+    gems_text_put(t, "]");
     if (x->wrapped)
-        put(t, "w");
+        gems_text_put(t, "w");
     if (x->dtype < GEMS_DTYPE_COUNT && !gems_tensor_is_contiguous(x)) {
-        put(t, "(");
+        gems_text_put(t, "(");
         for (int d = 0; d < x->ndim; d++)
-            put(t, d ? ",%lld" : "%lld", (long long)x->strides[d]);
-        put(t, ")");
+            gems_text_put(t, d ? ",%lld" : "%lld", (long long)x->strides[d]);
+        gems_text_put(t, ")");
     }
 }
 
-static void put_value(struct text *t, const gems_value *v)
+static void put_value(gems_text *t, const gems_value *v)
 {
     switch (v->kind) {
     case GEMS_TENSOR:
@@ -76,25 +60,25 @@ static void put_value(struct text *t, const gems_value *v)
             put_tensor(t, &v->tensors.v[i]);
         break;
     case GEMS_SCALAR_FLOAT:
-        put(t, " %g", v->f);
+        gems_text_put(t, " %g", v->f);
         break;
     case GEMS_SCALAR_INT:
-        put(t, " %lld", (long long)v->i);
+        gems_text_put(t, " %lld", (long long)v->i);
         break;
     case GEMS_SCALAR_BOOL:
-        put(t, v->i ? " true" : " false");
+        gems_text_put(t, v->i ? " true" : " false");
         break;
     case GEMS_INTS:
-        put(t, " (");
+        gems_text_put(t, " (");
         for (size_t i = 0; i < v->ints.n; i++)
-            put(t, i ? ",%lld" : "%lld", (long long)v->ints.v[i]);
-        put(t, ")");
+            gems_text_put(t, i ? ",%lld" : "%lld", (long long)v->ints.v[i]);
+        gems_text_put(t, ")");
         break;
     case GEMS_STR:
-        put(t, " '%.*s'", (int)v->str.n, v->str.s);
+        gems_text_put(t, " '%.*s'", (int)v->str.n, v->str.s);
         break;
     case GEMS_DTYPE:
-        put(t, " %s", gems_dtypes[v->dtype].name);
+        gems_text_put(t, " %s", gems_dtypes[v->dtype].name);
         break;
     default:
         break;
@@ -103,19 +87,20 @@ static void put_value(struct text *t, const gems_value *v)
 
 static void log_call(const gems_call *call, gems_status status, const char *where)
 {
-    struct text t = {.n = 0};
-    put(&t, "%s %s", call->op->name, where);
+    char line_text[1024];
+    gems_text t = gems_text_in(line_text, sizeof line_text);
+    gems_text_put(&t, "%s %s", call->op->name, where);
     for (unsigned i = 0; i < call->op->nparams; i++)
         put_value(&t, &call->arg[i]);
     if (status == GEMS_OK) {
         const char *variant = gems_rule_variant(call->rule);
-        put(&t, " -> routed %s%s%s", call->op->kernel ? call->op->family : "", *variant ? " " : "", variant);
+        gems_text_put(&t, " -> routed %s%s%s", call->op->kernel ? call->op->family : "", *variant ? " " : "", variant);
         if (call->why) /* served, but not as the rule says */
-            put(&t, " (own kernel: %s)", call->why);
+            gems_text_put(&t, " (own kernel: %s)", call->why);
         if (call->rule)
-            put(&t, " by %s", gems_rule_origin(call->rule));
+            gems_text_put(&t, " by %s", gems_rule_origin(call->rule));
     } else {
-        put(&t, " -> host: %s", call->why ? call->why : "declined");
+        gems_text_put(&t, " -> host: %s", call->why ? call->why : "declined");
     }
     gems_log_call(t.s);
 }
@@ -181,8 +166,9 @@ void gems_report_passed(const gems_call *call, const char *why, const char *wher
     if (decoded) {
         log_call(call, GEMS_DECLINED, where);
     } else if (gems_log_wants_calls()) {
-        struct text t = {.n = 0};
-        put(&t, "%s %s -> host: %s", call->op->name, where, why);
+        char line_text[400];
+        gems_text t = gems_text_in(line_text, sizeof line_text);
+        gems_text_put(&t, "%s %s -> host: %s", call->op->name, where, why);
         gems_log_call(t.s);
     }
 }
@@ -266,7 +252,7 @@ static void at_exit(void)
 {
     if (gems_config_get()->report)
         print_report();
-    gems_check_report(line);
+    gems_compare_report(line);
 }
 
 static void fork_prepare(void)
@@ -283,7 +269,7 @@ void gems_report_start(void)
     counters = calloc(gems_op_count, sizeof *counters);
     pthread_atfork(fork_prepare, fork_done, fork_done);
     if (gems_config_get()->check > 0)
-        gems_check_start();
+        gems_compare_start();
     if (counters && (gems_config_get()->report || gems_config_get()->check > 0))
         atexit(at_exit);
 }

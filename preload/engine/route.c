@@ -22,7 +22,8 @@
 
 /* The process's side of routing, filled by gems_route_start; what changes later is atomic or under `lock`. */
 static struct {
-    pthread_mutex_t lock;                /* for changes: table, enabled, mode */
+    pthread_mutex_t lock; /* for changes: table, enabled, mode */
+    const gems_host *host;
     const gems_opset *allowed;           /* what GEMS_ONLY and GEMS_EXCLUDE leave; NULL: all */
     _Atomic(const gems_table *) table;   /* NULL until the device is open */
     gems_tables *candidates[CANDIDATES]; /* until then: the tables of all vendors */
@@ -93,7 +94,7 @@ static void set_thresholds(void)
     if (route.mode == GEMS_ROUTE_TABLE && (route.enabled || route.scopes) && !route.table && !route.candidates[0])
         find_candidates();
     for (unsigned i = 0; i < gems_op_count; i++)
-        gems_shim_set_min_work(i, threshold(&gems_ops[i]));
+        route.host->set_min_work(i, threshold(&gems_ops[i]));
 }
 
 /* The lock may be held by a thread of the parent's that is opening the device; it does not go on in the child. */
@@ -102,8 +103,9 @@ static void after_fork_in_child(void)
     pthread_mutex_init(&route.lock, NULL);
 }
 
-void gems_route_start(void)
+void gems_route_start(const gems_host *host)
 {
+    route.host = host;
     pthread_atfork(NULL, NULL, after_fork_in_child);
     const gems_config *c = gems_config_get();
     route.allowed = gems_allowed();

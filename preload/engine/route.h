@@ -2,10 +2,10 @@
 #ifndef GEMS_ROUTE_H
 #define GEMS_ROUTE_H
 
-#include "kernels/call.h"
+#include "kernels/host.h"
 
-/* Start-up of our side that needs no device: configuration, operator sets, thresholds. Called once by the shim. */
-void gems_route_start(void);
+/* Start-up of our side that needs no device: operator sets, thresholds. Called once, with the host. */
+void gems_route_start(const gems_host *host);
 
 /* Whether the calling thread and the process let this operator be routed at all. Cheap; sets *why if not. */
 bool gems_route_allowed(const gems_op *op, const char **why);
@@ -25,8 +25,5 @@ void gems_route_set_mode(int mode); /* enum gems_route_mode */
 bool gems_route_set_table(const char *json, char *error, size_t n);
 /* The tables in force on a device, gems_table_set included. Free them with gems_tables_free. */
 struct gems_tables *gems_route_tables(const char *vendor, const char *device);
-
-/* Sets min_work of an operator's slot: provided by the shim, which owns the slots. */
-void gems_shim_set_min_work(unsigned op, int64_t min_work);
 
 #endif

@@ -240,7 +240,7 @@ static void emit_slow(FILE *f, const thunk *t)
     if (!nothing)
         fputs(number ? "ret_ = " : "host_ = ", f);
     emit_original(f, t);
-    fprintf(f, "    if (entered_ == GEMS_ENTERED_BOTH%s)\n        entered_ = gems_leave(%s, %s);\n",
+    fprintf(f, "    if (entered_ == GEMS_ENTERED_COMPARE%s)\n        entered_ = gems_leave(%s, %s);\n",
             t->aoti ? " && host_ == 0" : "", t->entry, ret_of(t));
     fputs(nothing ? "}\n" : number ? "    return ret_;\n}\n" : "    return host_;\n}\n", f);
 }

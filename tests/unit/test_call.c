@@ -1,5 +1,5 @@
-/* kernels/call.c: looking up operators, parameters and arguments, reasons. */
-#include "kernels/call.h"
+/* kernels/call.c: looking up operators, parameters and arguments, reasons, results. */
+#include "tests/unit/fake_host.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
@@ -52,4 +52,38 @@ Test(call, the_first_reason_stays)
     cr_expect_eq(gems_decline(&other, "100 % static"), GEMS_DECLINED);
     cr_expect_eq(gems_fail(&other, "%s", "later"), GEMS_FAILED);
     cr_expect_str_eq(other.why, "100 % static");
+}
+
+Test(call, a_new_result_is_the_hosts)
+{
+    gems_call call = {.op = gems_op_find("add.Tensor"), .host = &fake_host};
+    int64_t sizes[] = {2, 3}, strides[] = {1, 2};
+    gems_tensor *t = gems_call_result(&call, 0, GEMS_F32, 2, sizes, NULL);
+    cr_assert(t == &call.result[0] && call.has_result[0]);
+    cr_expect(t->dtype == GEMS_F32 && t->numel == 6 && gems_tensor_is_contiguous(t));
+    fake_drop(t);
+    t = gems_call_result_complex(&call, 0, GEMS_F64, 2, sizes, strides);
+    cr_assert(t && t->strides[1] == 2 && fake_is_complex(t, GEMS_F64));
+    fake_drop(t);
+}
+
+Test(call, a_given_result_must_fit)
+{
+    const gems_op *op = gems_op_find("add_.Tensor");
+    gems_call call = {.op = op, .host = &fake_host};
+    int64_t sizes[] = {2, 3}, other[] = {3, 2};
+    gems_tensor given;
+    cr_assert(fake_tensor_make(&given, GEMS_F16, false, 2, sizes, NULL));
+    call.arg[0] = (gems_value){.kind = GEMS_TENSOR, .tensor = &given};
+    cr_expect(gems_call_result(&call, 0, GEMS_F16, 2, sizes, NULL)->data == given.data);
+    cr_expect_not_null(gems_call_result(&call, 0, GEMS_DTYPE_NONE, 2, sizes, NULL));
+    cr_expect(!gems_call_result(&call, 0, GEMS_F16, 2, other, NULL) && !call.has_result[0]);
+    cr_expect_str_eq(call.why, "the given result has another shape");
+    call.why = NULL;
+    cr_expect_null(gems_call_result(&call, 0, GEMS_F32, 2, sizes, NULL));
+    cr_expect_str_eq(call.why, "the given result has another dtype");
+    call.why = NULL;
+    cr_expect_null(gems_call_result_complex(&call, 0, GEMS_F32, 2, sizes, NULL), "not complex");
+    cr_expect_str_eq(call.why, "the given result has another dtype");
+    fake_drop(&given);
 }

@@ -32,12 +32,13 @@ static void tear_down(void)
 
 TestSuite(log, .init = set_up, .fini = tear_down);
 
-/* Sets GEMS_LOG to a file of the test's folder. */
+static char log_path[128];
+
+/* The log becomes a file of the test's folder. */
 static void log_to(const char *name)
 {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    setenv("GEMS_LOG", path, 1);
+    snprintf(log_path, sizeof log_path, "%s/%s", folder, name);
+    gems_log_to(log_path, false);
 }
 
 /* Contents of a file of the test's folder; "" if there is none. Overwritten by the next call. */
@@ -60,7 +61,16 @@ Test(log, a_message_is_one_line_said_once)
     for (int i = 0; i < 3; i++)
         gems_log("build of %s failed:\nline 1\nline 2\n", "k");
     cr_expect_eq(errno, 42);
-    cr_expect_stderr_eq_str("gems-preload: build of k failed: line 1 line 2\n");
+    cr_expect_stderr_eq_str("gems-preload: build of k failed:\\nline 1\\nline 2\n");
+}
+
+Test(log, a_line_stays_one_line_whatever_is_in_it)
+{
+    log_to("log");
+    gems_complain("GEMS_ROUTE=%s makes no sense", "a\nb\x1b[2J");
+    gems_log_call("'x\ny'");
+    cr_expect_stderr_eq_str("gems-preload: GEMS_ROUTE=a\\nb\\x1b[2J makes no sense\n");
+    cr_expect_str_eq(contents("log"), "gems-preload: GEMS_ROUTE=a\\nb\\x1b[2J makes no sense\n'x\\ny'\n");
 }
 
 Test(log, the_number_of_messages_is_capped)
@@ -115,7 +125,7 @@ Test(log, calls_repeat_unless_asked_not_to)
 Test(log, log_once_writes_distinct_lines)
 {
     log_to("log");
-    setenv("GEMS_LOG_ONCE", "1", 1);
+    gems_log_to(log_path, true);
     for (int i = 0; i < 30; i++)
         gems_log_call(i % 2 ? "a" : "b");
     cr_expect_str_eq(contents("log"), "b\na\n");
@@ -124,7 +134,7 @@ Test(log, log_once_writes_distinct_lines)
 Test(log, log_once_is_bounded_and_says_so)
 {
     log_to("log");
-    setenv("GEMS_LOG_ONCE", "1", 1);
+    gems_log_to(log_path, true);
     char line[32];
     for (int i = 0; i < 70000; i++) {
         snprintf(line, sizeof line, "%d", i);
@@ -163,15 +173,15 @@ Test(log, a_file_that_cannot_be_opened_is_told_once)
 Test(log, a_named_pipe_without_a_reader_does_not_hang, .timeout = 10)
 {
     log_to("pipe");
-    cr_assert_eq(mkfifo(getenv("GEMS_LOG"), 0600), 0);
+    cr_assert_eq(mkfifo(log_path, 0600), 0);
     gems_log_call("a");
 }
 
 Test(log, a_reader_that_went_away_does_not_kill_the_program)
 {
     log_to("pipe");
-    cr_assert_eq(mkfifo(getenv("GEMS_LOG"), 0600), 0);
-    int reader = open(getenv("GEMS_LOG"), O_RDONLY | O_NONBLOCK);
+    cr_assert_eq(mkfifo(log_path, 0600), 0);
+    int reader = open(log_path, O_RDONLY | O_NONBLOCK);
     gems_log_call("a");
     close(reader);
     gems_log_call("b"); /* SIGPIPE, were it not held back */

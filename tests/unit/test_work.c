@@ -1,6 +1,7 @@
 /* The gate lets a call pass unseen if the product of its tensors' element counts is below gems_table_min_work. This
  * holds the bound against what the kernels themselves say: random calls go through plan(), and for each that is taken,
  * rules that just match it by one or two of its named sizes must not have a bound above the call's work. */
+#include "tests/unit/fake_host.h"
 #include "kernels/family.h"
 #include "tune/table.h"
 
@@ -123,6 +124,7 @@ Test(work, the_bound_of_a_rule_is_never_above_the_work_of_a_call_that_it_matches
             memset(&m, 0, sizeof m);
             memset(&m.call.sizes, -1, sizeof m.call.sizes);
             m.call.op = op;
+            m.call.host = &fake_host;
             gems_dtype dtype = dtypes[pick(0, 4)];
             for (int k = 0; k < op->nparams; k++)
                 m.call.arg[k] = make_argument(&m, op, k, dtype);

@@ -1,6 +1,6 @@
 /* Finding the host's library and its functions. In Python libtorch is opened RTLD_LOCAL, so RTLD_NEXT does not see it:
  * look for the loaded object by name. */
-#include "shim/host.h"
+#include "shim/torch.h"
 #include "preload/base/log.h"
 
 #include <dlfcn.h>
@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-struct host gems_host;
+struct torch gems_torch;
 int64_t gems_numel_offset;
 
 static int match_library(struct dl_phdr_info *info, size_t size, void *unused)
@@ -21,14 +21,14 @@ static int match_library(struct dl_phdr_info *info, size_t size, void *unused)
     /* Debian's soname has a version suffix: a prefix is enough. */
     if (!base || strncmp(base, "libtorch_cpu.so", 15) != 0)
         return 0;
-    gems_host.path = strdup(info->dlpi_name);
-    gems_host.begin = UINTPTR_MAX;
+    gems_torch.path = strdup(info->dlpi_name);
+    gems_torch.begin = UINTPTR_MAX;
     for (int i = 0; i < info->dlpi_phnum; i++) {
         uintptr_t begin = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr, end = begin + info->dlpi_phdr[i].p_memsz;
         if (info->dlpi_phdr[i].p_type != PT_LOAD)
             continue;
-        gems_host.begin = begin < gems_host.begin ? begin : gems_host.begin;
-        gems_host.end = end > gems_host.end ? end : gems_host.end;
+        gems_torch.begin = begin < gems_torch.begin ? begin : gems_torch.begin;
+        gems_torch.end = end > gems_torch.end ? end : gems_torch.end;
     }
     return 1;
 }
@@ -37,14 +37,14 @@ static int match_library(struct dl_phdr_info *info, size_t size, void *unused)
 static int32_t dtype_code(const char *function)
 {
     int32_t (*code)(void);
-    *(void **)&code = dlsym(gems_host.handle, function);
+    *(void **)&code = dlsym(gems_torch.handle, function);
     return code ? code() : -1;
 }
 
 static bool resolve_api(void)
 {
     static const char undefined_tensor[] = "_ZN3c1019UndefinedTensorImpl10_singletonE";
-    struct host_api *a = &gems_host.api;
+    struct torch_api *a = &gems_torch.api;
     const struct {
         const char *name;
         void *slot;
@@ -72,16 +72,16 @@ static bool resolve_api(void)
         /* An object may have been copied into the program itself (COPY relocation), which is then the one in use. */
         void *p = wanted[i].name == undefined_tensor ? dlsym(RTLD_DEFAULT, undefined_tensor) : NULL;
         if (!p)
-            p = dlsym(gems_host.handle, wanted[i].name);
+            p = dlsym(gems_torch.handle, wanted[i].name);
         if (!p) {
             static char why[160];
             snprintf(why, sizeof why, "this PyTorch has no %s", wanted[i].name);
-            gems_host.why = why;
+            gems_torch.why = why;
             return false;
         }
         *(void **)wanted[i].slot = p;
     }
-    *(void **)&a->get_const_data_ptr = dlsym(gems_host.handle, "torch_get_const_data_ptr");
+    *(void **)&a->get_const_data_ptr = dlsym(gems_torch.handle, "torch_get_const_data_ptr");
     if (!a->get_const_data_ptr) /* before 2.10 */
         a->get_const_data_ptr = a->get_data_ptr;
     static const char *const dtype_functions[GEMS_DTYPE_COUNT] = {
@@ -92,15 +92,15 @@ static bool resolve_api(void)
         [GEMS_I64] = "aoti_torch_dtype_int64",   [GEMS_BOOL] = "aoti_torch_dtype_bool",
     };
     for (int i = 0; i < 64; i++)
-        gems_host.dtype_of[i] = GEMS_DTYPE_NONE;
+        gems_torch.dtype_of[i] = GEMS_DTYPE_NONE;
     for (int i = 0; i < GEMS_DTYPE_COUNT; i++) {
-        gems_host.dtype_code[i] = dtype_code(dtype_functions[i]);
-        if (gems_host.dtype_code[i] >= 0 && gems_host.dtype_code[i] < 64)
-            gems_host.dtype_of[gems_host.dtype_code[i]] = (gems_dtype)i;
+        gems_torch.dtype_code[i] = dtype_code(dtype_functions[i]);
+        if (gems_torch.dtype_code[i] >= 0 && gems_torch.dtype_code[i] < 64)
+            gems_torch.dtype_of[gems_torch.dtype_code[i]] = (gems_dtype)i;
     }
-    gems_host.complex64 = dtype_code("aoti_torch_dtype_complex64");
-    gems_host.complex128 = dtype_code("aoti_torch_dtype_complex128");
-    gems_host.cpu = a->device_cpu();
+    gems_torch.complex64 = dtype_code("aoti_torch_dtype_complex64");
+    gems_torch.complex128 = dtype_code("aoti_torch_dtype_complex128");
+    gems_torch.cpu = a->device_cpu();
     return true;
 }
 
@@ -111,64 +111,56 @@ static void resolve_originals(void)
         for (int e = 0; e < GEMS_ENTRY_COUNT; e++) {
             if (!gems_symbols[op][e])
                 continue;
-            gems_slots[op].original[e] = dlsym(gems_host.handle, gems_symbols[op][e]);
+            gems_slots[op].original[e] = dlsym(gems_torch.handle, gems_symbols[op][e]);
             if (gems_slots[op].original[e] || e != GEMS_ENTRY_CALL)
                 continue;
-            gems_host.missing++;
-            if (used + strlen(gems_ops[op].name) + 3 < sizeof gems_host.missing_names)
-                used += (size_t)snprintf(gems_host.missing_names + used, sizeof gems_host.missing_names - used, "%s%s",
-                                         used ? ", " : "", gems_ops[op].name);
+            gems_torch.missing++;
+            if (used + strlen(gems_ops[op].name) + 3 < sizeof gems_torch.missing_names)
+                used += (size_t)snprintf(gems_torch.missing_names + used, sizeof gems_torch.missing_names - used,
+                                         "%s%s", used ? ", " : "", gems_ops[op].name);
         }
     }
-    if (gems_host.missing)
-        gems_log("%u of %u operators are not in this PyTorch and stay off: %s%s", gems_host.missing, gems_op_count,
-                 gems_host.missing_names, gems_host.missing > 4 ? ", ..." : "");
+    if (gems_torch.missing)
+        gems_log("%u of %u operators are not in this PyTorch and stay off: %s%s", gems_torch.missing, gems_op_count,
+                 gems_torch.missing_names, gems_torch.missing > 4 ? ", ..." : "");
 }
 
 static void open_host(void)
 {
     dl_iterate_phdr(match_library, NULL);
-    if (!gems_host.path) {
-        gems_host.why = "libtorch_cpu.so is not loaded in this process";
+    if (!gems_torch.path) {
+        gems_torch.why = "libtorch_cpu.so is not loaded in this process";
         return;
     }
-    gems_host.handle = dlopen(gems_host.path, RTLD_NOW | RTLD_NOLOAD);
-    if (!gems_host.handle)
-        gems_host.why = "the loaded libtorch_cpu.so cannot be opened";
+    gems_torch.handle = dlopen(gems_torch.path, RTLD_NOW | RTLD_NOLOAD);
+    if (!gems_torch.handle)
+        gems_torch.why = "the loaded libtorch_cpu.so cannot be opened";
 }
 
-bool gems_host_open(void)
+bool gems_torch_open(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, open_host);
-    return gems_host.handle != NULL;
+    return gems_torch.handle != NULL;
 }
 
-bool gems_host_find(void)
+bool gems_torch_find(void)
 {
-    if (!gems_host_open())
+    if (!gems_torch_open())
         return false;
     resolve_originals();
     return resolve_api();
 }
 
-bool gems_host_thread_keys(struct host_keys *out)
+bool gems_torch_thread_keys(struct torch_keys *out)
 {
     /* A thread-local of libc10: its address is this thread's own, asked for once a thread. */
-    static __thread const struct host_keys *mine;
+    static __thread const struct torch_keys *mine;
     if (!mine) {
-        mine = dlsym(gems_host.handle, "_ZN3c104impl26raw_local_dispatch_key_setE");
+        mine = dlsym(gems_torch.handle, "_ZN3c104impl26raw_local_dispatch_key_setE");
         if (!mine)
             return false;
     }
     *out = *mine;
     return true;
-}
-
-gems_dtype gems_host_default_dtype(void)
-{
-    if (!gems_host.api.default_dtype) /* no host in this process: gems_describe asks kernels what they take */
-        return GEMS_F32;
-    int8_t code = gems_host.api.default_dtype();
-    return code >= 0 && code < 64 ? gems_host.dtype_of[code] : GEMS_DTYPE_NONE;
 }

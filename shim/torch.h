@@ -1,7 +1,7 @@
 /* The host: where PyTorch's library is, its functions that we use, and what start-up learnt of its objects.
  * Private to shim/. */
-#ifndef GEMS_HOST_H
-#define GEMS_HOST_H
+#ifndef GEMS_TORCH_H
+#define GEMS_TORCH_H
 
 #include "kernels/call.h"
 #include "shim/thunk.h"
@@ -9,7 +9,7 @@
 typedef struct host_tensor host_tensor; /* at::Tensor, as the C shim's AtenTensorHandle points to it */
 
 /* PyTorch's own C shim (torch/csrc/inductor/aoti_torch/c/shim.h) and a few exported C++ functions. */
-struct host_api {
+struct torch_api {
     int32_t (*get_sizes)(host_tensor *, int64_t **);
     int32_t (*get_strides)(host_tensor *, int64_t **);
     int32_t (*get_dim)(host_tensor *, int64_t *);
@@ -32,12 +32,12 @@ struct host_api {
 };
 
 /* Raw (relative to the default) included and excluded dispatch keys of a thread. */
-struct host_keys {
+struct torch_keys {
     uint64_t included, excluded;
 };
 
-struct host {
-    struct host_api api;
+struct torch {
+    struct torch_api api;
     void *handle;                         /* libtorch_cpu.so */
     const char *path;                     /* its path */
     uintptr_t begin, end;                 /* where it lies in memory */
@@ -47,38 +47,38 @@ struct host {
     int32_t cpu;
 
     /* Calibrated. */
-    bool ready;             /* calls can be judged */
-    uint64_t plain;         /* key set of a redispatch to the dense CPU kernel after autograd */
-    uint64_t plain_tensor;  /* key set of a plain tensor */
-    uint64_t autograd;      /* bits that autograd adds: excluded below it */
-    uint64_t adinplace;     /* the ADInplaceOrView bit */
-    uint64_t names;         /* the bit excluded where names are ignored, or 0 */
-    struct host_keys below; /* thread state below autograd and ADInplaceOrView */
-    int keyset_offset;      /* of key_set_ in TensorImpl */
-    int wrapped_offset;     /* byte holding is_wrapped_number_ */
-    uint8_t wrapped_mask;   /* its bit; 0: not found */
-    const char *why;        /* if not ready: the reason, in words */
-    unsigned missing;       /* interposed operators that this PyTorch does not export */
+    bool ready;              /* calls can be judged */
+    uint64_t plain;          /* key set of a redispatch to the dense CPU kernel after autograd */
+    uint64_t plain_tensor;   /* key set of a plain tensor */
+    uint64_t autograd;       /* bits that autograd adds: excluded below it */
+    uint64_t adinplace;      /* the ADInplaceOrView bit */
+    uint64_t names;          /* the bit excluded where names are ignored, or 0 */
+    struct torch_keys below; /* thread state below autograd and ADInplaceOrView */
+    int keyset_offset;       /* of key_set_ in TensorImpl */
+    int wrapped_offset;      /* byte holding is_wrapped_number_ */
+    uint8_t wrapped_mask;    /* its bit; 0: not found */
+    const char *why;         /* if not ready: the reason, in words */
+    unsigned missing;        /* interposed operators that this PyTorch does not export */
     char missing_names[160];
 };
 
-extern struct host gems_host;
+extern struct torch gems_torch;
 
 /* Finds libtorch_cpu in the process: path, place, handle. False if it is not there. Once; also while it is being
  * loaded. */
-bool gems_host_open(void);
-/* gems_host_open, then resolves all originals. False if it is not there or lacks the C shim. */
-bool gems_host_find(void);
+bool gems_torch_open(void);
+/* gems_torch_open, then resolves all originals. False if it is not there or lacks the C shim. */
+bool gems_torch_find(void);
 /* Learns key sets, offsets and flags by real calls in a fresh thread. */
-void gems_host_calibrate(void);
-/* True in the thread that calibrates: its thunk calls are shown to gems_host_observe and always fall through. */
-bool gems_host_calibrating(void);
-void gems_host_observe(unsigned op, enum gems_entry entry, uint64_t ks, void **raw);
+void gems_torch_calibrate(void);
+/* True in the thread that calibrates: its thunk calls are shown to gems_torch_observe and always fall through. */
+bool gems_torch_calibrating(void);
+void gems_torch_observe(unsigned op, enum gems_entry entry, uint64_t ks, void **raw);
 /* Whether the program has registered a kernel of its own for an operator (torch.library, TORCH_LIBRARY_IMPL) which the
  * host would run for plain CPU tensors; for a composite: for any operator, since its parts are not known here. */
-bool gems_host_replaced(const gems_op *op);
+bool gems_torch_replaced(const gems_op *op);
 /* The calling thread's keys. False if the host does not tell; it does if it is `ready`. */
-bool gems_host_thread_keys(struct host_keys *out);
+bool gems_torch_thread_keys(struct torch_keys *out);
 
 static inline void *host_impl(const void *tensor)
 {
@@ -86,7 +86,7 @@ static inline void *host_impl(const void *tensor)
 }
 static inline uint64_t host_keyset(const void *tensor)
 {
-    return *(const uint64_t *)((const char *)host_impl(tensor) + gems_host.keyset_offset);
+    return *(const uint64_t *)((const char *)host_impl(tensor) + gems_torch.keyset_offset);
 }
 
 #endif

@@ -1,0 +1,94 @@
+#include "preload/base/text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+gems_text gems_text_in(char *buffer, size_t size)
+{
+    *buffer = 0;
+    return (gems_text){.s = buffer, .size = size};
+}
+
+void gems_text_put_list(gems_text *t, const char *fmt, va_list args)
+{
+    int n = vsnprintf(t->s + t->n, t->size - t->n, fmt, args);
+    size_t room = t->size - t->n - 1;
+    if (n > 0)
+        t->n += (size_t)n < room ? (size_t)n : room;
+}
+
+void gems_text_put(gems_text *t, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    gems_text_put_list(t, fmt, args);
+    va_end(args);
+}
+
+void gems_text_put_shown(gems_text *t, const char *s)
+{
+    static const char named[] = "\n\t\r", letters[] = "ntr";
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        const char *name = strchr(named, *s);
+        if (c >= ' ' && c != 0x7f)
+            gems_text_put(t, "%c", c);
+        else if (t->size - t->n <= 4) /* half an escape would say something else */
+            break;
+        else if (name)
+            gems_text_put(t, "\\%c", letters[name - named]);
+        else
+            gems_text_put(t, "\\x%02x", c);
+    }
+}
+
+size_t gems_word(const char **list, const char *separators, const char **word)
+{
+    *word = *list + strspn(*list, separators);
+    size_t n = strcspn(*word, separators);
+    *list = *word + n;
+    return n;
+}
+
+char *gems_read(int fd, size_t max)
+{
+    size_t used = 0, room = 4096;
+    char *text = malloc(room);
+    while (text && used <= max) {
+        if (room - used < 2) {
+            char *more = realloc(text, room *= 2);
+            if (!more)
+                break;
+            text = more;
+        }
+        ssize_t n = read(fd, text + used, room - used - 1);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            break;
+        if (n == 0) {
+            text[used] = 0;
+            return text;
+        }
+        used += (size_t)n;
+    }
+    free(text);
+    return NULL;
+}
+
+char *gems_read_file(const char *path, size_t max)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a named pipe must not make us wait */
+    struct stat st;
+    bool regular = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    char *text = regular ? gems_read(fd, max) : NULL;
+    if (fd >= 0)
+        close(fd);
+    return text;
+}

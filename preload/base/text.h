@@ -1,0 +1,30 @@
+/* Text: building it in a bounded buffer, taking lists of words apart, reading it from files. */
+#ifndef GEMS_TEXT_H
+#define GEMS_TEXT_H
+
+#include <stdarg.h>
+#include <stddef.h>
+
+/* Text being built in a buffer of the caller. What does not fit is cut; it always ends with a NUL. */
+typedef struct gems_text {
+    char *s;
+    size_t n, size; /* n: bytes so far, below size */
+} gems_text;
+
+/* Empty text in a buffer of `size` bytes, at least one. */
+gems_text gems_text_in(char *buffer, size_t size);
+void gems_text_put(gems_text *text, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void gems_text_put_list(gems_text *text, const char *fmt, va_list args) __attribute__((format(printf, 2, 0)));
+/* Appends a string with its control characters made visible (\n, \t, \x1b), so that it stays one line. */
+void gems_text_put_shown(gems_text *text, const char *s);
+
+/* Takes the next word off a list in which any of `separators` stand between words: its length (0: no more) and *word.
+ * The list goes on behind it. */
+size_t gems_word(const char **list, const char *separators, const char **word);
+
+/* All that can be read from a descriptor; NULL if that fails or is more than `max` bytes. Free it. */
+char *gems_read(int fd, size_t max);
+/* Whole contents of a regular file; NULL if that cannot be had. Free it. */
+char *gems_read_file(const char *path, size_t max);
+
+#endif
