@@ -37,7 +37,7 @@ $(B)/libgems_preload.so: $(OBJ) $(B)/gen/exports.map
 	  -o $@ $(OBJ) $(LIBS) $(if $(SAN),-Wl$(comma)-z$(comma)undefs,)
 comma := ,
 
-$(B)/gems: $(CMDSRC:%.c=$(B)/%.o) $(B)/preload/base/config.o $(B)/preload/base/log.o
+$(B)/gems: $(CMDSRC:%.c=$(B)/%.o) $(patsubst %,$(B)/preload/base/%.o,clocale config log)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 

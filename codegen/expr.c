@@ -1,5 +1,6 @@
 /* Parser, checker and writer of the expressions of rows. */
 #include "codegen/expr.h"
+#include "preload/base/clocale.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -161,7 +162,7 @@ static int fact(parser *p, char kind)
         } else {
             char *end;
             f.kind = 'n';
-            f.number = strtod(p->at, &end);
+            f.number = gems_c_strtod(p->at, &end);
             if (end == p->at)
                 return fail(p, "is() wants a text or a number");
             p->at = end;
@@ -203,7 +204,7 @@ static int call(parser *p, const char *s, int n)
 static int number(parser *p)
 {
     char *end;
-    strtod(p->at, &end);
+    gems_c_strtod(p->at, &end);
     int n = (int)(end - p->at);
     bool whole = true;
     for (int i = 0; i < n; i++)

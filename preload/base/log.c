@@ -2,6 +2,7 @@
  * our descriptor behind our back and its number now means another file. Sinks are never freed: there are a few a
  * process. */
 #include "preload/base/log.h"
+#include "preload/base/clocale.h"
 #include "preload/base/config.h"
 
 #include <errno.h>
@@ -238,7 +239,7 @@ static void say(bool always_stderr, const char *fmt, va_list args)
     char line[LINE_MAX_BYTES];
     size_t n = sizeof PREFIX - 1;
     memcpy(line, PREFIX, n);
-    int wanted = vsnprintf(line + n, sizeof line - n - 1, fmt, args);
+    int wanted = gems_c_vsnprintf(line + n, sizeof line - n - 1, fmt, args);
     if (wanted < 0)
         return;
     n += strlen(line + n);

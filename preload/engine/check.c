@@ -1,5 +1,6 @@
 /* Comparing our results with the host's. */
 #include "preload/engine/check.h"
+#include "preload/base/clocale.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
 
@@ -232,9 +233,9 @@ void gems_check_report(void (*line)(const char *text))
         if (!any)
             line("GEMS_CHECK: results compared with the host's");
         any = true;
-        snprintf(s, sizeof s, "%-36s %6llu compared %6llu differ  largest error %.3g (relative %.3g) at %s",
-                 gems_ops[i].name, (unsigned long long)w->compared, (unsigned long long)w->differing, w->absolute,
-                 w->relative, w->where);
+        gems_c_snprintf(s, sizeof s, "%-36s %6llu compared %6llu differ  largest error %.3g (relative %.3g) at %s",
+                        gems_ops[i].name, (unsigned long long)w->compared, (unsigned long long)w->differing,
+                        w->absolute, w->relative, w->where);
         line(s);
     }
 }
