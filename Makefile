@@ -45,17 +45,21 @@ $(B)/shim/gen/codegen: $(GENSRC:%.c=$(B)/%.o)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 
+$(B)/scripts/embed: $(B)/scripts/embed.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAG) -o $@ $^
+
 # One run writes thunks.c, ops.c and exports.map.
 $(B)/gen/ops.stamp: $(B)/shim/gen/codegen shim/ops.json preload/gems.h
 	$(call say,GEN,$(@D))
 	$(Q)mkdir -p $(@D)
-	$(Q)$(B)/shim/gen/codegen ops shim/ops.json preload/gems.h $(@D)
+	$(Q)$(B)/shim/gen/codegen shim/ops.json preload/gems.h $(@D)
 	$(Q)touch $@ && touch $(addprefix $(@D)/,thunks.c ops.c exports.map)
 $(B)/gen/thunks.c $(B)/gen/ops.c $(B)/gen/exports.map: $(B)/gen/ops.stamp ;
-$(B)/gen/embedded.c: $(B)/shim/gen/codegen $(EMBED)
+$(B)/gen/embedded.c: $(B)/scripts/embed $(EMBED)
 	$(call say,EMBED,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(B)/shim/gen/codegen embed $@ $(EMBED)
+	$(Q)$< $@ $(EMBED)
 
 $(B)/%.o: %.c
 	$(call say,CC,$<)

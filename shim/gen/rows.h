@@ -35,8 +35,6 @@ void gems_emit_thunks(FILE *out, const gems_rows *rows);
 void gems_emit_ops(FILE *out, const gems_rows *rows);
 /* Version script: the interposed symbols, and the functions that `header` declares with GEMS_API. */
 bool gems_emit_exports(FILE *out, const gems_rows *rows, const char *header);
-/* The given files as one C file, see kernels/embedded.h. */
-bool gems_emit_embedded(FILE *out, char **paths, int n);
 
 /* Fields that the generator itself understands; every other one becomes a gems_attr. */
 bool gems_rows_is_known(const char *key);
