@@ -68,10 +68,10 @@ static int fail(parser *p, const char *fmt, ...)
 {
     if (!p->failed) {
         p->failed = true;
-        int n = snprintf(p->error->text, sizeof p->error->text, "column %d: ", (int)(p->at - p->e->text) + 1);
+        p->error->at = (size_t)(p->at - p->e->text);
         va_list args;
         va_start(args, fmt);
-        vsnprintf(p->error->text + n, sizeof p->error->text - (size_t)n, fmt, args);
+        vsnprintf(p->error->text, sizeof p->error->text, fmt, args);
         va_end(args);
     }
     return 0;
@@ -189,8 +189,10 @@ static bool is_function(const parser *p, const char *s, int n)
 
 static int call(parser *p, const char *s, int n)
 {
-    if (!is_function(p, s, n))
+    if (!is_function(p, s, n)) {
+        p->at = s;
         return fail(p, "no function '%.*s' in kernels/math.cl", n, s);
+    }
     int head = add(p, (node){NODE_CALL, (uint8_t)n, -1, -1, -1, s}), last = head;
     do {
         int arg = add(p, (node){NODE_ARG, 0, (int16_t)expression(p), -1, -1, NULL});

@@ -29,7 +29,8 @@
 typedef struct gems_expr gems_expr; /* immutable once parsed */
 
 typedef struct gems_expr_error {
-    char text[160]; /* column: reason */
+    size_t at; /* offset into the text */
+    char text[120];
 } gems_expr_error;
 
 /* names: the parameters that may be used. functions: OpenCL C text in which each function called must be defined (NULL:

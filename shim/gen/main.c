@@ -1,4 +1,4 @@
-/* The build-time generator: codegen OPS.json HEADER OUTDIR
+/* The build-time generator: codegen OPS.json HEADER OUTDIR FUNCTIONS.cl FIELDS...
  * writes OUTDIR/thunks.c, OUTDIR/ops.c and OUTDIR/exports.map. */
 #include "shim/gen/rows.h"
 
@@ -42,14 +42,34 @@ static bool write_ops(const gems_rows *rows, const char *header, const char *fol
     return close_written(f, "exports.map") && ok;
 }
 
+/* The functions that expressions may call; NULL if the file cannot be read. */
+static char *read_text(const char *path)
+{
+    char *text = NULL;
+    size_t room = 0;
+    FILE *f = fopen(path, "r");
+    if (!f || getdelim(&text, &room, 0, f) < 0)
+        perror(path);
+    if (f)
+        fclose(f);
+    return text;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc != 4) {
-        fputs("usage: codegen OPS.json HEADER OUTDIR\n", stderr);
+    if (argc < 5) {
+        fputs("usage: codegen OPS.json HEADER OUTDIR FUNCTIONS.cl FIELDS...\n", stderr);
         return 2;
     }
-    gems_rows rows;
-    bool ok = gems_rows_read(argv[1], &rows) && write_ops(&rows, argv[2], argv[3]);
+    char *functions = read_text(argv[4]);
+    gems_fields declared = {.functions = functions};
+    gems_rows rows = {0};
+    bool ok = functions != NULL;
+    for (int i = 5; ok && i < argc; i++)
+        ok = gems_fields_read(argv[i], &declared);
+    ok = ok && gems_rows_read(argv[1], &declared, &rows) && write_ops(&rows, argv[2], argv[3]);
     gems_rows_free(&rows);
+    gems_fields_free(&declared);
+    free(functions);
     return ok ? 0 : 1;
 }
