@@ -41,21 +41,28 @@ $(B)/gems: $(CMDSRC:%.c=$(B)/%.o) $(patsubst %.c,$(B)/%.o,$(wildcard preload/bas
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 
-$(B)/shim/gen/codegen: $(GENSRC:%.c=$(B)/%.o)
+# It checks rows with the library's own parser of expressions and names of dtypes. (call.c looks operators up, too.)
+$(B)/shim/gen/codegen: $(GENSRC:%.c=$(B)/%.o) $(patsubst %,$(B)/%.o,codegen/expr kernels/tensor/promote kernels/call preload/base/clocale)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS) -Wl,--defsym=gems_ops=0,--defsym=gems_op_count=0
+
+$(B)/scripts/embed: $(B)/scripts/embed.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAG) -o $@ $^
 
 # One run writes thunks.c, ops.c and exports.map.
-$(B)/gen/ops.stamp: $(B)/shim/gen/codegen shim/ops.json preload/gems.h
+ROWS   := shim/ops.json preload/gems.h
+FIELDS := kernels/math.cl $(wildcard kernels/*/fields)
+$(B)/gen/ops.stamp: $(B)/shim/gen/codegen $(ROWS) $(FIELDS)
 	$(call say,GEN,$(@D))
 	$(Q)mkdir -p $(@D)
-	$(Q)$(B)/shim/gen/codegen ops shim/ops.json preload/gems.h $(@D)
+	$(Q)$< $(ROWS) $(@D) $(FIELDS)
 	$(Q)touch $@ && touch $(addprefix $(@D)/,thunks.c ops.c exports.map)
 $(B)/gen/thunks.c $(B)/gen/ops.c $(B)/gen/exports.map: $(B)/gen/ops.stamp ;
-$(B)/gen/embedded.c: $(B)/shim/gen/codegen $(EMBED)
+$(B)/gen/embedded.c: $(B)/scripts/embed $(EMBED)
 	$(call say,EMBED,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(B)/shim/gen/codegen embed $@ $(EMBED)
+	$(Q)$< $@ $(EMBED)
 
 $(B)/%.o: %.c
 	$(call say,CC,$<)

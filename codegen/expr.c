@@ -1,5 +1,6 @@
 /* Parser, checker and writer of the expressions of rows. */
 #include "codegen/expr.h"
+#include "preload/base/clocale.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -67,10 +68,10 @@ static int fail(parser *p, const char *fmt, ...)
 {
     if (!p->failed) {
         p->failed = true;
-        int n = snprintf(p->error->text, sizeof p->error->text, "column %d: ", (int)(p->at - p->e->text) + 1);
+        p->error->at = (size_t)(p->at - p->e->text);
         va_list args;
         va_start(args, fmt);
-        vsnprintf(p->error->text + n, sizeof p->error->text - (size_t)n, fmt, args);
+        vsnprintf(p->error->text, sizeof p->error->text, fmt, args);
         va_end(args);
     }
     return 0;
@@ -161,7 +162,7 @@ static int fact(parser *p, char kind)
         } else {
             char *end;
             f.kind = 'n';
-            f.number = strtod(p->at, &end);
+            f.number = gems_c_strtod(p->at, &end);
             if (end == p->at)
                 return fail(p, "is() wants a text or a number");
             p->at = end;
@@ -188,8 +189,10 @@ static bool is_function(const parser *p, const char *s, int n)
 
 static int call(parser *p, const char *s, int n)
 {
-    if (!is_function(p, s, n))
+    if (!is_function(p, s, n)) {
+        p->at = s;
         return fail(p, "no function '%.*s' in kernels/math.cl", n, s);
+    }
     int head = add(p, (node){NODE_CALL, (uint8_t)n, -1, -1, -1, s}), last = head;
     do {
         int arg = add(p, (node){NODE_ARG, 0, (int16_t)expression(p), -1, -1, NULL});
@@ -203,7 +206,7 @@ static int call(parser *p, const char *s, int n)
 static int number(parser *p)
 {
     char *end;
-    strtod(p->at, &end);
+    gems_c_strtod(p->at, &end);
     int n = (int)(end - p->at);
     bool whole = true;
     for (int i = 0; i < n; i++)
@@ -488,7 +491,7 @@ uint32_t gems_expr_needs(const gems_expr *expr, uint32_t facts)
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
-void gems_text_add(gems_text *text, const char *fmt, ...)
+void gems_code_add(gems_code *text, const char *fmt, ...)
 {
     for (int round = 0; round < 2 && !text->failed; round++) {
         va_list args;
@@ -511,61 +514,61 @@ void gems_text_add(gems_text *text, const char *fmt, ...)
     }
 }
 
-static void write_node(const gems_expr *e, const gems_expr_style *style, int i, gems_text *out)
+static void write_node(const gems_expr *e, const gems_expr_style *style, int i, gems_code *out)
 {
     const node *n = &e->nodes[i];
     int value = known(e, style->facts, i);
     if (value >= 0) {
-        gems_text_add(out, "%d", value);
+        gems_code_add(out, "%d", value);
         return;
     }
     switch (n->kind) {
     case NODE_INT:
-        gems_text_add(out, "%.*s", n->length, n->text);
+        gems_code_add(out, "%.*s", n->length, n->text);
         break;
     case NODE_FLOAT:
-        gems_text_add(out, "%.*s%s", n->length, n->text, style->float_suffix);
+        gems_code_add(out, "%.*s%s", n->length, n->text, style->float_suffix);
         break;
     case NODE_NAME:
-        gems_text_add(out, "%s", style->variables[n->a]);
+        gems_code_add(out, "%s", style->variables[n->a]);
         break;
     case NODE_LOCAL:
-        gems_text_add(out, "%s%.*s", style->prefix, n->length, n->text);
+        gems_code_add(out, "%s%.*s", style->prefix, n->length, n->text);
         break;
     case NODE_WORD:
         if (n->length < 2)
-            gems_text_add(out, "((%s)%s)", style->type, n->length ? "NAN" : "INFINITY");
+            gems_code_add(out, "((%s)%s)", style->type, n->length ? "NAN" : "INFINITY");
         else if (n->length == 4)
-            gems_text_add(out, "%d", strcmp(style->dtype, "f16") == 0);
+            gems_code_add(out, "%d", strcmp(style->dtype, "f16") == 0);
         else
-            gems_text_add(out, "GEMS_%s_%s", n->length == 2 ? "MAX" : "LOWEST", style->dtype);
+            gems_code_add(out, "GEMS_%s_%s", n->length == 2 ? "MAX" : "LOWEST", style->dtype);
         break;
     case NODE_CALL:
-        gems_text_add(out, "gems_%.*s(", n->length, n->text);
+        gems_code_add(out, "gems_%.*s(", n->length, n->text);
         for (int arg = n->b; arg >= 0; arg = e->nodes[arg].b) {
             write_node(e, style, e->nodes[arg].a, out);
-            gems_text_add(out, e->nodes[arg].b >= 0 ? ", " : ")");
+            gems_code_add(out, e->nodes[arg].b >= 0 ? ", " : ")");
         }
         break;
     case NODE_UNARY:
-        gems_text_add(out, "(%c", n->text[0]);
+        gems_code_add(out, "(%c", n->text[0]);
         write_node(e, style, n->a, out);
-        gems_text_add(out, ")");
+        gems_code_add(out, ")");
         break;
     case NODE_CAST:
         if (strcmp(n->text, "D") == 0)
-            gems_text_add(out, "gems_get_%s(gems_put_%s(", style->dtype, style->dtype);
+            gems_code_add(out, "gems_get_%s(gems_put_%s(", style->dtype, style->dtype);
         else
-            gems_text_add(out, "((%s)", same(n->text, (int)strlen(n->text), "T") ? style->type : n->text);
+            gems_code_add(out, "((%s)", same(n->text, (int)strlen(n->text), "T") ? style->type : n->text);
         write_node(e, style, n->a, out);
-        gems_text_add(out, strcmp(n->text, "D") == 0 ? "))" : ")");
+        gems_code_add(out, strcmp(n->text, "D") == 0 ? "))" : ")");
         break;
     case NODE_BINARY:
-        gems_text_add(out, "(");
+        gems_code_add(out, "(");
         write_node(e, style, n->a, out);
-        gems_text_add(out, " %s ", n->text);
+        gems_code_add(out, " %s ", n->text);
         write_node(e, style, n->b, out);
-        gems_text_add(out, ")");
+        gems_code_add(out, ")");
         break;
     case NODE_COND: {
         int v = known(e, style->facts, n->a);
@@ -573,13 +576,13 @@ static void write_node(const gems_expr *e, const gems_expr_style *style, int i, 
             write_node(e, style, v ? n->b : n->c, out);
             break;
         }
-        gems_text_add(out, "(");
+        gems_code_add(out, "(");
         write_node(e, style, n->a, out);
-        gems_text_add(out, " ? ");
+        gems_code_add(out, " ? ");
         write_node(e, style, n->b, out);
-        gems_text_add(out, " : ");
+        gems_code_add(out, " : ");
         write_node(e, style, n->c, out);
-        gems_text_add(out, ")");
+        gems_code_add(out, ")");
         break;
     }
     default:
@@ -587,17 +590,17 @@ static void write_node(const gems_expr *e, const gems_expr_style *style, int i, 
     }
 }
 
-void gems_expr_write(const gems_expr *expr, const gems_expr_style *style, gems_text *out)
+void gems_expr_write(const gems_expr *expr, const gems_expr_style *style, gems_code *out)
 {
     int result = 0;
     for (unsigned i = 0; i < expr->nstatements; i++) {
         const statement *s = &expr->statements[i];
-        gems_text_add(out, "%sconst %s %s", style->indent, style->type, style->prefix);
+        gems_code_add(out, "%sconst %s %s", style->indent, style->type, style->prefix);
         if (s->name)
-            gems_text_add(out, "%.*s = ", s->length, s->name);
+            gems_code_add(out, "%.*s = ", s->length, s->name);
         else
-            gems_text_add(out, "r%d = ", result++);
+            gems_code_add(out, "r%d = ", result++);
         write_node(expr, style, s->root, out);
-        gems_text_add(out, ";\n");
+        gems_code_add(out, ";\n");
     }
 }

@@ -29,7 +29,8 @@
 typedef struct gems_expr gems_expr; /* immutable once parsed */
 
 typedef struct gems_expr_error {
-    char text[160]; /* column: reason */
+    size_t at; /* offset into the text */
+    char text[120];
 } gems_expr_error;
 
 /* names: the parameters that may be used. functions: OpenCL C text in which each function called must be defined (NULL:
@@ -59,12 +60,12 @@ const gems_expr_fact *gems_expr_fact_at(const gems_expr *expr, unsigned i);
 uint32_t gems_expr_needs(const gems_expr *expr, uint32_t facts);
 
 /* Growing text; `failed` if memory ran out. Free s. */
-typedef struct gems_text {
+typedef struct gems_code {
     char *s;
     size_t n, capacity;
     bool failed;
-} gems_text;
-void gems_text_add(gems_text *text, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+} gems_code;
+void gems_code_add(gems_code *text, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Writes one line a statement. variables[i]: what stands for name i. prefix: put before the names of statements;
  * results are named <prefix>r0, <prefix>r1, ... float_suffix: "f" where T is float. dtype: for dtype_max ("f16"). */
@@ -73,6 +74,6 @@ typedef struct gems_expr_style {
     const char *prefix, *type, *float_suffix, *dtype, *indent;
     uint32_t facts;
 } gems_expr_style;
-void gems_expr_write(const gems_expr *expr, const gems_expr_style *style, gems_text *out);
+void gems_expr_write(const gems_expr *expr, const gems_expr_style *style, gems_code *out);
 
 #endif

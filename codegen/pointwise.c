@@ -42,14 +42,14 @@ static bool holds(unsigned to, unsigned from)
 }
 
 /* `value`, which came as dtype `from`, as dtype `to`. */
-static void write_converted(gems_text *out, const char *value, unsigned from, unsigned to)
+static void write_converted(gems_code *out, const char *value, unsigned from, unsigned to)
 {
     if (from == to)
-        gems_text_add(out, "%s", value);
+        gems_code_add(out, "%s", value);
     else if (holds(to, from))
-        gems_text_add(out, "(%s)%s", compute_type(to), value);
+        gems_code_add(out, "(%s)%s", compute_type(to), value);
     else
-        gems_text_add(out, "gems_get_%s(gems_put_%s(%s))", gems_dtypes[to].name, gems_dtypes[to].name, value);
+        gems_code_add(out, "gems_get_%s(gems_put_%s(%s))", gems_dtypes[to].name, gems_dtypes[to].name, value);
 }
 
 /* Where the body finds elements: p0[...] in memory, or arrays a0[k] of a vector's elements. */
@@ -58,15 +58,15 @@ typedef struct place {
     bool vector;
 } place;
 
-static void write_index(const gems_pw_spec *spec, unsigned i, gems_text *out)
+static void write_index(const gems_pw_spec *spec, unsigned i, gems_code *out)
 {
     const gems_pw_operand *o = &spec->operand[i];
     if (spec->loop == GEMS_PW_RUN || spec->loop == GEMS_PW_VEC)
-        gems_text_add(out, "p%u[%s]", i, o->stride == GEMS_PW_BROADCAST ? "0" : "i");
+        gems_code_add(out, "p%u[%s]", i, o->stride == GEMS_PW_BROADCAST ? "0" : "i");
     else if (spec->loop == GEMS_PW_GRID)
-        gems_text_add(out, "p%u[o%u]", i, i);
+        gems_code_add(out, "p%u[o%u]", i, i);
     else
-        gems_text_add(out,
+        gems_code_add(out,
                       o->stride == GEMS_PW_BROADCAST ? "p%u[o%u]"
                       : o->stride == GEMS_PW_UNIT    ? "p%u[o%u + i]"
                                                      : "p%u[o%u + i * t%u.s0]",
@@ -74,7 +74,7 @@ static void write_index(const gems_pw_spec *spec, unsigned i, gems_text *out)
 }
 
 /* One element: loads, the steps, stores. */
-static bool write_body(const gems_pw_spec *spec, place at, gems_text *out)
+static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
 {
     char names[GEMS_EXPR_NAMES][24], value[64];
     const char *variables[GEMS_EXPR_NAMES];
@@ -82,13 +82,13 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_text *out)
         const gems_pw_operand *o = &spec->operand[i];
         if (!is_read(o))
             continue;
-        gems_text_add(out, "%sconst %s x%u = gems_get_%s(", at.indent, compute_type(o->dtype), i,
+        gems_code_add(out, "%sconst %s x%u = gems_get_%s(", at.indent, compute_type(o->dtype), i,
                       gems_dtypes[o->dtype].name);
         if (at.vector && o->stride == GEMS_PW_UNIT)
-            gems_text_add(out, "a%u[k]", i);
+            gems_code_add(out, "a%u[k]", i);
         else
             write_index(spec, i, out);
-        gems_text_add(out, ");\n");
+        gems_code_add(out, ");\n");
     }
     for (unsigned s = 0; s < spec->nsteps; s++) {
         const gems_pw_step *step = &spec->step[s];
@@ -115,9 +115,9 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_text *out)
                 continue;
             }
             snprintf(names[k], sizeof names[k], "s%u_v%u", s, k);
-            gems_text_add(out, "%sconst %s %s = ", at.indent, compute_type(b->dtype), names[k]);
+            gems_code_add(out, "%sconst %s %s = ", at.indent, compute_type(b->dtype), names[k]);
             write_converted(out, value, from, b->dtype);
-            gems_text_add(out, ";\n");
+            gems_code_add(out, ";\n");
         }
         char prefix[12];
         snprintf(prefix, sizeof prefix, "s%u_", s);
@@ -132,22 +132,22 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_text *out)
         for (unsigned r = 0; r < step->nresults; r++) {
             const char *d = gems_dtypes[step->result[r]].name;
             if (step->store[r] != GEMS_PW_UNSTORED) {
-                gems_text_add(out, "%s", at.indent);
+                gems_code_add(out, "%s", at.indent);
                 unsigned o = step->store[r];
                 if (at.vector)
-                    gems_text_add(out, "b%u[k]", o);
+                    gems_code_add(out, "b%u[k]", o);
                 else
                     write_index(spec, o, out);
                 const char *stored = gems_dtypes[spec->operand[o].dtype].name;
                 /* A given result of another dtype holds what one of the operator's own dtype would have held. */
                 bool whole = step->result[r] == step->compute && gems_dtypes[step->compute].size != 2;
                 if (strcmp(d, stored) == 0 || whole)
-                    gems_text_add(out, " = gems_put_%s(s%u_r%u);\n", stored, s, r);
+                    gems_code_add(out, " = gems_put_%s(s%u_r%u);\n", stored, s, r);
                 else
-                    gems_text_add(out, " = gems_put_%s(gems_get_%s(gems_put_%s(s%u_r%u)));\n", stored, d, d, s, r);
+                    gems_code_add(out, " = gems_put_%s(gems_get_%s(gems_put_%s(s%u_r%u)));\n", stored, d, d, s, r);
             }
             if (s + 1 < spec->nsteps) /* later steps see it as the host's tensor would hold it */
-                gems_text_add(out, "%sconst %s y%u_%u = gems_get_%s(gems_put_%s(s%u_r%u));\n", at.indent,
+                gems_code_add(out, "%sconst %s y%u_%u = gems_get_%s(gems_put_%s(s%u_r%u));\n", at.indent,
                               compute_type(step->result[r]), s, r, d, d, s, r);
         }
     }
@@ -156,56 +156,56 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_text *out)
 
 /* ---- loop nests -------------------------------------------------------------------------------------------------- */
 
-static void write_parameters(const gems_pw_spec *spec, const char *name, gems_text *out)
+static void write_parameters(const gems_pw_spec *spec, const char *name, gems_code *out)
 {
     bool cpu = spec->loop == GEMS_PW_RUN || spec->loop == GEMS_PW_ROWS;
     const char *size = spec->wide ? "long" : "int";
-    gems_text_add(out, "__kernel %svoid %s(\n    ", cpu ? "__attribute__((reqd_work_group_size(1, 1, 1))) " : "", name);
+    gems_code_add(out, "__kernel %svoid %s(\n    ", cpu ? "__attribute__((reqd_work_group_size(1, 1, 1))) " : "", name);
     for (unsigned i = 0; i < spec->noperands; i++)
         if (in_memory(&spec->operand[i]))
-            gems_text_add(out, "GEMS_BUFFER(%s%s, p%u), ", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
+            gems_code_add(out, "GEMS_BUFFER(%s%s, p%u), ", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
                           memory_type(spec->operand[i].dtype), i);
     for (unsigned i = 0; i < spec->noperands; i++)
         if (!in_memory(&spec->operand[i]))
-            gems_text_add(out, "const %s c%u, ", compute_type(spec->operand[i].dtype), i);
+            gems_code_add(out, "const %s c%u, ", compute_type(spec->operand[i].dtype), i);
     if (spec->loop == GEMS_PW_RUN)
-        gems_text_add(out, "const long n, const long run)\n{\n");
+        gems_code_add(out, "const long n, const long run)\n{\n");
     else if (spec->loop == GEMS_PW_VEC)
-        gems_text_add(out, "const long n)\n{\n");
+        gems_code_add(out, "const long n)\n{\n");
     else {
-        gems_text_add(out, "const %s8 sizes, ", size);
+        gems_code_add(out, "const %s8 sizes, ", size);
         for (unsigned i = 0; i < spec->noperands; i++)
             if (in_memory(&spec->operand[i]))
-                gems_text_add(out, "const %s8 t%u, ", size, i);
+                gems_code_add(out, "const %s8 t%u, ", size, i);
         if (spec->loop == GEMS_PW_ROWS)
-            gems_text_add(out, "const %s rows, const %s run, const %s chunks, const %s deep)\n{\n", size, size, size,
+            gems_code_add(out, "const %s rows, const %s run, const %s chunks, const %s deep)\n{\n", size, size, size,
                           size);
         else
-            gems_text_add(out, "const %s n)\n{\n", size);
+            gems_code_add(out, "const %s n)\n{\n", size);
     }
     for (unsigned i = 0; i < spec->noperands; i++)
         if (in_memory(&spec->operand[i]))
-            gems_text_add(out, "    GEMS_AT(%s%s, p%u);\n", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
+            gems_code_add(out, "    GEMS_AT(%s%s, p%u);\n", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
                           memory_type(spec->operand[i].dtype), i);
 }
 
 /* Splits `left` into the indices of dimensions `first` to rank - 1 and adds up each operand's offset o<i>. */
-static void write_offsets(const gems_pw_spec *spec, unsigned first, const char *indent, gems_text *out)
+static void write_offsets(const gems_pw_spec *spec, unsigned first, const char *indent, gems_code *out)
 {
     const char *size = spec->wide ? "long" : "int";
     for (unsigned i = 0; i < spec->noperands; i++)
         if (in_memory(&spec->operand[i]))
-            gems_text_add(out, "%s%s o%u = 0;\n", indent, size, i);
+            gems_code_add(out, "%s%s o%u = 0;\n", indent, size, i);
     for (unsigned d = first; d < spec->rank; d++) {
         if (d + 1 < spec->rank) {
-            gems_text_add(out, "%sconst %s q%u = left / sizes.s%u, k%u = left - q%u * sizes.s%u;\n", indent, size, d, d,
+            gems_code_add(out, "%sconst %s q%u = left / sizes.s%u, k%u = left - q%u * sizes.s%u;\n", indent, size, d, d,
                           d, d, d);
-            gems_text_add(out, "%sleft = q%u;\n", indent, d);
+            gems_code_add(out, "%sleft = q%u;\n", indent, d);
         } else
-            gems_text_add(out, "%sconst %s k%u = left;\n", indent, size, d);
+            gems_code_add(out, "%sconst %s k%u = left;\n", indent, size, d);
         for (unsigned i = 0; i < spec->noperands; i++)
             if (in_memory(&spec->operand[i]))
-                gems_text_add(out, "%so%u += k%u * t%u.s%u;\n", indent, i, d, i, d);
+                gems_code_add(out, "%so%u += k%u * t%u.s%u;\n", indent, i, d, i, d);
     }
 }
 
@@ -218,7 +218,7 @@ static unsigned working_size(unsigned dtype)
 
 /* What makes every CPU driver turn the loop that follows into vector code, PoCL 5 does not try on its own: as many
  * elements at a time as fill 64 bytes, a register of AVX-512 or several smaller ones. */
-static void write_vectorize(const gems_pw_spec *spec, const char *indent, gems_text *out)
+static void write_vectorize(const gems_pw_spec *spec, const char *indent, gems_code *out)
 {
     unsigned widest = 1;
     for (unsigned s = 0; s < spec->nsteps; s++)
@@ -227,87 +227,87 @@ static void write_vectorize(const gems_pw_spec *spec, const char *indent, gems_t
     for (unsigned i = 0; i < spec->noperands; i++)
         if (widest < working_size(spec->operand[i].dtype))
             widest = working_size(spec->operand[i].dtype);
-    gems_text_add(out, "#pragma clang loop vectorize_width(%u) interleave(enable)\n%s", 64 / widest, indent);
+    gems_code_add(out, "#pragma clang loop vectorize_width(%u) interleave(enable)\n%s", 64 / widest, indent);
 }
 
-static bool write_run(const gems_pw_spec *spec, gems_text *out)
+static bool write_run(const gems_pw_spec *spec, gems_code *out)
 {
-    gems_text_add(out, "    GEMS_ALL_REGISTERS\n");
-    gems_text_add(out, "    const long begin = (long)get_global_id(0) * run, end = min(n, begin + run);\n");
+    gems_code_add(out, "    GEMS_ALL_REGISTERS\n");
+    gems_code_add(out, "    const long begin = (long)get_global_id(0) * run, end = min(n, begin + run);\n");
     write_vectorize(spec, "    ", out);
-    gems_text_add(out, "for (long i = begin; i < end; i++) {\n");
+    gems_code_add(out, "for (long i = begin; i < end; i++) {\n");
     bool ok = write_body(spec, (place){"        ", false}, out);
-    gems_text_add(out, "    }\n");
+    gems_code_add(out, "    }\n");
     return ok;
 }
 
-static bool write_rows(const gems_pw_spec *spec, gems_text *out)
+static bool write_rows(const gems_pw_spec *spec, gems_code *out)
 {
     const char *size = spec->wide ? "long" : "int";
-    gems_text_add(out, "    GEMS_ALL_REGISTERS\n");
-    gems_text_add(out, "    const %s item = (%s)get_global_id(0), block = item / chunks;\n", size, size);
-    gems_text_add(out, "    const %s begin = (item - block * chunks) * run, end = min(sizes.s0, begin + run);\n", size);
-    gems_text_add(out, "    const %s first = block * deep, last = min(rows, first + deep);\n", size);
-    gems_text_add(out, "    for (%s row = first; row < last; row++) {\n", size);
-    gems_text_add(out, "        %s left = row;\n", size);
+    gems_code_add(out, "    GEMS_ALL_REGISTERS\n");
+    gems_code_add(out, "    const %s item = (%s)get_global_id(0), block = item / chunks;\n", size, size);
+    gems_code_add(out, "    const %s begin = (item - block * chunks) * run, end = min(sizes.s0, begin + run);\n", size);
+    gems_code_add(out, "    const %s first = block * deep, last = min(rows, first + deep);\n", size);
+    gems_code_add(out, "    for (%s row = first; row < last; row++) {\n", size);
+    gems_code_add(out, "        %s left = row;\n", size);
     write_offsets(spec, 1, "        ", out);
     write_vectorize(spec, "        ", out);
-    gems_text_add(out, "for (%s i = begin; i < end; i++) {\n", size);
+    gems_code_add(out, "for (%s i = begin; i < end; i++) {\n", size);
     bool ok = write_body(spec, (place){"            ", false}, out);
-    gems_text_add(out, "        }\n    }\n");
+    gems_code_add(out, "        }\n    }\n");
     return ok;
 }
 
-static bool write_grid(const gems_pw_spec *spec, gems_text *out)
+static bool write_grid(const gems_pw_spec *spec, gems_code *out)
 {
     const char *size = spec->wide ? "long" : "int";
-    gems_text_add(out, "    for (long item = get_global_id(0); item < n; item += get_global_size(0)) {\n");
-    gems_text_add(out, "        %s left = (%s)item;\n", size, size);
+    gems_code_add(out, "    for (long item = get_global_id(0); item < n; item += get_global_size(0)) {\n");
+    gems_code_add(out, "        %s left = (%s)item;\n", size, size);
     write_offsets(spec, 0, "        ", out);
     bool ok = write_body(spec, (place){"        ", false}, out);
-    gems_text_add(out, "    }\n");
+    gems_code_add(out, "    }\n");
     return ok;
 }
 
 /* Vectors where all pointers are aligned to them, which is the same for all work-items. */
-static bool write_vec(const gems_pw_spec *spec, gems_text *out)
+static bool write_vec(const gems_pw_spec *spec, gems_code *out)
 {
     unsigned v = spec->vec;
-    gems_text_add(out, "    const bool aligned = true");
+    gems_code_add(out, "    const bool aligned = true");
     for (unsigned i = 0; i < spec->noperands; i++)
         if (in_memory(&spec->operand[i]) && spec->operand[i].stride == GEMS_PW_UNIT)
-            gems_text_add(out, " && ((ulong)p%u & %uu) == 0", i, v * gems_dtypes[spec->operand[i].dtype].size - 1);
-    gems_text_add(out, ";\n    for (long g = get_global_id(0); g * %u < n; g += get_global_size(0)) {\n", v);
-    gems_text_add(out, "        if (aligned && g * %u + %u <= n) {\n            const long i = g * %u;\n", v, v, v);
+            gems_code_add(out, " && ((ulong)p%u & %uu) == 0", i, v * gems_dtypes[spec->operand[i].dtype].size - 1);
+    gems_code_add(out, ";\n    for (long g = get_global_id(0); g * %u < n; g += get_global_size(0)) {\n", v);
+    gems_code_add(out, "        if (aligned && g * %u + %u <= n) {\n            const long i = g * %u;\n", v, v, v);
     for (unsigned i = 0; i < spec->noperands; i++) {
         const gems_pw_operand *o = &spec->operand[i];
         const char *type = memory_type(o->dtype);
         if (is_read(o) && o->stride == GEMS_PW_UNIT)
-            gems_text_add(out,
+            gems_code_add(out,
                           "            %s a%u[%u];\n            vstore%u(((const __global %s%u *)p%u)[g], 0, a%u);\n",
                           type, i, v, v, type, v, i, i);
         if (in_memory(o) && o->place != GEMS_PW_READ)
-            gems_text_add(out, "            %s b%u[%u];\n", type, i, v);
+            gems_code_add(out, "            %s b%u[%u];\n", type, i, v);
     }
-    gems_text_add(out, "            #pragma unroll\n            for (int k = 0; k < %u; k++) {\n", v);
+    gems_code_add(out, "            #pragma unroll\n            for (int k = 0; k < %u; k++) {\n", v);
     bool ok = write_body(spec, (place){"                ", true}, out);
-    gems_text_add(out, "            }\n");
+    gems_code_add(out, "            }\n");
     for (unsigned i = 0; i < spec->noperands; i++) {
         const gems_pw_operand *o = &spec->operand[i];
         if (in_memory(o) && o->place != GEMS_PW_READ)
-            gems_text_add(out, "            ((__global %s%u *)p%u)[g] = vload%u(0, b%u);\n", memory_type(o->dtype), v,
+            gems_code_add(out, "            ((__global %s%u *)p%u)[g] = vload%u(0, b%u);\n", memory_type(o->dtype), v,
                           i, v, i);
     }
-    gems_text_add(out, "            (void)i;\n        } else {\n");
-    gems_text_add(out, "            for (long i = g * %u; i < min(n, g * %u + %u); i++) {\n", v, v, v);
+    gems_code_add(out, "            (void)i;\n        } else {\n");
+    gems_code_add(out, "            for (long i = g * %u; i < min(n, g * %u + %u); i++) {\n", v, v, v);
     ok = write_body(spec, (place){"                ", false}, out) && ok;
-    gems_text_add(out, "            }\n        }\n    }\n");
+    gems_code_add(out, "            }\n        }\n    }\n");
     return ok;
 }
 
 char *gems_pw_source(const gems_pw_spec *spec, const char *name)
 {
-    gems_text out = {NULL, 0, 0, false};
+    gems_code out = {NULL, 0, 0, false};
     bool ok;
     write_parameters(spec, name, &out);
     switch (spec->loop) {
@@ -324,7 +324,7 @@ char *gems_pw_source(const gems_pw_spec *spec, const char *name)
         ok = write_grid(spec, &out);
         break;
     }
-    gems_text_add(&out, "}\n");
+    gems_code_add(&out, "}\n");
     if (ok && !out.failed)
         return out.s;
     free(out.s);

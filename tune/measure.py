@@ -23,27 +23,12 @@ sys.path.insert(0, str(ROOT / "tests" / "host"))
 import torch  # noqa: E402
 
 import gems  # noqa: E402
+import rows  # noqa: E402
 
 LANES = {"small": 1, "main": 0}
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "f64": torch.float64,
           "i64": torch.int64, "i32": torch.int32, "bool": torch.bool}
 aten = torch.ops.aten
-
-
-def rows():
-    for line in (ROOT / "shim" / "ops.json").read_text().splitlines():
-        line = line.strip().rstrip(",")
-        if line.startswith("{"):
-            yield json.loads(line)
-
-
-def name_of(row):
-    return row["schema"].split("(", 1)[0]
-
-
-def overload(name):
-    base, _, over = name.partition(".")
-    return getattr(getattr(aten, base), over or "default")
 
 
 def random(shape, dtype):
@@ -152,16 +137,16 @@ class Table:
 
 def with_forms(names, rows_by_name):
     """An operator with its in-place and out forms, as far as they share its kernel."""
-    return names + [n for n, r in rows_by_name.items() if r.get("as") in names]
+    return names + [n for n, r in rows_by_name.items() if r["row"] in names and n not in names]
 
 
 def pointwise(table, dtypes, sizes, pattern):
-    table_rows = {name_of(r): r for r in rows()}
+    table_rows = rows.operators()
     for name, row in table_rows.items():
-        if row.get("kernel") != "pointwise" or "as" in row or pattern not in name:
+        if row.get("kernel") != "pointwise" or name != row["row"] or pattern not in name:
             continue
         try:
-            op = overload(name)
+            op = rows.overload(name)
         except AttributeError:
             continue
         args = op._schema.arguments

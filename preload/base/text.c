@@ -1,4 +1,5 @@
 #include "preload/base/text.h"
+#include "preload/base/clocale.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +18,7 @@ gems_text gems_text_in(char *buffer, size_t size)
 
 void gems_text_put_list(gems_text *t, const char *fmt, va_list args)
 {
-    int n = vsnprintf(t->s + t->n, t->size - t->n, fmt, args);
+    int n = gems_c_vsnprintf(t->s + t->n, t->size - t->n, fmt, args);
     size_t room = t->size - t->n - 1;
     if (n > 0)
         t->n += (size_t)n < room ? (size_t)n : room;

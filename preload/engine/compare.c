@@ -1,6 +1,7 @@
 /* Comparing our results with the host's. Errors are relative: to the host's value or, where an element is made of a row
  * of others (sums, whose terms may cancel), to the largest value around it as well. */
 #include "preload/engine/compare.h"
+#include "preload/base/clocale.h"
 #include "preload/base/config.h"
 #include "preload/base/hash.h"
 #include "preload/base/log.h"
@@ -352,7 +353,7 @@ void gems_compare_report(void (*line)(const char *text))
         if (!any)
             line("GEMS_CHECK: results compared with the host's");
         any = true;
-        snprintf(s, sizeof s, "%-36s %6llu compared %6llu differ  largest error %.3g (relative %.3g) at %s",
+        gems_c_snprintf(s, sizeof s, "%-36s %6llu compared %6llu differ  largest error %.3g (relative %.3g) at %s",
                  gems_ops[i].name, (unsigned long long)w->compared, (unsigned long long)w->differing, w->absolute,
                  w->relative, w->where);
         line(s);

@@ -229,9 +229,10 @@ static void print_report(void)
     line(s);
     for (unsigned k = 0; k < n; k++) {
         struct counter *c = &counters[order[k]];
-        size_t used = (size_t)snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f %10.2f  ", gems_ops[order[k]].name,
-                                       (unsigned long long)c->routed, (unsigned long long)c->passed,
-                                       1e-6 * (double)c->ns, 1e-6 * (double)c->device_ns, 1e-6 * (double)c->bytes);
+        size_t used =
+            (size_t)gems_c_snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f %10.2f  ", gems_ops[order[k]].name,
+                                    (unsigned long long)c->routed, (unsigned long long)c->passed, 1e-6 * (double)c->ns,
+                                    1e-6 * (double)c->device_ns, 1e-6 * (double)c->bytes);
         for (int i = 0; i < REASONS && c->reason[i].text && used < sizeof s; i++)
             used += (size_t)snprintf(s + used, sizeof s - used, "%s%s (%llu)", i ? ", " : "", c->reason[i].text,
                                      (unsigned long long)c->reason[i].count);
@@ -241,9 +242,9 @@ static void print_report(void)
         line("no operator was called");
     struct gems_counters all;
     gems_report_counters(NULL, &all);
-    snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f %10.2f", "total", (unsigned long long)all.routed,
-             (unsigned long long)all.passed, 1e3 * all.seconds, 1e3 * all.device_seconds,
-             1e-6 * (double)all.bytes_moved);
+    gems_c_snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f %10.2f", "total", (unsigned long long)all.routed,
+                    (unsigned long long)all.passed, 1e3 * all.seconds, 1e3 * all.device_seconds,
+                    1e-6 * (double)all.bytes_moved);
     line(s);
     free(order);
 }

@@ -30,7 +30,7 @@ static void emit_params(FILE *f, const gems_schema *s)
     fputs(s->nparams ? "};\n" : "{NULL, GEMS_T_VOID, 0, 0}};\n", f);
 }
 
-/* Fields that the generator does not know, by name: a string as it is, anything else as compact JSON. */
+/* The fields of the row's kernel. */
 static void emit_attrs(FILE *f, const gems_row *row)
 {
     const char *key;
@@ -38,14 +38,10 @@ static void emit_attrs(FILE *f, const gems_row *row)
     fprintf(f, "static const gems_attr %s_attrs[] = {", row->schema.strukt);
     json_object_foreach(row->fields, key, value)
     {
-        if (gems_rows_is_known(key))
+        if (gems_fields_common(key))
             continue;
-        fputc('{', f);
-        emit_string(f, key);
-        fputs(", ", f);
-        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_SORT_KEYS);
-        emit_string(f, text ? text : json_string_value(value));
-        free(text);
+        fprintf(f, "{\"%s\", ", key);
+        emit_string(f, json_string_value(value));
         fputs("}, ", f);
     }
     fputs("{NULL, NULL}};\n", f);

@@ -1,6 +1,5 @@
-/* The build-time generator:
- *   codegen ops OPS.json HEADER OUTDIR   writes OUTDIR/thunks.c, OUTDIR/ops.c and OUTDIR/exports.map
- *   codegen embed OUT FILE...            writes the files as C */
+/* The build-time generator: codegen OPS.json HEADER OUTDIR FUNCTIONS.cl FIELDS...
+ * writes OUTDIR/thunks.c, OUTDIR/ops.c and OUTDIR/exports.map. */
 #include "shim/gen/rows.h"
 
 #include <stdlib.h>
@@ -43,35 +42,34 @@ static bool write_ops(const gems_rows *rows, const char *header, const char *fol
     return close_written(f, "exports.map") && ok;
 }
 
-static bool ops(const char *path, const char *header, const char *folder)
+/* The functions that expressions may call; NULL if the file cannot be read. */
+static char *read_text(const char *path)
 {
-    gems_rows rows;
-    bool ok = gems_rows_read(path, &rows) && write_ops(&rows, header, folder);
-    gems_rows_free(&rows);
-    return ok;
-}
-
-static bool embed(const char *out, char **paths, int n)
-{
-    FILE *f = fopen(out, "w");
-    if (!f) {
-        perror(out);
-        return false;
-    }
-    bool ok = gems_emit_embedded(f, paths, n);
-    return close_written(f, out) && ok;
+    char *text = NULL;
+    size_t room = 0;
+    FILE *f = fopen(path, "r");
+    if (!f || getdelim(&text, &room, 0, f) < 0)
+        perror(path);
+    if (f)
+        fclose(f);
+    return text;
 }
 
 int main(int argc, char **argv)
 {
-    bool ok;
-    if (argc == 5 && strcmp(argv[1], "ops") == 0) {
-        ok = ops(argv[2], argv[3], argv[4]);
-    } else if (argc >= 3 && strcmp(argv[1], "embed") == 0) {
-        ok = embed(argv[2], argv + 3, argc - 3);
-    } else {
-        fputs("usage: codegen ops OPS.json HEADER OUTDIR\n       codegen embed OUT FILE...\n", stderr);
+    if (argc < 5) {
+        fputs("usage: codegen OPS.json HEADER OUTDIR FUNCTIONS.cl FIELDS...\n", stderr);
         return 2;
     }
+    char *functions = read_text(argv[4]);
+    gems_fields declared = {.functions = functions};
+    gems_rows rows = {0};
+    bool ok = functions != NULL;
+    for (int i = 5; ok && i < argc; i++)
+        ok = gems_fields_read(argv[i], &declared);
+    ok = ok && gems_rows_read(argv[1], &declared, &rows) && write_ops(&rows, argv[2], argv[3]);
+    gems_rows_free(&rows);
+    gems_fields_free(&declared);
+    free(functions);
     return ok ? 0 : 1;
 }

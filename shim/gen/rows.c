@@ -4,32 +4,10 @@
 #include "shim/gen/mangle.h"
 
 #include <ctype.h>
+#include <fnmatch.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const struct known {
-    const char *key;
-    json_type type;
-    bool inherited; /* by "as" */
-} known[] = {
-    {"schema", JSON_STRING, false}, {"family", JSON_STRING, true}, {"kernel", JSON_STRING, true},
-    {"aoti", JSON_STRING, false},   {"as", JSON_STRING, false},    {"composite", JSON_TRUE, false},
-    {"itensors", JSON_TRUE, false},
-};
-
-static const struct known *find_known(const char *key)
-{
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strcmp(known[i].key, key) == 0)
-            return &known[i];
-    return NULL;
-}
-
-bool gems_rows_is_known(const char *key)
-{
-    return find_known(key) != NULL;
-}
 
 typedef struct reader {
     const char *path, *line; /* text of the current row */
@@ -48,76 +26,96 @@ static bool complain(const reader *r, size_t column, const char *fmt, ...)
     return false;
 }
 
-/* Column of a field's key in the line, from 1. */
-static size_t column_of_key(const reader *r, const char *key)
+/* ---- columns ---------------------------------------------------------------------------------------------------- */
+
+/* p: at the quote that opens a string. */
+static const char *after_string(const char *p)
 {
-    char quoted[80];
-    snprintf(quoted, sizeof quoted, "\"%s\"", key);
-    const char *at = strstr(r->line, quoted);
-    return at ? (size_t)(at - r->line) + 1 : 1;
+    for (p++; *p && *p != '"'; p++)
+        p += *p == '\\' && p[1];
+    return p + (*p == '"');
 }
 
-/* Column of offset `at` of the schema's text: escapes are longer in the file than in memory. */
-static size_t column_in_schema(const reader *r, size_t at)
+/* The quote before a field's key: what is inside other strings, or lists, is no key. */
+static const char *find_key(const char *line, const char *key)
 {
-    const char *p = strchr(r->line + column_of_key(r, "schema") + strlen("schema"), ':');
-    p = p ? strchr(p, '"') : NULL;
+    size_t n = strlen(key);
+    for (const char *p = line, *end; (p = strchr(p, '"')); p = end) {
+        end = after_string(p);
+        if (end[strspn(end, " ")] == ':' && strncmp(p + 1, key, n) == 0 && p[1 + n] == '"')
+            return p;
+    }
+    return line;
+}
+
+static size_t column_of_key(const reader *r, const char *key)
+{
+    return (size_t)(find_key(r->line, key) - r->line) + 1;
+}
+
+/* Column of offset `at` of a field's value, or of the i-th string if it is a list: escapes are longer in the file than
+ * in memory. */
+static size_t column_in_value(const reader *r, const char *key, size_t i, size_t at)
+{
+    const char *p = strchr(after_string(find_key(r->line, key)), '"');
+    while (p && i--)
+        p = strchr(after_string(p), '"');
     if (!p)
-        return 1;
+        return column_of_key(r, key);
     for (p++; at && *p; at--)
         p += *p == '\\' ? 2 : 1;
     return (size_t)(p - r->line) + 1;
 }
 
-static bool check_fields(const reader *r, json_t *fields)
+/* ---- a row ------------------------------------------------------------------------------------------------------ */
+
+static bool is_true_or_string(json_t *value)
 {
-    const char *key;
-    json_t *value;
-    json_object_foreach(fields, key, value)
-    {
-        const struct known *k = find_known(key);
-        if (k && json_typeof(value) != k->type)
-            return complain(r, column_of_key(r, key), "\"%s\" must be %s", key,
-                            k->type == JSON_TRUE ? "true, or left out" : "a string");
+    return !value || json_is_true(value) || json_is_string(value);
+}
+
+static bool check_common(const reader *r, json_t *row)
+{
+    static const char *const strings[] = {"schema", "family", "kernel"}, *const which[] = {"aoti", "composite"};
+    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) {
+        json_t *value = json_object_get(row, strings[i]);
+        if (!value && strcmp(strings[i], "kernel") != 0)
+            return complain(r, 1, "the row has no \"%s\"", strings[i]);
+        if (value && !json_is_string(value))
+            return complain(r, column_of_key(r, strings[i]), "\"%s\" must be a string", strings[i]);
     }
-    if (!json_object_get(fields, "schema"))
-        return complain(r, 1, "the row has no \"schema\"");
-    return true;
+    for (size_t i = 0; i < sizeof which / sizeof *which; i++)
+        if (!is_true_or_string(json_object_get(row, which[i])))
+            return complain(r, column_of_key(r, which[i]), "\"%s\" must be true, or names of forms", which[i]);
+    json_t *itensors = json_object_get(row, "itensors"), *forms = json_object_get(row, "forms"), *form;
+    if (itensors && !json_is_true(itensors))
+        return complain(r, column_of_key(r, "itensors"), "\"itensors\" must be true, or left out");
+    bool strings_only = !forms || (json_is_array(forms) && json_array_size(forms));
+    size_t i;
+    json_array_foreach(forms, i, form) strings_only &= json_is_string(form);
+    return strings_only || complain(r, column_of_key(r, "forms"), "\"forms\" must be a list of strings");
 }
 
-static bool is_c_name(const char *s)
+/* An operator of the row: its schema is `text`, which this takes, and stands in the file as the i-th form (or as the
+ * schema); derived: it stands there by name alone. */
+static bool add_operator(const reader *r, gems_rows *rows, json_t *fields, char *text, const char *key, size_t i,
+                         bool derived)
 {
-    if (!isalpha((unsigned char)*s) && *s != '_')
-        return false;
-    for (; *s; s++)
-        if (!isalnum((unsigned char)*s) && *s != '_')
-            return false;
-    return true;
-}
-
-static bool read_row(const reader *r, gems_row *row)
-{
-    json_error_t error;
-    size_t n = strlen(r->line);
-    while (n && (r->line[n - 1] == ',' || isspace((unsigned char)r->line[n - 1])))
-        n--;
-    row->fields = json_loadb(r->line, n, JSON_REJECT_DUPLICATES, &error);
-    if (!row->fields)
-        return complain(r, (size_t)error.column, "%s", error.text);
-    if (!check_fields(r, row->fields))
-        return false;
-    row->line = r->number;
-    row->text = json_string_value(json_object_get(row->fields, "schema"));
-    row->aoti = json_string_value(json_object_get(row->fields, "aoti"));
-    row->composite = json_is_true(json_object_get(row->fields, "composite"));
-
+    rows->v = realloc(rows->v, (rows->n + 1) * sizeof *rows->v);
+    if (!rows->v)
+        abort();
+    gems_row *row = &rows->v[rows->n++];
+    *row = (gems_row){.text = text, .fields = json_incref(fields), .line = r->number};
+    row->family = json_string_value(json_object_get(fields, "family"));
+    row->kernel = json_string_value(json_object_get(fields, "kernel"));
     gems_schema_error wrong = {0};
-    if (!gems_schema_parse(row->text, &row->schema, &wrong))
-        return complain(r, column_in_schema(r, wrong.at), "%s", wrong.text);
-    bool itensors = json_is_true(json_object_get(row->fields, "itensors")), found = false;
-    for (unsigned i = 0; itensors && i < row->schema.nparams; i++)
-        if (row->schema.params[i].type->type == GEMS_T_TENSORS) {
-            row->schema.params[i].type = gems_types_itensors();
+    if (!gems_schema_parse(text, &row->schema, &wrong))
+        return complain(r, column_in_value(r, key, i, derived ? 0 : wrong.at), "%s%s%s", wrong.text,
+                        derived ? " in " : "", derived ? text : "");
+    bool itensors = json_object_get(fields, "itensors") != NULL, found = false;
+    for (unsigned k = 0; itensors && k < row->schema.nparams; k++)
+        if (row->schema.params[k].type->type == GEMS_T_TENSORS) {
+            row->schema.params[k].type = gems_types_itensors();
             found = true;
         }
     if (itensors && !found)
@@ -127,94 +125,140 @@ static bool read_row(const reader *r, gems_row *row)
     return true;
 }
 
-static const gems_row *find_row(const gems_rows *rows, const char *name)
+static bool add_operators(const reader *r, gems_rows *rows, json_t *fields)
 {
-    for (unsigned i = 0; i < rows->n; i++)
-        if (strcmp(rows->v[i].schema.name, name) == 0)
-            return &rows->v[i];
-    return NULL;
-}
-
-/* "as": every field that the row does not have itself comes from the named row. */
-static bool inherit(const reader *r, const gems_rows *rows, gems_row *row)
-{
-    const char *as = json_string_value(json_object_get(row->fields, "as"));
-    if (!as)
-        return true;
-    size_t column = column_of_key(r, "as");
-    const gems_row *from = find_row(rows, as);
-    if (!from)
-        return complain(r, column, "\"as\" names '%s', which no row has", as);
-    if (json_object_get(from->fields, "as"))
-        return complain(r, column, "\"as\" names '%s', which inherits itself: name the row it inherits from", as);
-    const char *key;
-    json_t *value;
-    json_object_foreach(from->fields, key, value)
+    json_t *forms = json_object_get(fields, "forms"), *form;
+    size_t n = 1 + json_array_size(forms), i;
+    char *schemas[n];
+    schemas[0] = strdup(json_string_value(json_object_get(fields, "schema")));
+    if (!add_operator(r, rows, fields, schemas[0], "schema", 0, false))
+        return false;
+    json_array_foreach(forms, i, form)
     {
-        const struct known *k = find_known(key);
-        if ((!k || k->inherited) && !json_object_get(row->fields, key))
-            json_object_set(row->fields, key, value);
+        const char *text = json_string_value(form);
+        bool whole = strchr(text, '(') != NULL;
+        schemas[i + 1] = whole ? strdup(text) : gems_form_derive(text, schemas, (unsigned)i + 1);
+        if (!schemas[i + 1])
+            return complain(r, column_in_value(r, "forms", i, 0),
+                            "no schema follows from the name '%s': write the schema", text);
+        if (!add_operator(r, rows, fields, schemas[i + 1], "forms", i, !whole))
+            return false;
     }
     return true;
 }
 
-static bool finish(const reader *r, const gems_rows *rows, gems_row *row)
+/* "aoti", "composite": marks the row's operators (from `first` on) that the field means. */
+static bool mark(const reader *r, const gems_rows *rows, unsigned first, const char *key,
+                 bool (*set)(const reader *r, gems_row *row))
 {
-    if (!inherit(r, rows, row))
-        return false;
-    row->family = json_string_value(json_object_get(row->fields, "family"));
-    row->kernel = json_string_value(json_object_get(row->fields, "kernel"));
-    if (!row->family)
-        return complain(r, 1, "the row has no \"family\"");
-    if (row->kernel && !is_c_name(row->kernel))
-        return complain(r, column_of_key(r, "kernel"), "\"kernel\" must be the stem of a C name");
-    if (row->aoti && !is_c_name(row->aoti))
-        return complain(r, column_of_key(r, "aoti"), "\"aoti\" must be a C name");
-    for (unsigned i = 0; row->aoti && i < row->schema.nparams; i++)
+    json_t *value = json_object_get(rows->v[first].fields, key);
+    const char *text = json_is_string(value) ? json_string_value(value) : value ? "*" : "";
+    for (const char *p = text + strspn(text, " "); *p; p += strspn(p, " ")) {
+        char pattern[80];
+        bool found = false;
+        size_t n = strcspn(p, " ");
+        snprintf(pattern, sizeof pattern, "%.*s", (int)n, p);
+        for (unsigned i = first; i < rows->n; i++)
+            if (fnmatch(pattern, rows->v[i].schema.name, 0) == 0) {
+                found = true;
+                if (!set(r, &rows->v[i]))
+                    return false;
+            }
+        if (!found)
+            return complain(r, column_in_value(r, key, 0, (size_t)(p - text)), "the row has no form '%s'", pattern);
+        p += n;
+    }
+    return true;
+}
+
+static bool set_aoti(const reader *r, gems_row *row)
+{
+    if (!row->aoti && asprintf(&row->aoti, "aoti_torch_cpu_%s", row->schema.strukt) < 0)
+        abort();
+    for (unsigned i = 0; i < row->schema.nparams; i++)
         if (!row->schema.params[i].type->aoti_c)
             return complain(r, column_of_key(r, "aoti"), "the C shim has no %s", row->schema.params[i].type->spelling);
     return true;
 }
 
-/* The row of one line, at the end of `rows`. */
-static bool append_line(reader *r, const char *line, gems_rows *rows)
+static bool set_composite(const reader *r, gems_row *row)
 {
-    rows->v = realloc(rows->v, (rows->n + 1) * sizeof *rows->v);
-    if (!rows->v)
-        abort();
-    gems_row *row = &rows->v[rows->n++];
-    memset(row, 0, sizeof *row);
-    r->line = row->source = strdup(line);
-    if (!read_row(r, row))
-        return false;
-    if (rows->n == 1)
-        return true;
-    const gems_row *before = row - 1;
-    int order = strcmp(before->schema.strukt, row->schema.strukt);
-    if (order == 0)
-        return complain(r, 1, "a second row for %s, the first is on line %u", row->schema.strukt, before->line);
-    if (order > 0)
-        return complain(r, 1, "rows are sorted by struct: %s belongs before %s", row->schema.strukt,
-                        before->schema.strukt);
+    (void)r;
+    return row->composite = true;
+}
+
+static bool check_fields(const reader *r, const gems_fields *declared, const gems_rows *rows, unsigned first)
+{
+    gems_field_error e;
+    for (unsigned i = first; i < rows->n; i++)
+        if (!gems_fields_check(declared, &rows->v[i].schema, rows->v[i].fields, &e))
+            return complain(r, e.at < 0 ? column_of_key(r, e.key) : column_in_value(r, e.key, 0, (size_t)e.at), "%s",
+                            e.text);
     return true;
 }
 
-static bool read_lines(reader *r, FILE *file, gems_rows *rows)
+static bool read_row(const reader *r, const gems_fields *declared, gems_rows *rows)
 {
-    char *line = NULL;
-    size_t room = 0;
-    bool ok = true;
-    while (ok && getline(&line, &room, file) > 0) {
-        r->number++;
-        char *p = line + strspn(line, " \t");
-        if (*p == '{')
-            ok = append_line(r, line, rows);
-    }
-    free(line);
+    json_error_t error;
+    size_t n = strlen(r->line);
+    while (n && (r->line[n - 1] == ',' || isspace((unsigned char)r->line[n - 1])))
+        n--;
+    json_t *fields = json_loadb(r->line, n, JSON_REJECT_DUPLICATES, &error);
+    if (!fields)
+        return complain(r, (size_t)error.column, "%s", error.text);
+    unsigned first = rows->n;
+    bool ok = check_common(r, fields) && add_operators(r, rows, fields) && mark(r, rows, first, "aoti", set_aoti) &&
+              mark(r, rows, first, "composite", set_composite) && check_fields(r, declared, rows, first);
+    json_decref(fields);
     return ok;
 }
 
-bool gems_rows_read(const char *path, gems_rows *rows)
+/* ---- the file --------------------------------------------------------------------------------------------------- */
+
+static unsigned read_lines(reader *r, FILE *file, const gems_fields *declared, gems_rows *rows, bool *ok)
+{
+    char *line = NULL, *before = strdup("");
+    size_t room = 0;
+    unsigned n = 0;
+    while (*ok && getline(&line, &room, file) > 0) {
+        r->number++;
+        if (line[strspn(line, " \t")] != '{')
+            continue;
+        n++;
+        r->line = line;
+        unsigned first = rows->n;
+        *ok = read_row(r, declared, rows);
+        if (*ok && strcmp(before, rows->v[first].schema.strukt) > 0)
+            *ok =
+                complain(r, 1, "rows are sorted by struct: %s belongs before %s", rows->v[first].schema.strukt, before);
+        free(before);
+        before = strdup(*ok ? rows->v[first].schema.strukt : "");
+    }
+    free(before);
+    free(line);
+    return n;
+}
+
+static int by_struct(const void *a, const void *b)
+{
+    const gems_row *x = a, *y = b;
+    int order = strcmp(x->schema.strukt, y->schema.strukt);
+    return order ? order : (x->line > y->line) - (x->line < y->line);
+}
+
+static bool sort(reader *r, gems_rows *rows)
+{
+    qsort(rows->v, rows->n, sizeof *rows->v, by_struct);
+    for (unsigned i = 1; i < rows->n; i++)
+        if (strcmp(rows->v[i - 1].schema.strukt, rows->v[i].schema.strukt) == 0) {
+            r->number = rows->v[i].line;
+            return complain(r, 1, "%s for a second time, the first is on line %u", rows->v[i].schema.name,
+                            rows->v[i - 1].line);
+        }
+    return true;
+}
+
+bool gems_rows_read(const char *path, const gems_fields *declared, gems_rows *rows)
 {
     reader r = {.path = path};
     json_error_t error;
@@ -225,21 +269,17 @@ bool gems_rows_read(const char *path, gems_rows *rows)
         return complain(&r, error.column > 0 ? (size_t)error.column : 1, "%s", error.text);
     }
     FILE *file = fopen(path, "r");
-    bool ok = file && read_lines(&r, file, rows);
+    bool ok = file != NULL;
+    unsigned n = ok ? read_lines(&r, file, declared, rows, &ok) : 0;
     if (file)
         fclose(file);
-    if (ok && json_array_size(whole) != rows->n) {
+    if (ok && json_array_size(whole) != n) {
         r.number = 1;
-        ok = complain(&r, 1, "one row a line: found %u lines that begin with '{' for %zu rows", rows->n,
+        ok = complain(&r, 1, "one row a line: found %u lines that begin with '{' for %zu rows", n,
                       json_array_size(whole));
     }
-    for (unsigned i = 0; ok && i < rows->n; i++) {
-        r.line = rows->v[i].source;
-        r.number = rows->v[i].line;
-        ok = finish(&r, rows, &rows->v[i]);
-    }
     json_decref(whole);
-    return ok;
+    return ok && sort(&r, rows);
 }
 
 void gems_rows_free(gems_rows *rows)
@@ -248,9 +288,10 @@ void gems_rows_free(gems_rows *rows)
         gems_row *row = &rows->v[i];
         gems_schema_free(&row->schema);
         json_decref(row->fields);
+        free(row->text);
+        free(row->aoti);
         free(row->call);
         free(row->redispatch);
-        free(row->source);
     }
     free(rows->v);
     memset(rows, 0, sizeof *rows);

@@ -1,44 +1,57 @@
-/* shim/ops.json, read: one row an operator, in the order of their structs. */
+/* shim/ops.json, read. A row is what is computed, with every operator of the host that computes it:
+ *
+ *   "schema"     the operator, as PyTorch prints it
+ *   "forms"      further ones: names whose schema follows from the row's by PyTorch's conventions (gems_form_derive),
+ *                or schemas
+ *   "family"     for the log and for tables
+ *   "kernel"     stem of the gems_family that serves it; left out: always the host's
+ *   "aoti"       which of them the C shim has: true (all), or names and shell patterns
+ *   "composite"  which of them the host differentiates through their parts: the same
+ *   "itensors"   true: PyTorch passes the row's Tensor[] as an IListRef
+ *
+ * and the fields that the kernel's family declares (fields.h). */
 #ifndef GEMS_GEN_ROWS_H
 #define GEMS_GEN_ROWS_H
 
-#include "shim/gen/schema.h"
+#include "shim/gen/fields.h"
 
-#include <jansson.h>
 #include <stdio.h>
 
 typedef struct gems_row {
-    const char *text; /* the schema as written */
+    char *text; /* the schema */
     gems_schema schema;
     const char *family;
     const char *kernel;      /* stem, or NULL */
     char *call, *redispatch; /* mangled symbols */
-    const char *aoti;        /* symbol of the C shim, or NULL */
+    char *aoti;              /* symbol of the C shim, or NULL */
     bool composite;
-    json_t *fields; /* the row's own fields, and those inherited by "as" */
-    char *source;   /* the line, and its number */
+    json_t *fields; /* of the whole row */
     unsigned line;
 } gems_row;
 
+/* One entry an operator, sorted by struct. */
 typedef struct gems_rows {
     gems_row *v;
     unsigned n;
 } gems_rows;
 
 /* Reads the file. Anything wrong is printed to stderr as "path:line:column: reason", and the answer is false. */
-bool gems_rows_read(const char *path, gems_rows *rows);
+bool gems_rows_read(const char *path, const gems_fields *declared, gems_rows *rows);
 /* Also after a failure. */
 void gems_rows_free(gems_rows *rows);
+
+/* Schema of the form called `name`. schemas: of the forms before it, the row's own first. NULL: the conventions do not
+ * give it.
+ *   add_.Tensor     from add.Tensor if the row has it, else from the row's own: the first tensor is written, and
+ * returned eq.Scalar_out   from eq.Scalar if the row has it, else from the row's own: a last argument, `out`, by
+ * keyword eq.Scalar       from the row's own, the second argument a Scalar; Scalar_Tensor: the first divide.Tensor   as
+ * the row's own: another operator with the same arguments */
+char *gems_form_derive(const char *name, char *const *schemas, unsigned n);
 
 /* What is written out of the rows. */
 void gems_emit_thunks(FILE *out, const gems_rows *rows);
 void gems_emit_ops(FILE *out, const gems_rows *rows);
 /* Version script: the interposed symbols, and the functions that `header` declares with GEMS_API. */
 bool gems_emit_exports(FILE *out, const gems_rows *rows, const char *header);
-/* The given files as one C file, see kernels/embedded.h. */
-bool gems_emit_embedded(FILE *out, char **paths, int n);
-
-/* Fields that the generator itself understands; every other one becomes a gems_attr. */
-bool gems_rows_is_known(const char *key);
 
 #endif

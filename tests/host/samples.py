@@ -6,7 +6,6 @@ is left, mostly composites, which are gone before the dispatcher, is written dow
 """
 import collections
 import importlib.util
-import json
 import re
 import warnings
 
@@ -15,6 +14,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gems
+import rows
 
 PER_OPERATOR = 3
 
@@ -22,16 +22,16 @@ Param = collections.namedtuple("Param", "name type written default")
 
 
 class Row:
-    """One row: `name` "add.Tensor", `struct`, `params` with types as in the schema, sizes and alias sets left out."""
+    """One operator: `name` "add.Tensor", `struct`, `params` with types as in the schema, sizes and alias sets left out."""
 
-    def __init__(self, fields):
+    def __init__(self, name, fields):
         self.fields = fields
-        self.name = fields["schema"].split("(")[0]
+        self.name = name
         self.struct = self.name.replace(".", "_")
         self.base, _, self.overload = self.name.partition(".")
-        self.aoti = fields.get("aoti")
-        self.composite = fields.get("composite", False)
-        self.host = getattr(getattr(torch.ops.aten, self.base), self.overload or "default")
+        self.aoti = fields["aoti"]
+        self.composite = fields["composite"]
+        self.host = rows.overload(name)
         text = self.host._schema.arguments
         params, results = fields["schema"][len(self.name) + 1 :].rsplit(") -> ", 1)
         spelled = [p for p in re.split(r", (?![^\[]*\])", params) if p not in ("*", "")]
@@ -61,8 +61,8 @@ def default(argument):
     return argument.default_value if argument.has_default_value() else None
 
 
-ROWS = [Row(json.loads(line.rstrip(",\n"))) for line in (gems.ROOT / "shim/ops.json").open() if line.startswith("{")]
-BY_NAME = {r.name: r for r in ROWS}
+BY_NAME = {name: Row(name, fields) for name, fields in rows.operators().items()}
+ROWS = list(BY_NAME.values())
 
 
 def copy(x):

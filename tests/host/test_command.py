@@ -244,8 +244,8 @@ def test_doctor_on_a_cut_off_library(env, stand_ins, tmp_path):
 
 def test_ops(env):
     ops = {op["name"]: op for op in json.loads(run(env, "ops", "--json").stdout)}
-    rows = [line for line in open(ROOT / "shim/ops.json") if line.startswith("{")]
-    assert len(ops) == len(rows)
+    rows = json.load(open(ROOT / "shim/ops.json"))
+    assert len(ops) == sum(1 + len(row.get("forms", [])) for row in rows)
     assert ops["add.Tensor"]["kernel"] and ops["add.Tensor"]["overload"] == "Tensor"
     assert "f32" in ops["add.Tensor"]["dtypes"].split()
     some = json.loads(run(env, "ops", "--json", "add").stdout)

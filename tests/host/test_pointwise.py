@@ -1,7 +1,6 @@
 """Every operator of shim/ops.json that the pointwise family serves, against the host: row by row over dtypes, numbers,
 shapes and special values; layouts, promotion, overlap and errors over operators that stand for their kind."""
 import itertools
-import json
 import math
 import os
 import random
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 import gems
+import rows
 from agree import agree, attempt, clone_args, same
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -20,21 +20,7 @@ SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, 1e-3, -1e-3, 20.5, -20.5, 300.0
            -math.inf, math.nan]
 
 
-def rows():
-    text = (gems.ROOT / "shim/ops.json").read_text()
-    table = {}
-    for row in json.loads(text):
-        name = row["schema"].split("(")[0]
-        table[name] = row
-    for row in table.values():
-        if "as" in row:
-            for k, v in table[row["as"]].items():
-                if k not in ("schema", "aoti", "composite"):
-                    row.setdefault(k, v)
-    return {n: r for n, r in table.items() if r.get("kernel") == "pointwise"}
-
-
-ROWS = rows()
+ROWS = {n: r for n, r in rows.operators().items() if r.get("kernel") == "pointwise"}
 
 
 def params(row):
@@ -186,7 +172,7 @@ def dtypes_of(name, row):
                or ("bool" in words and d == torch.bool) or (d == torch.float32 and "f32" in words)]
     at = sum(map(ord, name))
     more = [allowed[1:][at % len(allowed[1:])], allowed[1:][(at * 7 + 3) % len(allowed[1:])]] if len(allowed) > 1 else []
-    return allowed[:1] if "as" in row else [allowed[0], *dict.fromkeys(more)]
+    return allowed[:1] if name != row["row"] else [allowed[0], *dict.fromkeys(more)]
 
 
 # Operators that Python cannot call so that the library sees them: the operator below them is routed.
@@ -202,7 +188,7 @@ def test_row(name):
     outs = [p for k, p, keyword in params(row) if keyword and "!" in k]
     routed = 0
     for dtype in dtypes_of(name, row):
-        for args, kwargs in calls(name, row, dtype, (5, 31), FULL or ("as" not in row and dtype in (torch.float32, torch.int64))):
+        for args, kwargs in calls(name, row, dtype, (5, 31), FULL or (name == row["row"] and dtype in (torch.float32, torch.int64))):
             if outs:
                 made = result_of(name, row, args, kwargs)
                 if made is None:
@@ -371,7 +357,7 @@ def test_out_forms():
     agree(lambda x: torch.mul(x, x, out=x), a, op="mul.out")
 
 
-@pytest.mark.parametrize("name", sorted(n for n, r in ROWS.items() if "as" not in r or ".out" in n or "_out" in n))
+@pytest.mark.parametrize("name", sorted(n for n, r in ROWS.items() if n == r["row"] or ".out" in n or "_out" in n))
 def test_out_of_another_dtype(name):
     """The host takes a wider result of some operators and refuses it of others."""
     row = ROWS[name]

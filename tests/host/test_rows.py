@@ -1,4 +1,5 @@
-"""Every row of shim/ops.json against the installed PyTorch: its schema, its symbols, the list of operators to cover."""
+"""Every row of shim/ops.json, and every form of it, against the installed PyTorch: its schema, its symbols, the list of
+operators to cover."""
 import importlib.util
 import json
 import pathlib
@@ -8,8 +9,9 @@ import pytest
 import torch
 
 import gems
+import rows
 
-ROWS = [json.loads(line.rstrip(",\n")) for line in (gems.ROOT / "shim/ops.json").open() if line.startswith("{")]
+ROWS = rows.operators()
 HOST = pathlib.Path(torch.__file__).parent / "lib/libtorch_cpu.so"
 HEADER = pathlib.Path(torch.__file__).parent / "include/torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h"
 THUNKS = pathlib.Path(gems.library_path() or "").parent / "gen/thunks.c"
@@ -25,19 +27,18 @@ def load(path):
 coverage = load(gems.ROOT / "scripts/coverage.py")
 
 
-def name(row):
-    return row["schema"].split("(")[0]
+def struct(name):
+    return name.replace(".", "_")
 
 
-def struct(row):
-    return name(row).replace(".", "_")
+def each(of=lambda row: True):
+    return pytest.mark.parametrize("name", [name for name, row in ROWS.items() if of(row)])
 
 
 @pytest.fixture(scope="module")
 def schemas():
-    """{"add.Tensor": what PyTorch prints for it}"""
-    every = torch._C._jit_get_all_schemas()
-    return {s.name[6:] + ("." + s.overload_name if s.overload_name else ""): str(s)[6:] for s in every if s.name[:6] == "aten::"}
+    """{"add_.Tensor": the library's schema for it}: from the row, or derived from it"""
+    return {operator["name"]: operator["schema"] for operator in gems.describe("operators")}
 
 
 @pytest.fixture(scope="module")
@@ -51,42 +52,41 @@ def ours():
 
 
 def test_the_file_is_the_rows():
-    assert json.loads((gems.ROOT / "shim/ops.json").read_text()) == ROWS
+    assert json.loads((gems.ROOT / "shim/ops.json").read_text()) == rows.LINES
 
 
-# Nothing is normalised: a row holds exactly what PyTorch prints, its odd decimals of 1e-05 included.
-@pytest.mark.parametrize("row", ROWS, ids=name)
-def test_schema(row, schemas):
-    assert row["schema"] == schemas[name(row)]
+# Nothing is normalised: it is exactly what PyTorch prints, its odd decimals of 1e-05 included.
+@each()
+def test_schema(name, schemas):
+    assert schemas[name] == ROWS[name]["schema"]
 
 
 # The library's symbols are made from the schemas alone. A wrong type would give a symbol that the host does not have.
-@pytest.mark.parametrize("row", ROWS, ids=name)
-def test_symbols(row, ours, host):
-    entries = ours[struct(row)]
-    assert set(entries) == {"call", "redispatch"} | ({"aoti"} if "aoti" in row else set())
+@each()
+def test_symbols(name, ours, host):
+    entries = ours[struct(name)]
+    assert set(entries) == {"call", "redispatch"} | ({"aoti"} if ROWS[name]["aoti"] else set())
     assert set(entries.values()) <= host
-    assert row.get("aoti", f"aoti_torch_cpu_{struct(row)}") == f"aoti_torch_cpu_{struct(row)}"
 
 
 def test_no_other_symbols(ours):
     assert sorted(ours) == sorted(map(struct, ROWS))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=name)
-def test_c_shim_is_taken_where_there_is_one(row, host):
-    assert ("aoti" in row) == (f"aoti_torch_cpu_{struct(row)}" in host)
+@each()
+def test_c_shim_is_taken_where_there_is_one(name, host):
+    assert ROWS[name]["aoti"] == (f"aoti_torch_cpu_{struct(name)}" in host)
 
 
-def has(row, key):
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name(row)}", key)
+def has(name, key):
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", key)
 
 
 # Composite: PyTorch differentiates through the operator's parts, so nothing is redispatched below autograd. (It passes
 # over autograd for a few more, such as bitwise_and: which ones, test_thunks.py finds out by calling them.)
-@pytest.mark.parametrize("row", [r for r in ROWS if has(r, "CompositeImplicitAutograd")], ids=name)
-def test_composite(row):
-    assert row.get("composite")
+@pytest.mark.parametrize("name", [n for n in ROWS if has(n, "CompositeImplicitAutograd")])
+def test_composite(name):
+    assert ROWS[name]["composite"]
 
 
 def test_every_operator_of_flaggems():
@@ -98,10 +98,10 @@ def test_every_operator_of_flaggems():
 # The C shim has no mangled names: a thunk's C parameters are compared with the header that PyTorch ships.
 @pytest.mark.skipif(not HEADER.exists(), reason="this installation of PyTorch has no headers (c_shim_cpu.h)")
 @pytest.mark.skipif(not THUNKS.exists(), reason="the library came without its build folder")
-@pytest.mark.parametrize("row", [r for r in ROWS if "aoti" in r], ids=name)
-def test_c_shim_signature(row):
-    line = re.search(rf"^typedef int32_t {struct(row)}_aoti_fn\((.*)\);$", THUNKS.read_text(), re.M)[1]
-    declared = re.search(rf"\b{row['aoti']}\((.*)\);$", HEADER.read_text(), re.M)[1]
+@each(lambda row: row["aoti"])
+def test_c_shim_signature(name):
+    line = re.search(rf"^typedef int32_t {struct(name)}_aoti_fn\((.*)\);$", THUNKS.read_text(), re.M)[1]
+    declared = re.search(rf"\baoti_torch_cpu_{struct(name)}\((.*)\);$", HEADER.read_text(), re.M)[1]
     assert [plain(p) for p in line.split(", ")] == [plain(p) for p in declared.split(", ")]
 
 

@@ -130,33 +130,90 @@ Test(schema, errors)
 
 static char path[] = "/tmp/gems-test-rows-XXXXXX";
 
+static gems_fields declared(void)
+{
+    static const char text[] = "# of a test\n\nkernel pointwise arg   # two\n"
+                               "expr!    <expression>\n"
+                               "promote  <promotion> <params>\n"
+                               "layout   iterator | like <tensor>\n"
+                               "dtypes   <dtypes>\n"
+                               "kernel glu\nexpr! <expression> first second # views\ncode <text>\n";
+    static char file[] = "/tmp/gems-test-fields-XXXXXX";
+    gems_fields fields = {.functions = "float gems_erf(float x);"};
+    strcpy(strrchr(file, '-'), "-XXXXXX");
+    int fd = mkstemp(file);
+    cr_assert(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    close(fd);
+    cr_assert(gems_fields_read(file, &fields));
+    unlink(file);
+    return fields;
+}
+
 static gems_rows read_text(const char *text, bool want)
 {
     gems_rows rows;
+    gems_fields fields = declared();
+    strcpy(strrchr(path, '-'), "-XXXXXX");
     int fd = mkstemp(path);
     cr_assert(fd >= 0);
     cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
     close(fd);
-    bool ok = gems_rows_read(path, &rows);
+    bool ok = gems_rows_read(path, &fields, &rows);
     unlink(path);
+    gems_fields_free(&fields);
     cr_assert_eq(ok, want, "%s", text);
     return rows;
 }
 
 #define ABS "{\"schema\": \"abs(Tensor self) -> Tensor\", \"family\": \"unary\""
 
-Test(rows, as_inherits_what_is_not_the_operators_own)
+Test(rows, forms_are_operators_of_their_own)
 {
-    gems_rows rows =
-        read_text("[\n" ABS ", \"aoti\": \"aoti_abs\", \"kernel\": \"pointwise\", \"expr\": \"fabs(x)\"},\n"
-                  "{\"schema\": \"abs_(Tensor(a!) self) -> Tensor(a!)\", \"as\": \"abs\", \"expr\": \"y\"}\n]\n",
-                  true);
-    cr_assert_eq(rows.n, 2);
-    cr_assert_str_eq(rows.v[1].family, "unary");
-    cr_assert_str_eq(rows.v[1].kernel, "pointwise");
+    gems_rows rows = read_text("[\n" ABS ", \"forms\": [\"abs_\", \"abs.out\"], \"aoti\": \"abs abs.o*\", "
+                               "\"composite\": true, \"kernel\": \"pointwise\", \"expr\": \"erf(self)\"}\n]\n",
+                               true);
+    cr_assert_eq(rows.n, 3);
+    cr_assert_str_eq(rows.v[1].text, "abs_(Tensor(a!) self) -> Tensor(a!)");
+    cr_assert_str_eq(rows.v[2].text, "abs.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)");
     cr_assert_null(rows.v[1].aoti);
-    cr_assert_str_eq(json_string_value(json_object_get(rows.v[1].fields, "expr")), "y");
+    cr_assert_str_eq(rows.v[2].aoti, "aoti_torch_cpu_abs_out");
+    for (unsigned i = 0; i < rows.n; i++) {
+        cr_assert(rows.v[i].composite);
+        cr_assert_str_eq(rows.v[i].kernel, "pointwise");
+        cr_assert_str_eq(json_string_value(json_object_get(rows.v[i].fields, "expr")), "erf(self)");
+    }
     gems_rows_free(&rows);
+}
+
+static void derives(const char *row, const char *name, const char *schema)
+{
+    char *known[] = {(char *)row, "add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor"};
+    char *text = gems_form_derive(name, known, 2);
+    if (schema)
+        cr_assert(text && strcmp(text, schema) == 0, "%s: %s", name, text);
+    else
+        cr_assert_null(text, "%s: %s", name, text);
+    free(text);
+}
+
+Test(rows, schemas_of_forms_follow_from_names)
+{
+    static const char add[] = "add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor",
+                      two[] = "sort(Tensor self, int dim=-1) -> (Tensor values, Tensor indices)";
+    derives(add, "add_.Tensor", "add_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)");
+    derives(add, "add_.Scalar", "add_.Scalar(Tensor(a!) self, Scalar other, Scalar alpha=1) -> Tensor(a!)");
+    derives(add, "add.out", "add.out(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)");
+    derives(add, "add.Scalar_out",
+            "add.Scalar_out(Tensor self, Scalar other, Scalar alpha=1, *, Tensor(a!) out) -> Tensor(a!)");
+    derives(add, "add.out_mode",
+            "add.out_mode(Tensor self, Tensor other, *, Scalar alpha=1, Tensor(a!) out) -> Tensor(a!)");
+    derives(add, "add.Scalar_Tensor", "add.Scalar_Tensor(Scalar self, Tensor other, *, Scalar alpha=1) -> Tensor");
+    derives(add, "plus.Scalar", "plus.Scalar(Tensor self, Scalar other, *, Scalar alpha=1) -> Tensor");
+    derives(add, "plus.Tensor", "plus.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor");
+    derives(add, "add.other", NULL);
+    derives(two, "sort.out", NULL);
+    derives(two, "sort_", NULL);
+    derives(two, "sort.Scalar", NULL);
 }
 
 /* The one line that is printed: path, then this. */
@@ -196,7 +253,7 @@ Test(rows, order)
 
 Test(rows, twice)
 {
-    check_complaint("[\n" ABS "},\n" ABS "}\n]\n", ":3:1: a second row for abs, the first is on line 2");
+    check_complaint("[\n" ABS "},\n" ABS "}\n]\n", ":3:1: abs for a second time, the first is on line 2");
 }
 
 Test(rows, two_on_a_line)
@@ -212,22 +269,63 @@ Test(rows, row_over_two_lines)
 
 Test(rows, wrong_type_of_field)
 {
-    check_complaint("[\n" ABS ", \"composite\": 1}\n]\n", ":2:61: \"composite\" must be true, or left out");
-}
-
-Test(rows, as_of_nobody)
-{
-    check_complaint("[\n" ABS ", \"as\": \"sba\"}\n]\n", ":2:61: \"as\" names 'sba', which no row has");
-}
-
-Test(rows, as_of_as)
-{
-    check_complaint("[\n" ABS "},\n{\"schema\": \"b(Tensor x) -> Tensor\", \"as\": \"abs\"},\n"
-                    "{\"schema\": \"c(Tensor x) -> Tensor\", \"as\": \"b\"}\n]\n",
-                    ":4:37: \"as\" names 'b', which inherits itself: name the row it inherits from");
+    check_complaint("[\n" ABS ", \"composite\": 1}\n]\n", ":2:61: \"composite\" must be true, or names of forms");
 }
 
 Test(rows, no_family)
 {
     check_complaint("[\n{\"schema\": \"b(Tensor x) -> Tensor\"}\n]\n", ":2:1: the row has no \"family\"");
+}
+
+Test(rows, forms)
+{
+    check_complaint("[\n" ABS ", \"forms\": [\"abs_\", \"abs.dim\"]}\n]\n",
+                    ":2:80: no schema follows from the name 'abs.dim': write the schema");
+    check_complaint("[\n" ABS ", \"forms\": [\"abs_\", \"abs.dim(Tensor self, inty dim) -> Tensor\"]}\n]\n",
+                    ":2:101: unknown type 'inty'");
+    check_complaint("[\n" ABS ", \"forms\": \"abs_\"}\n]\n", ":2:61: \"forms\" must be a list of strings");
+    check_complaint("[\n" ABS ", \"forms\": [\"b\"]},\n{\"schema\": \"b(Tensor x) -> Tensor\", \"family\": \"x\"}\n]\n",
+                    ":3:1: b for a second time, the first is on line 2");
+    check_complaint("[\n" ABS ", \"aoti\": \"abs abs_\"}\n]\n", ":2:74: the row has no form 'abs_'");
+}
+
+/* Columns count from the row's beginning; the value of the field after ABS begins at column 70 + length of the key. */
+static void check_field(const char *kernel, const char *fields, const char *what)
+{
+    char text[600];
+    snprintf(text, sizeof text, "[\n" ABS ", %s, \"kernel\": \"%s\"}\n]\n", fields, kernel);
+    check_complaint(text, what);
+}
+
+Test(rows, a_field_that_nobody_declares)
+{
+    check_field("pointwise", "\"exqr\": \"self\"",
+                ":2:61: unknown field \"exqr\"; kernel pointwise takes expr promote layout dtypes");
+    check_complaint("[\n" ABS ", \"expr\": \"self\"}\n]\n", ":2:61: unknown field \"expr\"; kernel (none) takes none");
+    check_field("reduze", "\"expr\": \"self\"", ":2:88: no kernels/*/fields declares the kernel 'reduze'");
+    check_field("arg", "\"layout\": \"iterator\"", ":2:83: a row of kernel arg needs the field \"expr\"");
+    check_field("pointwise", "\"expr\": 1", ":2:61: \"expr\" must be a string");
+}
+
+Test(rows, a_value_that_makes_no_sense)
+{
+    check_field("arg", "\"promote\": \"no_opmath  slef\"",
+                ":2:84: 'slef' in \"promote\" of abs, which takes <promotion> <params>");
+    check_field("arg", "\"promote\": \"defualt self\"",
+                ":2:73: 'defualt' in \"promote\" of abs, which takes <promotion> <params>");
+    check_field("arg", "\"layout\": \"like\"",
+                ":2:76: nothing more in \"layout\" of abs, which takes iterator | like <tensor>");
+    check_field("arg", "\"layout\": \"iterator self\"",
+                ":2:81: 'self' in \"layout\" of abs, which takes iterator | like <tensor>");
+    check_field("arg", "\"dtypes\": \"int f31\"", ":2:76: 'f31' in \"dtypes\" of abs, which takes <dtypes>");
+    check_field("glu", "\"code\": \"\"", ":2:70: \"code\" is empty");
+}
+
+Test(rows, an_expression_that_does_not_parse)
+{
+    check_field("pointwise", "\"expr\": \"self + slef\"", ":2:77: unknown name 'slef'");
+    check_field("pointwise", "\"expr\": \"is(self, \\\"a\\\") ? erv(self) : 1\"",
+                ":2:88: no function 'erv' in kernels/math.cl");
+    check_field("pointwise", "\"expr\": \"self; 1\"", ":2:70: \"expr\" has 2 results, abs has 1");
+    check_field("glu", "\"expr\": \"first + self\"", ":2:78: unknown name 'self'");
 }
