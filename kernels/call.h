@@ -181,6 +181,14 @@ typedef struct gems_sizes {
 struct gems_rule;
 struct gems_host;
 
+/* What a family's plan() found, as the family's own type. */
+#define GEMS_PLAN_BYTES 512
+#define GEMS_PLAN(type, call)                                                                                          \
+    __extension__({                                                                                                    \
+        _Static_assert(sizeof(type) <= GEMS_PLAN_BYTES, "a plan is larger than its place in gems_call");                \
+        (type *)(void *)(call)->plan;                                                                                  \
+    })
+
 typedef struct gems_call {
     const gems_op *op;
     const struct gems_host *host;         /* kernels/host.h */
@@ -191,7 +199,7 @@ typedef struct gems_call {
     /* Set by the family in plan(). */
     gems_dtype dtype; /* the dtype that rules name: the one computed with */
     gems_sizes sizes;
-    uint8_t note[64]; /* free for the family to pass what it found from plan() to run() */
+    _Alignas(16) unsigned char plan[GEMS_PLAN_BYTES]; /* what plan() found, for prepare(): GEMS_PLAN */
 
     const struct gems_rule *rule; /* the table's choice; NULL: none matched (GEMS_ROUTE=all): defaults */
     const char *why;              /* first reason for declining or failing, static or in whybuf */

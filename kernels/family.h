@@ -1,25 +1,53 @@
 /* A family: operators that share a launcher. One const struct per family, listed nowhere: the row of an operator in
  * shim/ops.json names its kernel with "kernel": "<stem>" and the generated table refers to gems_family_<stem>.
  *
- * The order of a call: plan (does it apply? named sizes) -> the table chooses -> run (results, memory, launch).
- * Families may use call.h, device/device.h, tune/table.h and codegen/, never the host's or OpenCL's headers. */
+ * The order of a call: plan (does it apply? named sizes) -> the table chooses -> prepare (results, variant, launches
+ * written into a work) -> kernels/work runs it. Families never see the host's or OpenCL's headers. */
 #ifndef GEMS_FAMILY_H
 #define GEMS_FAMILY_H
 
 #include "kernels/call.h"
 
+struct gems_work;
+struct gems_device_info;
+
+/* A number that a table's rule may give a variant: `low`, and every `step` from there up to `high`. */
+typedef struct gems_parameter {
+    const char *name;
+    int64_t low, high, step;
+    int64_t initial; /* without a rule; 0: found from sizes and device */
+} gems_parameter;
+
+enum {
+    GEMS_PARAMETERS = 4
+};
+
+/* A kernel of a family, and how it is launched. The first that suits a call is used; one that a rule names is used
+ * wherever it can be. Every variant takes "lane" as well: 0 the main lane, 1 the small one. */
+typedef struct gems_variant {
+    const char *name;
+    uint16_t dtypes;                        /* a bit for each gems_dtype that it computes with; 0: all of the family's */
+    gems_parameter params[GEMS_PARAMETERS]; /* ends with a NULL name, or is full */
+    /* Whether it computes this call, and whether it is the one to use if none is named. NULL: always. `problem` is the
+     * family's own. */
+    bool (*can)(const gems_call *call, const struct gems_device_info *device, const void *problem);
+    bool (*suits)(const gems_call *call, const struct gems_device_info *device, const void *problem);
+    void (*launch)(gems_call *call, struct gems_work *work, const void *problem);
+} gems_variant;
+
 typedef struct gems_family {
     const char *name;
     /* Decides from the arguments alone whether a kernel can do exactly this call (else GEMS_DECLINED with a reason),
-     * and fills call->dtype and call->sizes. No allocation, no device call: it is on the path of calls that the table
-     * gives back to the host. */
+     * and fills call->dtype, call->sizes and GEMS_PLAN. No allocation, no device call: it is on the path of calls that
+     * the table gives back to the host. */
     gems_status (*plan)(gems_call *call);
-    /* Makes the results, launches, waits. Anything but GEMS_OK: nothing that the caller can see has changed. If a
-     * result may alias an argument, only the last launch may write it. */
-    gems_status (*run)(gems_call *call);
-    /* What a table's rule may name for this family, separated by spaces: variants "row col split"; parameters with the
-     * values that make sense, and a step if not all between do, "lane[0..1] tile[16..256:16]". NULL: not checked. */
-    const char *variants, *params;
+    /* Makes the results and writes the launches into the work, which is begun on the call's lane. Anything but GEMS_OK:
+     * nothing that the caller can see has changed. If a result may alias an argument, only the last launch may write
+     * it. */
+    gems_status (*prepare)(gems_call *call, struct gems_work *work);
+    const gems_variant *variants; /* ends with a NULL name */
+    /* Without a rule the small lane is used below so many elements, or bytes; 0: never. */
+    int64_t small_numel, small_bytes;
     /* True if a result or named size may exceed the product of the element counts of the tensor arguments (repeat,
      * pad): then the gate must look at small calls too. */
     bool grows;

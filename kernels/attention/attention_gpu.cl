@@ -23,11 +23,17 @@
 #endif
 
 __kernel __attribute__((reqd_work_group_size(ROWS, 1, 1))) void
-attention(const __global MEM *q, const __global MEM *k, const __global MEM *v, const __global GEMS_CAT(mem_, MD) *mask,
-          __global MEM *out, __global NUM *lse, int queries, int keys, int head, int share, int bq, int causal,
+attention(GEMS_BUFFER(const MEM, q), GEMS_BUFFER(const MEM, k), GEMS_BUFFER(const MEM, v), GEMS_BUFFER(const GEMS_CAT(mem_, MD), mask),
+          GEMS_BUFFER(MEM, out), GEMS_BUFFER(NUM, lse), int queries, int keys, int head, int share, int bq, int causal,
           int masked, NUM scale, long q0, long q1, long q2, long q3, long k0, long k1, long k2, long k3, long v0,
           long v1, long v2, long v3, long m0, long m1, long m2, long m3, long o0, long o1, long o2, long o3)
 {
+    GEMS_AT(const MEM, q);
+    GEMS_AT(const MEM, k);
+    GEMS_AT(const MEM, v);
+    GEMS_AT(const GEMS_CAT(mem_, MD), mask);
+    GEMS_AT(MEM, out);
+    GEMS_AT(NUM, lse);
     __local NUM4 kt[BK][HEAD / 4], vt[BK][HEAD / 4];
     int l = get_local_id(0), h = get_group_id(1), first = get_group_id(0) * ROWS;
     int i = first + l, row = min(i, queries - 1); /* work-items behind the last query repeat it and keep quiet */

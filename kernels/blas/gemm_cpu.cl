@@ -45,10 +45,14 @@
 
 /* Strides in elements. Dimension 0: blocks of rows, 1: of columns, 2: batches. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-gemm(const __global MEM *a, const __global MEM *b, __global MEM *c, const __global MEM *d, int m, int n, int k,
+gemm(GEMS_SHARED_BUFFER(const MEM, a), GEMS_SHARED_BUFFER(const MEM, b), GEMS_SHARED_BUFFER(MEM, c), GEMS_SHARED_BUFFER(const MEM, d), int m, int n, int k,
      int mc, int nc, long a_row, long a_col, long b_row, long b_col, long c_row, long c_col, long d_row, long d_col,
      long a_batch, long b_batch, long c_batch, long d_batch, S alpha, S beta, int add)
 {
+    GEMS_AT(const MEM, a);
+    GEMS_AT(const MEM, b);
+    GEMS_AT(MEM, c);
+    GEMS_AT(const MEM, d);
     __local NUM at[MPAD * KPAD] __attribute__((aligned(64)));
     __local NUM bt[KC * NR] __attribute__((aligned(64)));
     __local NUM sum[MPAD * NC] __attribute__((aligned(64)));

@@ -48,10 +48,14 @@
 #define ALONG(e, wide, k_first) ((k_first) ? (e) % TK : (e) / (wide))
 
 __kernel __attribute__((reqd_work_group_size(GX, GY, 1))) void
-gemm(const __global MEM *a, const __global MEM *b, __global MEM *c, const __global MEM *d, int m, int n, int k,
+gemm(GEMS_SHARED_BUFFER(const MEM, a), GEMS_SHARED_BUFFER(const MEM, b), GEMS_SHARED_BUFFER(MEM, c), GEMS_SHARED_BUFFER(const MEM, d), int m, int n, int k,
      long a_row, long a_col, long b_row, long b_col, long c_row, long c_col, long d_row, long d_col, long a_batch,
      long b_batch, long c_batch, long d_batch, S alpha, S beta, int add)
 {
+    GEMS_AT(const MEM, a);
+    GEMS_AT(const MEM, b);
+    GEMS_AT(MEM, c);
+    GEMS_AT(const MEM, d);
     __local NUM at[TK][TM + 4] __attribute__((aligned(16)));
     __local NUM bt[TK][TN + 4] __attribute__((aligned(16)));
     int tx = get_local_id(0), ty = get_local_id(1), l = ty * GX + tx;

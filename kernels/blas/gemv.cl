@@ -38,10 +38,16 @@
 #define NO_UNROLL _Pragma("nounroll")
 
 #define PROBLEM                                                                                                        \
-    const __global MEM *a, const __global MEM *b, __global MEM *c, const __global MEM *d, __global NUM *parts, int m,   \
+    GEMS_SHARED_BUFFER(const MEM, a), GEMS_SHARED_BUFFER(const MEM, b), GEMS_SHARED_BUFFER(MEM, c),                    \
+        GEMS_SHARED_BUFFER(const MEM, d), GEMS_SHARED_BUFFER(NUM, parts), int m,                                       \
         int n, int k, int part, int nparts, long a_row, long a_col, long b_row, long b_col, long c_row, long c_col,    \
         long d_row, long d_col, long a_batch, long b_batch, long c_batch, long d_batch, S alpha, S beta, int add
 #define BATCHED                                                                                                        \
+    GEMS_AT(const MEM, a);                                                                                             \
+    GEMS_AT(const MEM, b);                                                                                             \
+    GEMS_AT(MEM, c);                                                                                                   \
+    GEMS_AT(const MEM, d);                                                                                             \
+    GEMS_AT(NUM, parts);                                                                                               \
     long z = get_group_id(2);                                                                                          \
     a += z * a_batch, b += z * b_batch, c += z * c_batch, d += z * d_batch
 

@@ -21,8 +21,10 @@ static char *make_prelude(const gems_device_info *info, const gems_vendor_data *
     char *text = NULL;
     int n = asprintf(&text,
                      "%s%s%s#define GEMS_SUBGROUP %u\n"
-                     /* A parameter that is memory, and the variable that points at its first element. */
+                     /* A parameter that is memory (one that no other overlaps, or may), and the variable that points
+                      * at its first element. */
                      "#define GEMS_BUFFER(T, x) __global T *restrict x##_buffer, const long x##_at\n"
+                     "#define GEMS_SHARED_BUFFER(T, x) __global T *x##_buffer, const long x##_at\n"
                      "#define GEMS_AT(T, x) __global T *x = (__global T *)((__global uchar *)x##_buffer + x##_at)\n"
                      "%s%s%s%s",
                      info->is_cpu ? "#define GEMS_CPU 1\n" : "", info->f64 ? "#define GEMS_HAS_F64 1\n" : "",

@@ -48,12 +48,17 @@ struct block {
 #endif
 
 #ifdef MOVE_KERNEL
-__kernel void move(__global DST_T *restrict dst, const __global SRC_T *restrict src,
+__kernel void move(GEMS_BUFFER(DST_T, dst), GEMS_BUFFER(const SRC_T, src),
 #ifdef INDEX
-                   const __global INDEX *restrict index,
+                   GEMS_BUFFER(const INDEX, index),
 #endif
                    const struct block b)
 {
+    GEMS_AT(DST_T, dst);
+    GEMS_AT(const SRC_T, src);
+#ifdef INDEX
+    GEMS_AT(const INDEX, index);
+#endif
 #if GEMS_CPU
     long i = get_global_id(0) * b.run;
     long end = min(i + b.run, b.total);
@@ -121,8 +126,9 @@ __kernel void move(__global DST_T *restrict dst, const __global SRC_T *restrict 
 #endif
 
 #ifdef FILL_KERNEL
-__kernel void fill(__global W *restrict dst, const W value, const struct block b)
+__kernel void fill(GEMS_BUFFER(W, dst), const W value, const struct block b)
 {
+    GEMS_AT(W, dst);
 #if GEMS_CPU
     long i = get_global_id(0) * b.run;
     long end = min(i + b.run, b.total);
@@ -156,12 +162,16 @@ __kernel void fill(__global W *restrict dst, const W value, const struct block b
 
 #ifdef TRI_KERNEL
 /* The last two dimensions are row and column; `limit` is the diagonal, within [-rows, columns]. `src` is absent in place. */
-__kernel void tri(__global W *dst,
+__kernel void tri(GEMS_SHARED_BUFFER(W, dst),
 #ifndef IN_PLACE
-                  const __global W *restrict src,
+                  GEMS_SHARED_BUFFER(const W, src),
 #endif
                   const struct block b)
 {
+    GEMS_AT(W, dst);
+#ifndef IN_PLACE
+    GEMS_AT(const W, src);
+#endif
     const long cols = b.size[RANK - 1], rows = b.size[RANK - 2];
 #if GEMS_CPU
     long line = get_global_id(0) * b.run;

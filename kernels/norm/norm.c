@@ -1,6 +1,5 @@
 /* Layer norm and RMS norm over the trailing dimensions. A row of shim/ops.json may say "center": subtract the mean
  * (layer norm). Results after the first are the saved mean and rstd, or rstd alone where there are two. */
-#include "kernels/family.h"
 #include "kernels/tensor/nest.h"
 #include "kernels/work/launcher.h"
 #include "tune/table.h"
@@ -10,15 +9,15 @@
 #include <string.h>
 
 /* What plan() found. */
-struct found {
+typedef struct found {
     double eps;
     uint8_t outer_dims; /* leading dimensions: one row each */
     uint8_t weight_dtype, stats_dtype;
     bool weight, bias;
-};
+} found;
 
 /* A weight or bias: absent, or contiguous with the normalized shape. All of one dtype, the input's or f32. */
-static gems_status check_affine(gems_call *call, const gems_value *v, const gems_tensor *in, struct found *f, bool *has)
+static gems_status check_affine(gems_call *call, const gems_value *v, const gems_tensor *in, found *f, bool *has)
 {
     *has = v->kind == GEMS_TENSOR;
     if (v->kind == GEMS_NONE)
@@ -42,7 +41,7 @@ static gems_status plan(gems_call *call)
         return gems_decline(call, "dtype has no kernel");
     if (shape->kind != GEMS_INTS || shape->ints.n == 0 || (int64_t)shape->ints.n > in->ndim || in->numel == 0)
         return gems_decline(call, "empty, or no normalized shape");
-    struct found f = {.outer_dims = (uint8_t)(in->ndim - (int)shape->ints.n), .weight_dtype = GEMS_DTYPE_NONE};
+    found f = {.outer_dims = (uint8_t)(in->ndim - (int)shape->ints.n), .weight_dtype = GEMS_DTYPE_NONE};
     if (in->ndim > 32 || memcmp(shape->ints.v, in->sizes + f.outer_dims, shape->ints.n * sizeof(int64_t)) != 0)
         return gems_decline(call, "normalized shape is not the input's");
     gems_status status = check_affine(call, gems_call_arg(call, "weight"), in, &f, &f.weight);
@@ -78,96 +77,120 @@ static gems_status plan(gems_call *call)
     call->sizes.v[GEMS_SIZE_ROWS] = in->numel / n;
     call->sizes.v[GEMS_SIZE_INNER] = 1;
     call->sizes.v[GEMS_SIZE_BYTES] = 2 * in->numel * gems_dtypes[in->dtype].size;
-    memcpy(call->note, &f, sizeof f);
+    *GEMS_PLAN(found, call) = f;
     return GEMS_OK;
 }
 
-static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struct found *f, bool mean, bool rstd,
-                               bool dense, const char *entry, const char *guard, int group)
+/* A norm with its results made. */
+typedef struct problem {
+    const found *f;
+    const gems_tensor *in, *weight, *bias, *out, *mean, *rstd; /* all but in and out may be NULL */
+    gems_nest kept;
+    int64_t rows, n, stride;
+} problem;
+
+typedef struct text {
+    const gems_call *call;
+    const problem *p;
+    int group;
+    bool dense;
+} text;
+
+static void write_defines(const void *what, char *out, size_t n)
 {
-    unsigned what = f->weight | f->bias << 1 | mean << 2 | rstd << 3 | dense << 4;
-    uint64_t key = gems_key((uintptr_t)guard, (uint64_t)call->op->index << 32 | (uint32_t)group);
-    key = gems_key(key, (uint64_t)call->dtype << 24 | f->weight_dtype << 16 | f->stats_dtype << 8 | what);
-    gems_kernel *kernel = gems_kernel_find(job, key);
-    if (kernel)
-        return kernel;
-    char defines[512];
-    snprintf(defines, sizeof defines,
-             "#define %s\n#define GROUP %d\n#define IN %s\n#define T %s\n#define W %s\n#define S %s\n%s%s%s%s%s%s",
-             guard, group, gems_dtypes[call->dtype].name, gems_dtypes[call->dtype].compute,
+    const text *t = what;
+    const problem *p = t->p;
+    const found *f = p->f;
+    snprintf(out, n, "#define GROUP %d\n#define IN %s\n#define T %s\n#define W %s\n#define S %s\n%s%s%s%s%s%s", t->group,
+             gems_dtypes[t->call->dtype].name, gems_dtypes[t->call->dtype].compute,
              f->weight_dtype < GEMS_DTYPE_NONE ? gems_dtypes[f->weight_dtype].name : "f32",
-             gems_dtypes[f->stats_dtype].name, gems_op_attr(call->op, "center") ? "#define CENTER\n" : "",
-             f->weight ? "#define WEIGHT\n" : "", f->bias ? "#define BIAS\n" : "", mean ? "#define MEAN\n" : "",
-             rstd ? "#define RSTD\n" : "", dense ? "#define DENSE_ROWS\n" : "");
-    return gems_kernel_build_file(job, key, call->op->strukt, defines, "kernels/norm/norm.cl", entry);
+             gems_dtypes[f->stats_dtype].name, gems_op_attr(t->call->op, "center") ? "#define CENTER\n" : "",
+             p->weight ? "#define WEIGHT\n" : "", p->bias ? "#define BIAS\n" : "", p->mean ? "#define MEAN\n" : "",
+             p->rstd ? "#define RSTD\n" : "", t->dense ? "#define DENSE_ROWS\n" : "");
 }
 
-/* Smallest group of at least a quarter of the row, from 32 to 256. */
-static size_t group_for(const gems_device_info *device, int64_t n)
+static void launch(const gems_call *call, gems_work *work, const problem *p, const char *entry, bool dense,
+                   size_t global, size_t local)
 {
+    text t = {call, p, (int)local, dense};
+    unsigned what = (p->weight != NULL) | (p->bias != NULL) << 1 | (p->mean != NULL) << 2 | (p->rstd != NULL) << 3 |
+                    (unsigned)dense << 4;
+    gems_kernel_id id = {
+        "kernels/norm/norm.cl", entry, call->op,
+        {(uint64_t)call->dtype << 24 | p->f->weight_dtype << 16 | p->f->stats_dtype << 8 | what, local}};
+    float eps = (float)p->f->eps;
+    gems_arg args[12] = {GEMS_IN(p->in),
+                         GEMS_OUT_ARG(p->out),
+                         GEMS_VALUE(p->kept),
+                         GEMS_VALUE(p->rows),
+                         GEMS_VALUE(p->n),
+                         GEMS_VALUE(p->stride),
+                         p->in->dtype == GEMS_F64 ? GEMS_VALUE(p->f->eps) : GEMS_VALUE(eps)};
+    int nargs = 7;
+    if (p->weight)
+        args[nargs++] = GEMS_IN(p->weight);
+    if (p->bias)
+        args[nargs++] = GEMS_IN(p->bias);
+    if (p->mean)
+        args[nargs++] = GEMS_OUT_ARG(p->mean);
+    if (p->rstd)
+        args[nargs++] = GEMS_OUT_ARG(p->rstd);
+    gems_launch(work, gems_kernel_for(work, &id, write_defines, &t), 1, &global, &local, args, nargs);
+}
+
+static void launch_run(gems_call *call, gems_work *work, const void *problem_)
+{
+    const problem *p = problem_;
+    launch(call, work, p, "run", p->stride == 1, (size_t)gems_cpu_items(gems_device_get(work->lane), p->rows), 1);
+}
+
+/* The smallest group of at least a quarter of the row, from 32 to 256. */
+static void launch_group(gems_call *call, gems_work *work, const void *problem_)
+{
+    const problem *p = problem_;
     size_t group = 32;
-    while (group < 256 && (int64_t)group * 4 < n && group * 2 <= device->max_group)
+    while (group < 256 && (int64_t)group * 4 < p->n)
         group *= 2;
-    while (group > device->max_group)
-        group /= 2;
-    return group;
+    group = gems_group(gems_device_get(work->lane), group);
+    launch(call, work, p, "group", false, (size_t)p->rows * group, group);
 }
 
-static gems_status run(gems_call *call)
+static const gems_variant variants[] = {
+    {"run", .suits = gems_suits_cpu, .launch = launch_run},
+    {"group", .suits = gems_suits_gpu, .launch = launch_group},
+    {NULL},
+};
+
+static gems_status prepare(gems_call *call, gems_work *work)
 {
-    struct found f;
-    memcpy(&f, call->note, sizeof f);
+    const found *f = GEMS_PLAN(found, call);
     const gems_tensor *in = call->arg[0].tensor;
-    gems_lane lane = gems_lane_for(call);
-    const gems_device_info *device = gems_device_get(lane);
-    if (in->dtype == GEMS_F64 && !device->f64)
+    problem p = {.f = f,
+                 .in = in,
+                 .weight = f->weight ? gems_call_arg(call, "weight")->tensor : NULL,
+                 .bias = f->bias ? gems_call_arg(call, "bias")->tensor : NULL,
+                 .rows = call->sizes.v[GEMS_SIZE_ROWS],
+                 .n = call->sizes.v[GEMS_SIZE_COLS]};
+    if (in->dtype == GEMS_F64 && !gems_device_get(work->lane)->f64)
         return gems_decline(call, "device has no f64");
-    int64_t rows = call->sizes.v[GEMS_SIZE_ROWS], n = call->sizes.v[GEMS_SIZE_COLS], one, stride;
-    uint64_t outer = ((uint64_t)1 << f.outer_dims) - 1, all = ((uint64_t)1 << in->ndim) - 1;
-    gems_nest kept, row;
-    if (!gems_nest_dims(in, outer, &kept) || !gems_nest_dims(in, all & ~outer, &row) || row.rank > 1)
+    uint64_t outer = ((uint64_t)1 << f->outer_dims) - 1, all = ((uint64_t)1 << in->ndim) - 1;
+    gems_nest row;
+    int64_t one;
+    if (!gems_nest_dims(in, outer, &p.kept) || !gems_nest_dims(in, all & ~outer, &row) || row.rank > 1)
         return gems_decline(call, "normalized dimensions are not one walk through memory");
-    gems_nest_split_inner(&row, &one, &stride);
+    gems_nest_split_inner(&row, &one, &p.stride);
 
     int64_t stats[32];
     for (int d = 0; d < in->ndim; d++)
-        stats[d] = d < f.outer_dims ? in->sizes[d] : 1;
-    gems_dtype s = (gems_dtype)f.stats_dtype;
+        stats[d] = d < f->outer_dims ? in->sizes[d] : 1;
+    gems_dtype s = (gems_dtype)f->stats_dtype;
     unsigned results = call->op->nresults;
-    gems_tensor *out = gems_call_result(call, 0, in->dtype, in->ndim, in->sizes, NULL), *mean = NULL, *rstd = NULL;
-    if (!out || (results == 3 && !(mean = gems_call_result(call, 1, s, in->ndim, stats, NULL))) ||
-        (results >= 2 && !(rstd = gems_call_result(call, results - 1, s, in->ndim, stats, NULL))))
+    if (!(p.out = gems_call_result(call, 0, in->dtype, in->ndim, in->sizes, NULL)) ||
+        (results == 3 && !(p.mean = gems_call_result(call, 1, s, in->ndim, stats, NULL))) ||
+        (results >= 2 && !(p.rstd = gems_call_result(call, results - 1, s, in->ndim, stats, NULL))))
         return GEMS_DECLINED;
-
-    gems_job *job = gems_job_begin(call, lane);
-    float eps = (float)f.eps;
-    gems_arg args[12] = {GEMS_IN(in),
-                         GEMS_OUT_ARG(out),
-                         GEMS_VALUE(kept),
-                         GEMS_VALUE(rows),
-                         GEMS_VALUE(n),
-                         GEMS_VALUE(stride),
-                         in->dtype == GEMS_F64 ? GEMS_VALUE(f.eps) : GEMS_VALUE(eps)};
-    int nargs = 7;
-    if (f.weight)
-        args[nargs++] = GEMS_IN(gems_call_arg(call, "weight")->tensor);
-    if (f.bias)
-        args[nargs++] = GEMS_IN(gems_call_arg(call, "bias")->tensor);
-    if (mean)
-        args[nargs++] = GEMS_OUT_ARG(mean);
-    if (rstd)
-        args[nargs++] = GEMS_OUT_ARG(rstd);
-    if (gems_one_item_runs(call, device)) {
-        size_t global = (size_t)gems_cpu_items(device, rows), local = 1;
-        gems_launch(job, kernel_for(call, job, &f, mean, rstd, stride == 1, "run", "RUN", 0), 1, &global, &local, args,
-                    nargs);
-    } else {
-        size_t local = group_for(device, n), global = (size_t)rows * local;
-        gems_kernel *kernel = kernel_for(call, job, &f, mean, rstd, false, "group", "GROUP_", (int)local);
-        gems_launch(job, kernel, 1, &global, &local, args, nargs);
-    }
-    return gems_job_end(job);
+    return gems_launch_variant(call, work, &p);
 }
 
 const gems_family gems_family_norm = {
-    .name = "norm", .plan = plan, .run = run, .variants = "group", .params = "lane[0..1]"};
+    .name = "norm", .plan = plan, .prepare = prepare, .variants = variants, .small_numel = 65536};

@@ -24,20 +24,24 @@ ROW_GET(IN, get_in, T)
 ROW_PUT(IN, put_out)
 
 #ifdef WEIGHT
-#define WEIGHT_ARG , const __global GEMS_CAT(mem_, W) * weight
+#define WEIGHT_ARG , GEMS_BUFFER(const GEMS_CAT(mem_, W), weight)
+#define OPEN_WEIGHT GEMS_AT(const GEMS_CAT(mem_, W), weight);
 #define TIMES_WEIGHT(v, i) (v) * (T)GEMS_CAT(load_, W)(weight, i)
 #define TIMES_WEIGHT16(v, HOW, i) (v) * GEMS_CAT(get_w, HOW)(weight, i, n, 1, 0)
 #else
 #define WEIGHT_ARG
+#define OPEN_WEIGHT
 #define TIMES_WEIGHT(v, i) (v)
 #define TIMES_WEIGHT16(v, HOW, i) (v)
 #endif
 #ifdef BIAS
-#define BIAS_ARG , const __global GEMS_CAT(mem_, W) * bias
+#define BIAS_ARG , GEMS_BUFFER(const GEMS_CAT(mem_, W), bias)
+#define OPEN_BIAS GEMS_AT(const GEMS_CAT(mem_, W), bias);
 #define PLUS_BIAS(v, i) (v) + (T)GEMS_CAT(load_, W)(bias, i)
 #define PLUS_BIAS16(v, HOW, i) (v) + GEMS_CAT(get_w, HOW)(bias, i, n, 1, 0)
 #else
 #define BIAS_ARG
+#define OPEN_BIAS
 #define PLUS_BIAS(v, i) (v)
 #define PLUS_BIAS16(v, HOW, i) (v)
 #endif
@@ -45,17 +49,21 @@ ROW_PUT(IN, put_out)
 ROW_GET(W, get_w, T)
 #endif
 #ifdef MEAN
-#define MEAN_ARG , __global GEMS_CAT(mem_, S) * means
+#define MEAN_ARG , GEMS_BUFFER(GEMS_CAT(mem_, S), means)
+#define OPEN_MEAN GEMS_AT(GEMS_CAT(mem_, S), means);
 #define SAVE_MEAN(k, v) GEMS_CAT(store_, S)(means, k, v)
 #else
 #define MEAN_ARG
+#define OPEN_MEAN
 #define SAVE_MEAN(k, v)
 #endif
 #ifdef RSTD
-#define RSTD_ARG , __global GEMS_CAT(mem_, S) * rstds
+#define RSTD_ARG , GEMS_BUFFER(GEMS_CAT(mem_, S), rstds)
+#define OPEN_RSTD GEMS_AT(GEMS_CAT(mem_, S), rstds);
 #define SAVE_RSTD(k, v) GEMS_CAT(store_, S)(rstds, k, v)
 #else
 #define RSTD_ARG
+#define OPEN_RSTD
 #define SAVE_RSTD(k, v)
 #endif
 
@@ -76,10 +84,14 @@ ROW_GET(W, get_w, T)
 #endif
 
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, __global MEM_IN *out, const gems_nest kept, long rows, long n, long stride,             \
+    GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(MEM_IN, out), const gems_nest kept, long rows, long n, long stride,             \
         T eps WEIGHT_ARG BIAS_ARG MEAN_ARG RSTD_ARG
+#define OPEN                                                                                                           \
+    GEMS_AT(const MEM_IN, in);                                                                                         \
+    GEMS_AT(MEM_IN, out);                                                                                              \
+    OPEN_WEIGHT OPEN_BIAS OPEN_MEAN OPEN_RSTD
 
-#ifdef RUN
+#ifdef KERNEL_run
 #define GET(HOW, i, fill) GEMS_CAT(get_in, HOW)(p, i, n, stride, fill)
 #define SUM_STEP(k, HOW, i) sum##k += GET(HOW, i, 0);
 #define SQUARES_STEP(k, HOW, i)                                                                                        \
@@ -112,6 +124,7 @@ ROW_GET(W, get_w, T)
 
 __kernel void run(ARGS)
 {
+    OPEN
     long per = (rows + get_global_size(0) - 1) / get_global_size(0);
     long k_end = min(((long)get_global_id(0) + 1) * per, rows);
     for (long k = get_global_id(0) * per; k < k_end; k++) {
@@ -146,7 +159,7 @@ __kernel void run(ARGS)
 }
 #endif
 
-#ifdef GROUP_
+#ifdef KERNEL_group
 #define BLOCK (64 * GROUP)
 /* Sum over the group, given to all of it. */
 static T sum_all(__local T *part, T v)
@@ -166,6 +179,7 @@ static T sum_all(__local T *part, T v)
 
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 {
+    OPEN
     __local T part[GROUP];
     int me = get_local_id(0);
     long k = get_group_id(0);

@@ -1,23 +1,20 @@
 /* The pointwise family: every operator whose row has an expression. plan() works out dtypes, shape and operands from
- * the row (plan.h); run() makes the results as the host would lay them out, binds the operands, and launches a kernel
- * generated for exactly this kind of call (launch.h).
+ * the row (plan.h); prepare() makes the results as the host would lay them out, and writes the recipe of a kernel for exactly this
+ * kind of call (recipe.h).
  *
- * Parameters of table rules: "lane" (0 main, 1 small), "vec" (elements of a vector on a GPU), "run" (least elements of
- * a work-item on a CPU), "group" (work-items of a group on a GPU). */
+ * Parameters: "vec" (elements of a vector on a GPU), "run" (least elements of a work-item on a CPU), "group" (work-items
+ * of a group on a GPU). */
 #include "kernels/device/device.h"
 #include "kernels/family.h"
-#include "kernels/pointwise/launch.h"
+#include "kernels/pointwise/recipe.h"
 #include "kernels/tensor/layout.h"
 #include "kernels/pointwise/plan.h"
 
 #include <string.h>
 
-/* From plan() to run(), which follows it in the same thread: larger than what gems_call has room for. */
-static __thread pw_plan planned;
-
 static gems_status plan(gems_call *call)
 {
-    return gems_pw_plan(call, &planned);
+    return gems_pw_plan(call, GEMS_PLAN(pw_plan, call));
 }
 
 /* Integer division by zero is an error that the host raises. */
@@ -30,7 +27,7 @@ static gems_status check_divisor(gems_call *call, const pw_plan *p)
     return GEMS_OK;
 }
 
-static gems_status make_results(gems_call *call, const pw_plan *p, pw_launch *l)
+static gems_status make_results(gems_call *call, const pw_plan *p, gems_tensor **results)
 {
     gems_strides strides;
     const int64_t *wanted = NULL;
@@ -72,95 +69,101 @@ static gems_status make_results(gems_call *call, const pw_plan *p, pw_launch *l)
     }
     for (unsigned r = 0; r < p->nresults; r++) {
         gems_dtype dtype = call->op->form == GEMS_FUNCTIONAL ? p->result[r] : GEMS_DTYPE_NONE;
-        const gems_tensor *t = gems_call_result(call, r, dtype, p->shape.ndim, p->shape.size, wanted);
+        gems_tensor *t = gems_call_result(call, r, dtype, p->shape.ndim, p->shape.size, wanted);
         if (!t)
             return GEMS_DECLINED;
-        l->tensor[r] = t;
-        l->spec.operand[r] = (gems_pw_operand){.dtype = (uint8_t)t->dtype, .place = GEMS_PW_WRITE};
+        results[r] = t;
     }
-    l->spec.noperands = (uint8_t)p->nresults;
     return GEMS_OK;
 }
 
-/* The operand of one needed name: a number, an element of a result (in-place), or memory. */
-static gems_status bind_operand(gems_call *call, const pw_plan *p, unsigned param, pw_launch *l, gems_pw_bind *bind)
+/* A call on its way into a recipe. */
+typedef struct binding {
+    gems_call *call;
+    gems_work *work;
+    const pw_plan *plan;
+    pw_recipe *recipe;
+    gems_tensor *result[GEMS_EXPR_RESULTS];
+    const gems_tensor *memory[GEMS_OPERANDS]; /* of operands that are only read */
+} binding;
+
+/* The result that the tensor is (in-place), or an operand that it is already (x * x); -1: none. */
+static int known_operand(const binding *b, const gems_tensor *t)
 {
-    const gems_value *v = &call->arg[param];
-    bool mask = p->row->masks >> param & 1;
-    gems_dtype to = mask ? GEMS_BOOL : p->compute;
-    unsigned n = l->spec.noperands;
-    *bind = (gems_pw_bind){0, (uint8_t)n, (uint8_t)to, 0};
+    for (unsigned r = 0; r < b->plan->nresults && b->call->op->form != GEMS_FUNCTIONAL; r++)
+        if (t->host == b->result[r]->host || gems_tensor_overlap(b->result[r], t) == GEMS_IDENTICAL) {
+            pw_recipe_update(b->work, b->recipe, (int)r);
+            return (int)r;
+        }
+    for (unsigned k = b->plan->nresults; k < b->recipe->spec.noperands; k++)
+        if (b->memory[k] && b->memory[k]->host == t->host)
+            return (int)k;
+    return -1;
+}
+
+/* The operand of one needed name: a number, a result, or other memory. */
+static gems_status bind_operand(binding *b, unsigned param, gems_pw_bind *bind)
+{
+    const pw_plan *p = b->plan;
+    const gems_value *v = &b->call->arg[param];
+    gems_dtype to = p->row->masks >> param & 1 ? GEMS_BOOL : p->compute;
+    int operand = -1;
     if (v->kind == GEMS_TENSOR && v->tensor->ndim > 0) {
-        for (unsigned r = 0; r < p->nresults; r++)
-            if (call->op->form != GEMS_FUNCTIONAL && (v->tensor->host == l->tensor[r]->host ||
-                                                      gems_tensor_overlap(l->tensor[r], v->tensor) == GEMS_IDENTICAL)) {
-                l->spec.operand[r].place = GEMS_PW_UPDATE;
-                bind->index = (uint8_t)r;
-                return GEMS_OK;
-            }
-        for (unsigned k = p->nresults; k < n; k++)
-            if (l->tensor[k] && l->tensor[k]->host == v->tensor->host) {
-                bind->index = (uint8_t)k; /* x * x */
-                return GEMS_OK;
-            }
-        l->tensor[n] = v->tensor;
-        l->spec.operand[n] = (gems_pw_operand){.dtype = (uint8_t)v->tensor->dtype, .place = GEMS_PW_READ};
+        operand = known_operand(b, v->tensor);
+        if (operand < 0 && (operand = pw_recipe_memory(b->work, b->recipe, v->tensor, GEMS_PW_READ)) >= 0)
+            b->memory[operand] = v->tensor;
     } else {
         if (v->kind != GEMS_TENSOR && !gems_value_is_number(v))
-            return gems_decline(call, "an argument that no kernel takes");
+            return gems_decline(b->call, "an argument that no kernel takes");
         gems_number number =
             v->kind == GEMS_TENSOR ? gems_element_number(v->tensor->dtype, v->tensor->data) : gems_value_number(v);
+        gems_element element;
         /* What takes part in promotion is converted like a tensor, other numbers are taken as they are. */
         uint32_t whole = p->row->promotes >> param & 1 ? p->row->unrounded : p->opmath ? ~p->row->strict : 0;
-        if (!gems_number_compute(number, to, whole >> param & 1, &l->number[n]))
-            return gems_decline(call, "number does not fit the dtype");
-        l->spec.operand[n] = (gems_pw_operand){.dtype = (uint8_t)to, .place = GEMS_PW_VALUE};
+        if (!gems_number_compute(number, to, whole >> param & 1, &element))
+            return gems_decline(b->call, "number does not fit the dtype");
+        operand = pw_recipe_value(b->recipe, to, element);
     }
-    if (n + 1 == GEMS_OPERANDS)
-        return gems_decline(call, "too many operands");
-    l->spec.noperands++;
-    return GEMS_OK;
+    *bind = (gems_pw_bind){0, (uint8_t)operand, (uint8_t)to, 0};
+    return operand < 0 ? gems_decline(b->call, "too many operands") : GEMS_OK;
 }
 
-static gems_status bind_operands(gems_call *call, const pw_plan *p, pw_launch *l)
+static gems_status bind_operands(binding *b)
 {
-    gems_pw_step *step = &l->spec.step[0];
-    l->spec.nsteps = 1;
-    step->expr_hash = gems_expr_hash(p->expr);
+    const pw_plan *p = b->plan;
+    gems_pw_step *step = &b->recipe->spec.step[0];
+    b->recipe->spec.nsteps = 1;
+    step->expr = p->expr;
     step->facts = p->facts;
     step->compute = (uint8_t)p->compute;
     step->nresults = (uint8_t)p->nresults;
     for (unsigned r = 0; r < p->nresults; r++) {
         step->result[r] = (uint8_t)p->result[r];
-        step->store[r] = (uint8_t)r;
+        step->store[r] = (uint8_t)pw_recipe_memory(b->work, b->recipe, b->result[r], GEMS_PW_WRITE);
     }
+    memset(b->memory, 0, sizeof b->memory);
     for (unsigned i = 0; i < gems_expr_name_count(p->expr); i++) {
         if (!(p->needs >> i & 1))
             continue;
-        gems_status status = bind_operand(call, p, gems_expr_name_param(p->expr, i), l, &step->bind[i]);
+        gems_status status = bind_operand(b, gems_expr_name_param(p->expr, i), &step->bind[i]);
         if (status != GEMS_OK)
             return status;
     }
     return GEMS_OK;
 }
 
-static gems_status run(gems_call *call)
+static gems_status prepare(gems_call *call, gems_work *work)
 {
-    const pw_plan *p = &planned;
-    pw_launch l;
-    memset(&l.spec, 0, sizeof l.spec);
-    memset(l.tensor, 0, sizeof l.tensor);
-    l.shape = &p->shape;
-    l.expr[0] = p->expr;
+    const pw_plan *p = GEMS_PLAN(pw_plan, call);
+    binding b = {.call = call, .work = work, .plan = p};
     gems_status status = check_divisor(call, p);
-    if (status != GEMS_OK || (status = make_results(call, p, &l)) != GEMS_OK ||
-        (status = bind_operands(call, p, &l)) != GEMS_OK)
+    if (status != GEMS_OK || (status = make_results(call, p, b.result)) != GEMS_OK)
         return status;
-    return gems_pw_launch(call, &l);
+    b.recipe = pw_recipe_new(work, &p->shape, call);
+    if (b.recipe && (status = bind_operands(&b)) == GEMS_OK)
+        status = pw_recipe_end(call, work, b.recipe);
+    return status;
 }
 
-const gems_family gems_family_pointwise = {.name = "pointwise",
-                                           .plan = plan,
-                                           .run = run,
-                                           .variants = "",
-                                           .params = "lane[0..1] vec[2..16:2] run[64..1073741824] group[1..1024]"};
+const gems_family gems_family_pointwise = {
+    .name = "pointwise", .plan = plan, .prepare = prepare, .variants = pw_variants, .small_numel = 32768};

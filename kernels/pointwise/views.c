@@ -5,14 +5,12 @@
 #include "kernels/device/device.h"
 #include "kernels/embedded.h"
 #include "kernels/family.h"
-#include "kernels/pointwise/launch.h"
+#include "kernels/pointwise/recipe.h"
 #include "kernels/tensor/layout.h"
 #include "preload/base/log.h"
 
 #include <stdatomic.h>
 #include <string.h>
-
-#define PARAMS "lane[0..1] vec[2..16:2] run[64..1073741824] group[1..1024]"
 
 /* The expressions of a row, parsed once a process: "expr", and "then" where it is computed from what a tensor of the
  * operator's dtype would hold of the result of "expr", which is the name after those of the operands. */
@@ -41,35 +39,30 @@ static const gems_expr *expression(const gems_op *op, formula *f, unsigned i)
     return e;
 }
 
-/* One launch: results[i] is the i-th result of the last expression over the operands, all of dtype `dtype`. Several
- * results are views of `whole`, which they fill together. */
-static gems_status compute(gems_call *call, formula *f, gems_dtype dtype, const gems_shape *shape, unsigned nresults,
-                           const gems_tensor *results, const gems_tensor *whole, const gems_tensor *operands)
+/* One kernel: results[i] is the i-th result of the last expression over the operands, all of dtype `dtype`. */
+static gems_status compute(gems_call *call, gems_work *work, formula *f, gems_dtype dtype, const gems_shape *shape,
+                           unsigned nresults, const gems_tensor *results, const gems_tensor *operands)
 {
-    pw_launch l;
-    memset(&l.spec, 0, sizeof l.spec);
-    l.shape = shape;
-    l.spec.noperands = (uint8_t)(nresults + f->noperands);
-    for (unsigned i = 0; i < l.spec.noperands; i++) {
-        l.tensor[i] = i < nresults ? &results[i] : &operands[i - nresults];
-        l.whole[i] = whole;
-        l.spec.operand[i] = (gems_pw_operand){.dtype = (uint8_t)dtype,
-                                              .place = i < nresults ? GEMS_PW_WRITE : GEMS_PW_READ,
-                                              .inside = i < nresults && nresults > 1};
-    }
-    l.spec.nsteps = gems_op_attr(call->op, "then") ? 2 : 1;
-    for (unsigned s = 0; s < l.spec.nsteps; s++) {
-        const gems_expr *e = l.expr[s] = expression(call->op, f, s);
-        gems_pw_step *step = &l.spec.step[s];
-        bool last = s + 1 == l.spec.nsteps;
+    pw_recipe *r = pw_recipe_new(work, shape, call);
+    if (!r)
+        return GEMS_OK; /* the work knows */
+    for (unsigned i = 0; i < nresults; i++)
+        pw_recipe_memory(work, r, &results[i], GEMS_PW_WRITE);
+    for (unsigned i = 0; i < f->noperands; i++)
+        pw_recipe_memory(work, r, &operands[i], GEMS_PW_READ);
+    r->spec.nsteps = gems_op_attr(call->op, "then") ? 2 : 1;
+    for (unsigned s = 0; s < r->spec.nsteps; s++) {
+        const gems_expr *e = expression(call->op, f, s);
+        gems_pw_step *step = &r->spec.step[s];
+        bool last = s + 1 == r->spec.nsteps;
         if (!e || gems_expr_result_count(e) != (last ? nresults : 1))
             return gems_decline(call, "row is wrong");
-        step->expr_hash = gems_expr_hash(e);
+        step->expr = e;
         step->compute = (uint8_t)dtype;
         step->nresults = (uint8_t)gems_expr_result_count(e);
-        for (unsigned r = 0; r < step->nresults; r++) {
-            step->result[r] = (uint8_t)dtype;
-            step->store[r] = last ? (uint8_t)r : GEMS_PW_UNSTORED;
+        for (unsigned k = 0; k < step->nresults; k++) {
+            step->result[k] = (uint8_t)dtype;
+            step->store[k] = last ? (uint8_t)k : GEMS_PW_UNSTORED;
         }
         for (unsigned i = 0; i < gems_expr_name_count(e); i++) {
             unsigned name = gems_expr_name_param(e, i);
@@ -77,7 +70,7 @@ static gems_status compute(gems_call *call, formula *f, gems_dtype dtype, const 
                                                 : (gems_pw_bind){1, 0, (uint8_t)dtype, 0};
         }
     }
-    return gems_pw_launch(call, &l);
+    return pw_recipe_end(call, work, r);
 }
 
 static void name_sizes(gems_call *call, gems_dtype dtype, int64_t numel, int64_t moved)
@@ -135,7 +128,7 @@ static gems_status plan_glu(gems_call *call)
     return GEMS_OK;
 }
 
-static gems_status run_glu(gems_call *call)
+static gems_status prepare_glu(gems_call *call, gems_work *work)
 {
     static formula f = {.names = {"first", "second"}, .noperands = 2};
     const gems_tensor *self = call->arg[0].tensor;
@@ -153,10 +146,10 @@ static gems_status run_glu(gems_call *call)
     gems_layout_input inputs[2] = {{&in[0], false}, {&in[1], false}};
     gems_iterator_strides(&half, 2, inputs, strides);
     const gems_tensor *out = gems_call_result(call, 0, self->dtype, half.ndim, half.size, strides);
-    return out ? compute(call, &f, self->dtype, &half, 1, out, NULL, in) : GEMS_DECLINED;
+    return out ? compute(call, work, &f, self->dtype, &half, 1, out, in) : GEMS_DECLINED;
 }
 
-const gems_family gems_family_glu = {.name = "glu", .plan = plan_glu, .run = run_glu, .variants = "", .params = PARAMS};
+const gems_family gems_family_glu = {.name = "glu", .plan = plan_glu, .prepare = prepare_glu, .variants = pw_variants, .small_numel = 32768};
 
 static gems_status plan_glu_backward(gems_call *call)
 {
@@ -172,7 +165,7 @@ static gems_status plan_glu_backward(gems_call *call)
     return GEMS_OK;
 }
 
-static gems_status run_glu_backward(gems_call *call)
+static gems_status prepare_glu_backward(gems_call *call, gems_work *work)
 {
     static formula f = {.names = {"grad", "first", "second", "s"}, .noperands = 3};
     const gems_tensor *grad = call->arg[0].tensor, *self = call->arg[1].tensor;
@@ -184,11 +177,11 @@ static gems_status run_glu_backward(gems_call *call)
     if (!whole)
         return GEMS_DECLINED;
     halves(whole, dim, &half, out);
-    return compute(call, &f, self->dtype, &half, 2, out, whole, in);
+    return compute(call, work, &f, self->dtype, &half, 2, out, in);
 }
 
 const gems_family gems_family_glu_backward = {
-    .name = "glu_backward", .plan = plan_glu_backward, .run = run_glu_backward, .variants = "", .params = PARAMS};
+    .name = "glu_backward", .plan = plan_glu_backward, .prepare = prepare_glu_backward, .variants = pw_variants, .small_numel = 32768};
 
 /* ---- polar(abs, angle): a complex tensor of both ----------------------------------------------------------------- */
 
@@ -218,7 +211,7 @@ static gems_status plan_polar(gems_call *call)
     return GEMS_OK;
 }
 
-static gems_status run_polar(gems_call *call)
+static gems_status prepare_polar(gems_call *call, gems_work *work)
 {
     static formula f = {.names = {"abs", "angle"}, .noperands = 2};
     const gems_tensor in[2] = {*call->arg[0].tensor, *call->arg[1].tensor};
@@ -232,26 +225,21 @@ static gems_status run_polar(gems_call *call)
     const gems_tensor *whole = gems_call_result_complex(call, 0, part, shape.ndim, shape.size, strides);
     if (!whole)
         return GEMS_DECLINED;
-    gems_tensor planes[2], both = *whole; /* both: of real numbers, with a last dimension of the two */
-    if (shape.ndim == GEMS_DIMS)
-        return gems_decline(call, "too many dimensions");
+    gems_tensor planes[2]; /* of real numbers */
     for (int d = 0; d < shape.ndim; d++)
         doubled[d] = 2 * whole->strides[d];
-    doubled[shape.ndim] = 1;
-    shape.size[shape.ndim] = 2;
-    both.dtype = part;
-    both.sizes = shape.size;
-    both.strides = doubled;
-    planes[0] = planes[1] = both;
-    both.ndim++;
-    both.numel *= 2;
-    planes[1].data = (char *)whole->data + gems_dtypes[part].size;
+    for (int k = 0; k < 2; k++) {
+        planes[k] = *whole;
+        planes[k].dtype = part;
+        planes[k].strides = doubled;
+        planes[k].data = (char *)whole->data + k * gems_dtypes[part].size;
+    }
     for (int k = 0; k < 4; k++)
         if (gems_tensor_overlaps_itself(&planes[k / 2]) ||
             gems_tensor_overlap(&planes[k / 2], &in[k % 2]) != GEMS_APART)
             return gems_decline(call, "result overlaps itself or an argument");
-    return compute(call, &f, part, &shape, 2, planes, &both, in);
+    return compute(call, work, &f, part, &shape, 2, planes, in);
 }
 
 const gems_family gems_family_polar = {
-    .name = "polar", .plan = plan_polar, .run = run_polar, .variants = "", .params = PARAMS};
+    .name = "polar", .plan = plan_polar, .prepare = prepare_polar, .variants = pw_variants, .small_numel = 32768};

@@ -38,26 +38,33 @@ static inline winner best(winner a, winner b)
 }
 
 #ifdef PART
-#define RESULTS __global C *values, __global long *indices
+#define RESULTS GEMS_BUFFER(C, values), GEMS_BUFFER(long, indices)
+#define OPEN_RESULTS                                                                                                   \
+    GEMS_AT(C, values);                                                                                                \
+    GEMS_AT(long, indices)
 #define GIVE(u, w)                                                                                                     \
     do {                                                                                                               \
         values[u] = (w).value;                                                                                         \
         indices[u] = (w).index;                                                                                        \
     } while (0)
 #elif defined(VALUES)
-#define RESULTS __global MEM_IN *values, __global long *indices
+#define RESULTS GEMS_BUFFER(MEM_IN, values), GEMS_BUFFER(long, indices)
+#define OPEN_RESULTS                                                                                                   \
+    GEMS_AT(MEM_IN, values);                                                                                           \
+    GEMS_AT(long, indices)
 #define GIVE(u, w)                                                                                                     \
     do {                                                                                                               \
         GEMS_CAT(store_, IN)(values, u, (w).value);                                                                    \
         indices[u] = (w).index;                                                                                        \
     } while (0)
 #else
-#define RESULTS __global long *indices
+#define RESULTS GEMS_BUFFER(long, indices)
+#define OPEN_RESULTS GEMS_AT(long, indices)
 #define GIVE(u, w) indices[u] = (w).index
 #endif
 
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, RESULTS, const gems_nest kept, const gems_nest reduced, long results, long n,           \
+    GEMS_BUFFER(const MEM_IN, in), RESULTS, const gems_nest kept, const gems_nest reduced, long results, long n,           \
         long splits, long chunk
 /* reduced.rank <= 1: a plain stride */
 #define STRIDE (reduced.rank ? reduced.stride[0] : 1)
@@ -65,7 +72,7 @@ static inline winner best(winner a, winner b)
     long split = (u) / results, k = (u) - split * results, first = split * chunk, last = min(first + chunk, n);        \
     const __global MEM_IN *p = in + gems_nest_offset(&kept, k);
 
-#ifdef RUN
+#ifdef KERNEL_run
 static winner walk(const __global MEM_IN *p, const gems_nest *reduced, long first, long last)
 {
     winner w;
@@ -116,6 +123,8 @@ static winner walk(const __global MEM_IN *p, const gems_nest *reduced, long firs
 
 __kernel void run(ARGS)
 {
+    GEMS_AT(const MEM_IN, in);
+    OPEN_RESULTS;
     long units = results * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
     for (long u = get_global_id(0) * per; u < u_end; u++) {
@@ -126,10 +135,12 @@ __kernel void run(ARGS)
 }
 #endif
 
-#ifdef COLUMN
+#ifdef KERNEL_column
 #define GET(p) (left >= 16 ? get_in_full(p, 0, left, 1, 0) : get_in_part(p, 0, left, 1, 0))
 __kernel void column(ARGS, long columns)
 {
+    GEMS_AT(const MEM_IN, in);
+    OPEN_RESULTS;
     long tiles = (columns + 15) / 16, rows = results / columns, units = rows * tiles;
     long per = (units + get_global_size(0) - 1) / get_global_size(0), stride = STRIDE;
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
@@ -156,13 +167,15 @@ __kernel void column(ARGS, long columns)
 }
 #endif
 
-#if defined(GROUP_) || defined(ITEM)
+#if defined(KERNEL_group) || defined(KERNEL_item)
 #define AT(i) LOAD(p, reduced.rank > 1 ? gems_nest_offset(&reduced, i) : (i)*STRIDE)
 #endif
 
-#ifdef GROUP_
+#ifdef KERNEL_group
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 {
+    GEMS_AT(const MEM_IN, in);
+    OPEN_RESULTS;
     __local C value[GROUP];
     __local long index[GROUP];
     int me = get_local_id(0);
@@ -191,9 +204,11 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 }
 #endif
 
-#ifdef ITEM
+#ifdef KERNEL_item
 __kernel void item(ARGS)
 {
+    GEMS_AT(const MEM_IN, in);
+    OPEN_RESULTS;
     long u = get_global_id(0);
     if (u >= results * splits)
         return;
@@ -207,10 +222,13 @@ __kernel void item(ARGS)
 }
 #endif
 
-#ifdef MERGE
-__kernel void merge(const __global C *part_values, const __global long *part_indices, RESULTS, long results,
+#ifdef KERNEL_merge
+__kernel void merge(GEMS_BUFFER(const C, part_values), GEMS_BUFFER(const long, part_indices), RESULTS, long results,
                     long splits)
 {
+    GEMS_AT(const C, part_values);
+    GEMS_AT(const long, part_indices);
+    OPEN_RESULTS;
     long k = get_global_id(0);
     if (k >= results)
         return;

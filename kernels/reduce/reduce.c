@@ -11,7 +11,6 @@
  *   no_dims    an empty list of dims reduces nothing (the host runs it)
  *
  * Everything else (which dims, keepdim, dtype, out forms) follows from the schema. */
-#include "kernels/family.h"
 #include "kernels/reduce/reduce.h"
 #include "tune/table.h"
 
@@ -26,15 +25,13 @@ static const char *attr(const gems_call *call, const char *key, const char *fall
 
 static gems_status plan(gems_call *call)
 {
-    gems_reduction r;
-    gems_status status = gems_reduce_dims(call, &r);
+    gems_reduction *r = GEMS_PLAN(gems_reduction, call);
+    gems_status status = gems_reduce_dims(call, r);
     if (status == GEMS_OK)
-        status = gems_reduce_dtypes(call, &r);
-    if (status != GEMS_OK)
-        return status;
-    call->sizes.v[GEMS_SIZE_BYTES] += call->sizes.v[GEMS_SIZE_ROWS] * gems_dtypes[r.to].size;
-    memcpy(call->note, &r, sizeof r);
-    return GEMS_OK;
+        status = gems_reduce_dtypes(call, r);
+    if (status == GEMS_OK)
+        call->sizes.v[GEMS_SIZE_BYTES] += call->sizes.v[GEMS_SIZE_ROWS] * gems_dtypes[r->to].size;
+    return status;
 }
 
 /* The dtype whose compute type accumulates. */
@@ -48,14 +45,14 @@ static gems_dtype acc_dtype(const gems_call *call, gems_dtype from)
     return from == GEMS_BOOL ? GEMS_U8 : from;
 }
 
-/* The pass over the input: what it reads and writes. */
-struct pass {
+/* A reduction with its results made. */
+typedef struct problem {
+    const gems_tensor *input, *output;
     gems_dtype in, from, acc, out;
-    gems_arg source, target;
     gems_nest kept;
     gems_cut cut;
     int64_t results, total;
-};
+} problem;
 
 static const char *lowest[GEMS_DTYPE_COUNT] = {
     [GEMS_F16] = "-INFINITY", [GEMS_BF16] = "-INFINITY", [GEMS_F32] = "-INFINITY", [GEMS_F64] = "-INFINITY",
@@ -68,136 +65,172 @@ static const char *highest[GEMS_DTYPE_COUNT] = {
     [GEMS_I64] = "LONG_MAX", [GEMS_BOOL] = "1",
 };
 
-static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struct pass *p, const char *entry,
-                               const char *guard, int group)
+/* Kernels of reduce.cl. */
+static const char RUN[] = "run", COLUMN[] = "column", GROUP[] = "group", ACROSS[] = "across", MERGE[] = "merge";
+
+typedef struct text {
+    const gems_call *call;
+    const problem *p;
+    int group;
+    bool dense, part;
+} text;
+
+static void write_defines(const void *what, char *out, size_t n)
 {
-    bool dense = p->cut.stride == 1, part = p->cut.splits > 1 && strcmp(entry, "merge") != 0;
-    uint64_t key = gems_key(gems_key(0, (uintptr_t)guard), (uint64_t)call->op->index << 32 | (uint32_t)group);
-    key = gems_key(key, (uint64_t)(p->in << 16 | p->from << 12 | p->acc << 8 | p->out << 4 | dense << 1 | part));
-    gems_kernel *kernel = gems_kernel_find(job, key);
-    if (kernel)
-        return kernel;
+    const text *t = what;
+    const gems_call *call = t->call;
+    const problem *p = t->p;
     bool compensated = gems_op_attr(call->op, "compensated") && gems_dtypes[p->acc].category == GEMS_CAT_FLOAT;
-    const char *acc = gems_dtypes[p->acc].compute;
-    char defines[1024];
     snprintf(
-        defines, sizeof defines,
-        "#define %s\n#define GROUP %d\n#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n#define O %s\n%s%s%s"
+        out, n,
+        "#define GROUP %d\n#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n#define O %s\n%s%s%s"
         "#define LOWEST %s\n#define HIGHEST %s\n#define IDENTITY ((A)(%s))\n#define MAP_(x, zero, one) (%s)\n"
         "#define COMBINE(a, b) (%s)\n#define FINISH_(a, n) (%s)\n",
-        guard, group, gems_dtypes[p->in].name, gems_dtypes[p->from].compute, acc, gems_dtypes[p->out].name,
-        gems_dtypes[p->out].compute, part ? "#define PART\n" : "", dense ? "#define DENSE_ROWS\n" : "",
-        compensated ? "#define COMPENSATED\n" : "", lowest[p->acc], highest[p->acc], attr(call, "identity", "0"),
-        attr(call, "map", "x"), attr(call, "combine", "a + b"), attr(call, "finish", "a"));
-    return gems_kernel_build_file(job, key, call->op->strukt, defines, "kernels/reduce/reduce.cl", entry);
+        t->group, gems_dtypes[p->in].name, gems_dtypes[p->from].compute, gems_dtypes[p->acc].compute,
+        gems_dtypes[p->out].name, gems_dtypes[p->out].compute, t->part ? "#define PART\n" : "",
+        t->dense ? "#define DENSE_ROWS\n" : "", compensated ? "#define COMPENSATED\n" : "", lowest[p->acc],
+        highest[p->acc], attr(call, "identity", "0"), attr(call, "map", "x"), attr(call, "combine", "a + b"),
+        attr(call, "finish", "a"));
+}
+
+static gems_kernel *kernel_for(const gems_call *call, gems_work *work, const problem *p, const char *k, int group)
+{
+    text t = {call, p, group, p->cut.stride == 1, p->cut.splits > 1 && k != MERGE};
+    gems_kernel_id id = {"kernels/reduce/reduce.cl", k, call->op,
+                         {(uint64_t)(p->in << 16 | p->from << 12 | p->acc << 8 | p->out << 4 | t.dense << 1 | t.part),
+                          (uint64_t)group}};
+    return gems_kernel_for(work, &id, write_defines, &t);
 }
 
 enum {
     BAND = 256,
     TILE = 32,
-    TILE_ROWS = 8
-}; /* results together: `column`, `across`; as in reduce.cl */
+    TILE_ROWS = 8,
+    CPU_COLUMNS = 16
+}; /* results together: `column`, `across`, as in reduce.cl; and how many are worth it */
 
-/* Takes the dense results off the kept loops if a column kernel fits. */
-static int64_t take_columns(struct pass *p, int64_t least)
+/* How many neighbouring results lie side by side in the input too; 0 if that is no help. */
+static int64_t side_by_side(const problem *p, int64_t least)
 {
     int64_t last = p->kept.rank - 1;
-    if (last < 0 || p->kept.stride[last] != 1 || p->kept.size[last] < least || p->cut.stride == 1)
-        return 0;
-    int64_t columns, stride;
-    gems_nest_split_inner(&p->kept, &columns, &stride);
-    return columns;
+    return last < 0 || p->kept.stride[last] != 1 || p->kept.size[last] < least || p->cut.stride == 1
+               ? 0
+               : p->kept.size[last];
 }
 
-static void launch(const gems_call *call, gems_job *job, struct pass *p, int64_t columns)
+/* One pass over the input, and where it was cut one over the parts. `tile`: results that are done together; 0: one. */
+static void reduce(const gems_call *call, gems_work *work, const problem *given, const char *k, int64_t tile)
 {
-    const gems_device_info *device = gems_job_device(job);
-    int64_t rows = columns ? p->results / columns : p->results;
-    int64_t units = p->results * p->cut.splits, group = 256;
-    while (group > (int64_t)device->max_group)
-        group /= 2;
-    gems_arg args[] = {p->source,
-                       p->target,
-                       GEMS_VALUE(p->kept),
-                       GEMS_VALUE(p->cut.outer),
-                       GEMS_VALUE(p->cut.outer_count),
-                       GEMS_VALUE(p->cut.n),
-                       GEMS_VALUE(p->cut.stride),
-                       GEMS_VALUE(p->results),
-                       GEMS_VALUE(p->cut.splits),
-                       GEMS_VALUE(p->cut.inner_splits),
-                       GEMS_VALUE(p->cut.chunk_outer),
-                       GEMS_VALUE(p->cut.chunk),
-                       GEMS_VALUE(p->total),
+    const gems_device_info *device = gems_device_get(work->lane);
+    problem p = *given;
+    int64_t columns = 0, stride;
+    bool cpu = k == RUN || k == COLUMN;
+    if (tile)
+        gems_nest_split_inner(&p.kept, &columns, &stride);
+    int64_t rows = columns ? p.results / columns : p.results, tiles = columns ? (columns + tile - 1) / tile : 1;
+    gems_reduce_cut(&p.cut, call, device, rows * tiles);
+    int64_t units = rows * tiles * p.cut.splits;
+    bool cut = p.cut.splits > 1;
+    /* States of at most two numbers each. */
+    gems_arg parts = GEMS_SCRATCH(
+        cut ? gems_work_scratch(work, (size_t)(p.results * p.cut.splits) * 2 * gems_dtypes[p.acc].size) : 0);
+    gems_arg args[] = {GEMS_IN(p.input),
+                       cut ? parts : GEMS_OUT_ARG(p.output),
+                       GEMS_VALUE(p.kept),
+                       GEMS_VALUE(p.cut.outer),
+                       GEMS_VALUE(p.cut.outer_count),
+                       GEMS_VALUE(p.cut.n),
+                       GEMS_VALUE(p.cut.stride),
+                       GEMS_VALUE(p.results),
+                       GEMS_VALUE(p.cut.splits),
+                       GEMS_VALUE(p.cut.inner_splits),
+                       GEMS_VALUE(p.cut.chunk_outer),
+                       GEMS_VALUE(p.cut.chunk),
+                       GEMS_VALUE(p.total),
                        GEMS_VALUE(columns)};
-    if (gems_one_item_runs(call, device)) {
-        if (columns)
-            units = rows * ((columns + BAND - 1) / BAND) * p->cut.splits;
+    int nargs = columns ? 14 : 13;
+    if (cpu) {
         size_t global = (size_t)gems_cpu_items(device, units), local = 1;
-        gems_kernel *k =
-            columns ? kernel_for(call, job, p, "column", "COLUMN", 0) : kernel_for(call, job, p, "run", "RUN", 0);
-        gems_launch(job, k, 1, &global, &local, args, columns ? 14 : 13);
-    } else if (columns) {
-        size_t local[2] = {TILE, TILE_ROWS};
-        size_t global[2] = {(size_t)(rows * ((columns + TILE - 1) / TILE) * p->cut.splits) * TILE, TILE_ROWS};
-        gems_launch(job, kernel_for(call, job, p, "across", "ACROSS", 0), 2, global, local, args, 14);
+        gems_launch(work, kernel_for(call, work, &p, k, 0), 1, &global, &local, args, nargs);
+    } else if (k == ACROSS) {
+        size_t local[2] = {TILE, TILE_ROWS}, global[2] = {(size_t)units * TILE, TILE_ROWS};
+        gems_launch(work, kernel_for(call, work, &p, k, 0), 2, global, local, args, nargs);
     } else {
-        size_t local = (size_t)group, global = (size_t)(units * group);
-        gems_launch(job, kernel_for(call, job, p, "group", "GROUP_", (int)group), 1, &global, &local, args, 13);
+        size_t local = gems_group(device, 256), global = (size_t)units * local;
+        gems_launch(work, kernel_for(call, work, &p, k, (int)local), 1, &global, &local, args, nargs);
+    }
+    if (cut) {
+        size_t local = cpu ? 1 : gems_group(device, 32), global = (size_t)p.results * local;
+        gems_arg merged[] = {parts, GEMS_OUT_ARG(p.output), GEMS_VALUE(p.results), GEMS_VALUE(p.cut.splits),
+                             GEMS_VALUE(p.total)};
+        gems_launch(work, kernel_for(call, work, &p, MERGE, (int)local), 1, &global, &local, merged, 5);
     }
 }
 
-/* Puts the parts of each result together. */
-static void merge(const gems_call *call, gems_job *job, struct pass *p)
+static void launch_column(gems_call *call, gems_work *work, const void *p)
 {
-    size_t local = gems_one_item_runs(call, gems_job_device(job)) ? 1 : 32, global = (size_t)p->results * local;
-    gems_arg args[] = {p->source, p->target, GEMS_VALUE(p->results), GEMS_VALUE(p->cut.splits), GEMS_VALUE(p->total)};
-    gems_launch(job, kernel_for(call, job, p, "merge", "MERGE", (int)local), 1, &global, &local, args, 5);
+    reduce(call, work, p, COLUMN, BAND);
+}
+static void launch_run(gems_call *call, gems_work *work, const void *p)
+{
+    reduce(call, work, p, RUN, 0);
+}
+static void launch_across(gems_call *call, gems_work *work, const void *p)
+{
+    reduce(call, work, p, ACROSS, TILE);
+}
+static void launch_group(gems_call *call, gems_work *work, const void *p)
+{
+    reduce(call, work, p, GROUP, 0);
 }
 
-static gems_status run(gems_call *call)
+static bool can_column(const gems_call *call, const gems_device_info *device, const void *p)
 {
-    gems_reduction r;
-    memcpy(&r, call->note, sizeof r);
+    (void)call;
+    (void)device;
+    return side_by_side(p, CPU_COLUMNS) > 0;
+}
+static bool can_across(const gems_call *call, const gems_device_info *device, const void *p)
+{
+    (void)call;
+    return side_by_side(p, TILE) > 0 && device->max_group >= TILE * TILE_ROWS;
+}
+
+#define SPLITS                                                                                                         \
+    {                                                                                                                  \
+        {                                                                                                              \
+            "splits", 1, 4096, 1, 0                                                                                    \
+        }                                                                                                              \
+    }
+static const gems_variant variants[] = {
+    {"column", .params = SPLITS, .can = can_column, .suits = gems_suits_cpu, .launch = launch_column},
+    {"run", .params = SPLITS, .suits = gems_suits_cpu, .launch = launch_run},
+    {"across", .params = SPLITS, .can = can_across, .suits = gems_suits_gpu, .launch = launch_across},
+    {"group", .params = SPLITS, .suits = gems_suits_gpu, .launch = launch_group},
+    {NULL},
+};
+
+static gems_status prepare(gems_call *call, gems_work *work)
+{
+    const gems_reduction *r = GEMS_PLAN(gems_reduction, call);
     const gems_tensor *in = call->arg[0].tensor;
-    gems_lane lane = gems_lane_for(call);
-    const gems_device_info *device = gems_device_get(lane);
-    if (!device->f64 && (in->dtype == GEMS_F64 || r.from == GEMS_F64))
+    if (!gems_device_get(work->lane)->f64 && (in->dtype == GEMS_F64 || r->from == GEMS_F64))
         return gems_decline(call, "device has no f64");
-    struct pass p = {.in = in->dtype,
-                     .from = (gems_dtype)r.from,
-                     .acc = acc_dtype(call, (gems_dtype)r.from),
-                     .out = (gems_dtype)r.to};
-    p.total = call->sizes.v[GEMS_SIZE_COLS];
-    p.results = call->sizes.v[GEMS_SIZE_ROWS];
-    if (!gems_nest_dims(in, ~r.dims, &p.kept) || !gems_nest_dims(in, r.dims, &p.cut.outer))
+    problem p = {.input = in,
+                 .in = in->dtype,
+                 .from = (gems_dtype)r->from,
+                 .acc = acc_dtype(call, (gems_dtype)r->from),
+                 .out = (gems_dtype)r->to,
+                 .total = call->sizes.v[GEMS_SIZE_COLS],
+                 .results = call->sizes.v[GEMS_SIZE_ROWS]};
+    if (!gems_nest_dims(in, ~r->dims, &p.kept) || !gems_nest_dims(in, r->dims, &p.cut.outer))
         return gems_decline(call, "rank above 8");
     gems_nest_sort(&p.cut.outer);
     gems_nest_split_inner(&p.cut.outer, &p.cut.n, &p.cut.stride);
     p.cut.outer_count = gems_nest_count(&p.cut.outer);
-    int64_t columns = take_columns(&p, gems_one_item_runs(call, device) ? 16 : TILE);
-    int64_t tile = gems_one_item_runs(call, device) ? BAND : TILE;
-    gems_reduce_cut(&p.cut, call, device, columns ? p.results / columns * ((columns + tile - 1) / tile) : p.results);
-    gems_tensor *out = gems_reduce_result(call, 0, p.out, &r);
-    if (!out)
-        return GEMS_DECLINED;
-
-    gems_job *job = gems_job_begin(call, lane);
-    p.source = GEMS_IN(in);
-    p.target = GEMS_OUT_ARG(out);
-    if (p.cut.splits > 1) {
-        /* States of at most two numbers each. */
-        int parts = gems_job_scratch(job, (size_t)(p.results * p.cut.splits) * 2 * gems_dtypes[p.acc].size);
-        p.target = GEMS_SCRATCH(parts);
-        launch(call, job, &p, columns);
-        p.source = GEMS_SCRATCH(parts);
-        p.target = GEMS_OUT_ARG(out);
-        merge(call, job, &p);
-    } else {
-        launch(call, job, &p, columns);
-    }
-    return gems_job_end(job);
+    p.output = gems_reduce_result(call, 0, p.out, r);
+    return p.output ? gems_launch_variant(call, work, &p) : GEMS_DECLINED;
 }
 
 const gems_family gems_family_reduce = {
-    .name = "reduce", .plan = plan, .run = run, .variants = "", .params = "lane[0..1] splits[1..4096]"};
+    .name = "reduce", .plan = plan, .prepare = prepare, .variants = variants, .small_numel = 65536};

@@ -194,12 +194,16 @@ static void walk(state *s, const __global MEM_IN *p, long n, long stride)
 #endif
 
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, __global out_t *out, const gems_nest kept, const gems_nest outer, long outer_count,     \
+    GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(out_t, out), const gems_nest kept, const gems_nest outer, long outer_count,     \
         long n, long stride, long results, long splits, long inner_splits, long chunk_outer, long chunk, long total
+#define OPEN                                                                                                           \
+    GEMS_AT(const MEM_IN, in);                                                                                         \
+    GEMS_AT(out_t, out)
 
-#ifdef RUN
+#ifdef KERNEL_run
 __kernel void run(ARGS)
 {
+    OPEN;
     long units = results * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
     for (long u = get_global_id(0) * per; u < u_end; u++) {
@@ -216,9 +220,10 @@ __kernel void run(ARGS)
 #endif
 
 /* ---- CPU: column. kept: the loops outside the `columns` dense results. */
-#ifdef COLUMN
+#ifdef KERNEL_column
 __kernel void column(ARGS, long columns)
 {
+    OPEN;
     long bands = (columns + BAND * 16 - 1) / (BAND * 16), rows = results / columns;
     long units = rows * bands * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
@@ -266,7 +271,7 @@ __kernel void column(ARGS, long columns)
 #endif
 
 /* ---- GPU */
-#if defined(GROUP_) || defined(ACROSS)
+#if defined(KERNEL_group) || defined(KERNEL_across)
 #define STEP(s, x)                                                                                                     \
     do {                                                                                                               \
         block = combine(block, (x));                                                                                   \
@@ -278,9 +283,10 @@ __kernel void column(ARGS, long columns)
     } while (0)
 #endif
 
-#ifdef GROUP_
+#ifdef KERNEL_group
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 {
+    OPEN;
     __local state part[GROUP];
     int me = get_local_id(0), terms = 0;
     long u = get_group_id(0), split = SPLIT_OF(u, results), k = u - split * results;
@@ -301,10 +307,11 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 }
 #endif
 
-#ifdef ACROSS
+#ifdef KERNEL_across
 #define ROWS 8
 __kernel __attribute__((reqd_work_group_size(32, ROWS, 1))) void across(ARGS, long columns)
 {
+    OPEN;
     __local state part[ROWS * 32];
     int x = get_local_id(0), y = get_local_id(1), terms = 0;
     long tiles = (columns + 31) / 32, rows = results / columns;
@@ -328,10 +335,12 @@ __kernel __attribute__((reqd_work_group_size(32, ROWS, 1))) void across(ARGS, lo
 #endif
 
 /* Part i of result k is parts[i * results + k]. */
-#ifdef MERGE
-__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void merge(const __global state *parts, __global out_t *out,
+#ifdef KERNEL_merge
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void merge(GEMS_BUFFER(const state, parts), GEMS_BUFFER(out_t, out),
                                                                        long results, long splits, long total)
 {
+    GEMS_AT(const state, parts);
+    GEMS_AT(out_t, out);
     __local state part[GROUP];
     int me = get_local_id(0);
     long k = get_group_id(0);

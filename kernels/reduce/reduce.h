@@ -5,7 +5,7 @@
 #include "kernels/tensor/nest.h"
 #include "kernels/work/launcher.h"
 
-/* What plan() found, kept in gems_call.note. */
+/* What plan() found, for prepare(): GEMS_PLAN. */
 typedef struct gems_reduction {
     uint64_t dims; /* bit d: dimension d is reduced */
     uint8_t from;  /* gems_dtype that an element is converted to when read */
@@ -13,7 +13,7 @@ typedef struct gems_reduction {
     bool keepdim;
 } gems_reduction;
 
-/* Reads `dim` and `keepdim` and fills call->sizes and note. Without `dim`, or with none given, all are reduced.
+/* Reads `dim` and `keepdim` and fills call->sizes. Without `dim`, or with none given, all are reduced.
  * Declines what has no elements and what the host would refuse. */
 gems_status gems_reduce_dims(gems_call *call, gems_reduction *r);
 /* Fills r->from and r->to as the row's "result" and the call's dtype argument say ("result": see reduce.c). */

@@ -2,7 +2,6 @@
  * "compensated" where combine is a sum, and "result": "sum" (the dtype argument, else i64 for integers).
  *
  * f32 accumulates in f64, as the host does, or with its rounding errors kept where the device has no f64. */
-#include "kernels/family.h"
 #include "kernels/reduce/reduce.h"
 #include "tune/table.h"
 
@@ -11,161 +10,183 @@
 
 static gems_status plan(gems_call *call)
 {
-    gems_reduction r = {.keepdim = true};
+    gems_reduction *r = GEMS_PLAN(gems_reduction, call);
     const gems_value *dim = gems_call_arg(call, "dim");
+    *r = (gems_reduction){.keepdim = true};
     if (dim->kind != GEMS_SCALAR_INT)
         return gems_decline(call, "dim is not a plain number");
-    gems_status status = gems_reduce_dims(call, &r);
+    gems_status status = gems_reduce_dims(call, r);
     if (status == GEMS_OK)
-        status = gems_reduce_dtypes(call, &r);
+        status = gems_reduce_dtypes(call, r);
     if (status != GEMS_OK)
         return status;
-    if (r.to == GEMS_BOOL)
+    if (r->to == GEMS_BOOL)
         return gems_decline(call, "a scan into bool is an error on the host");
     const gems_tensor *in = call->arg[0].tensor;
     int64_t inner = 1;
     for (int d = gems_wrap_dim(dim->i, in->ndim) + 1; d < in->ndim; d++)
         inner *= in->sizes[d];
     call->sizes.v[GEMS_SIZE_INNER] = inner;
-    call->sizes.v[GEMS_SIZE_BYTES] += in->numel * gems_dtypes[r.to].size;
-    memcpy(call->note, &r, sizeof r);
+    call->sizes.v[GEMS_SIZE_BYTES] += in->numel * gems_dtypes[r->to].size;
     return GEMS_OK;
 }
 
-struct types {
-    gems_dtype in, out, acc;
-    bool compensated;
-};
-
-static struct types types_for(const gems_call *call, const gems_reduction *r, const gems_device_info *device)
-{
-    struct types t = {.in = call->dtype, .out = (gems_dtype)r->to, .acc = (gems_dtype)r->to};
-    if (gems_dtypes[t.out].category != GEMS_CAT_FLOAT)
-        t.acc = GEMS_I64;
-    else if (t.out == GEMS_F32 && device->f64)
-        t.acc = GEMS_F64;
-    else if (t.out != GEMS_F64)
-        t.acc = GEMS_F32;
-    t.compensated = gems_op_attr(call->op, "compensated") && t.acc == t.out && t.acc == GEMS_F32;
-    return t;
-}
-
-static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struct types *t, bool dense,
-                               const char *entry, const char *guard, int group)
-{
-    uint64_t key = gems_key((uintptr_t)guard, (uint64_t)call->op->index << 32 | (uint32_t)group);
-    key = gems_key(key, (uint64_t)(dense << 24 | t->in << 16 | t->out << 8 | t->acc));
-    gems_kernel *kernel = gems_kernel_find(job, key);
-    if (kernel)
-        return kernel;
-    const char *combine = gems_op_attr(call->op, "combine"), *identity = gems_op_attr(call->op, "identity");
-    char defines[512];
-    snprintf(defines, sizeof defines,
-             "#define %s\n#define GROUP %d\n#define IN %s\n#define OUT %s\n#define T %s\n#define A %s\n%s%s"
-             "#define COMBINE(a, b) (%s)\n#define IDENTITY ((A)(%s))\n",
-             guard, group, gems_dtypes[t->in].name, gems_dtypes[t->out].name, gems_dtypes[t->out].compute,
-             gems_dtypes[t->acc].compute, t->compensated ? "#define COMPENSATED\n" : "",
-             dense ? "#define DENSE_ROWS\n" : "", combine ? combine : "a + b", identity ? identity : "0");
-    return gems_kernel_build_file(job, key, call->op->strukt, defines, "kernels/scan/scan.cl", entry);
-}
-
-/* The scan of one call: the arguments that all kernels take, in their order, and then those of a cut row. */
-struct scan {
-    const gems_tensor *in;
-    gems_tensor *out;
+/* A scan with its result made. */
+typedef struct problem {
+    const gems_tensor *in, *out;
+    gems_dtype acc;
+    bool compensated, side_by_side; /* neighbouring rows lie side by side */
     gems_nest kept;
     int64_t rows, n, stride, inner;
+} problem;
+
+static void choose_types(problem *p, const gems_call *call, const gems_device_info *device)
+{
+    gems_dtype out = p->out->dtype;
+    p->acc = out;
+    if (gems_dtypes[out].category != GEMS_CAT_FLOAT)
+        p->acc = GEMS_I64;
+    else if (out == GEMS_F32 && device->f64)
+        p->acc = GEMS_F64;
+    else if (out != GEMS_F64)
+        p->acc = GEMS_F32;
+    p->compensated = gems_op_attr(call->op, "compensated") && p->acc == out && p->acc == GEMS_F32;
+}
+
+typedef struct text {
+    const gems_call *call;
+    const problem *p;
+    int group;
+    bool dense;
+} text;
+
+static void write_defines(const void *what, char *out, size_t n)
+{
+    const text *t = what;
+    const problem *p = t->p;
+    const char *combine = gems_op_attr(t->call->op, "combine"), *identity = gems_op_attr(t->call->op, "identity");
+    snprintf(out, n,
+             "#define GROUP %d\n#define IN %s\n#define OUT %s\n#define T %s\n#define A %s\n%s%s"
+             "#define COMBINE(a, b) (%s)\n#define IDENTITY ((A)(%s))\n",
+             t->group, gems_dtypes[p->in->dtype].name, gems_dtypes[p->out->dtype].name,
+             gems_dtypes[p->out->dtype].compute, gems_dtypes[p->acc].compute,
+             p->compensated ? "#define COMPENSATED\n" : "", t->dense ? "#define DENSE_ROWS\n" : "",
+             combine ? combine : "a + b", identity ? identity : "0");
+}
+
+/* A row is cut where there are fewer rows than cores and a part is long enough to be worth reading twice. */
+typedef struct cut {
     int64_t splits, chunk;
     int totals; /* scratch */
-};
+} cut;
 
-enum {
-    COMMON_ARGS = 7,
-    CUT_ARGS = 10
-};
-
-static void launch(const gems_call *call, gems_job *job, const struct types *t, const struct scan *s, const char *entry,
-                   const char *guard, size_t global, size_t local, int nargs)
+static void launch(const gems_call *call, gems_work *work, const problem *p, const char *entry,
+                   size_t global, size_t local, const cut *c)
 {
-    gems_arg args[CUT_ARGS] = {GEMS_IN(s->in),       GEMS_OUT_ARG(s->out),    GEMS_VALUE(s->kept),
-                               GEMS_VALUE(s->rows),  GEMS_VALUE(s->n),        GEMS_VALUE(s->stride),
-                               GEMS_VALUE(s->inner), GEMS_SCRATCH(s->totals), GEMS_VALUE(s->splits),
-                               GEMS_VALUE(s->chunk)};
-    bool dense = s->stride == 1 && s->inner == 1;
-    if (strcmp(entry, "column") == 0)
-        dense = true; /* 16 neighbouring rows are */
-    gems_launch(job, kernel_for(call, job, t, dense, entry, guard, (int)local), 1, &global, &local, args, nargs);
-}
-
-static void launch_cpu(const gems_call *call, gems_job *job, const struct types *t, struct scan *s, bool side_by_side)
-{
-    const gems_device_info *device = gems_job_device(job);
-    if (side_by_side && s->inner >= 8) {
-        int64_t units = s->rows / s->inner * ((s->inner + 15) / 16);
-        launch(call, job, t, s, "column", "COLUMN", (size_t)gems_cpu_items(device, units), 1, COMMON_ARGS);
-        return;
+    gems_arg args[10] = {GEMS_IN(p->in),      GEMS_OUT_ARG(p->out), GEMS_VALUE(p->kept),  GEMS_VALUE(p->rows),
+                         GEMS_VALUE(p->n),    GEMS_VALUE(p->stride), GEMS_VALUE(p->inner)};
+    int nargs = 7;
+    if (c) {
+        args[nargs++] = GEMS_SCRATCH(c->totals);
+        args[nargs++] = GEMS_VALUE(c->splits);
+        args[nargs++] = GEMS_VALUE(c->chunk);
     }
-    /* A row is cut where there are fewer rows than cores and a part is long enough to be worth reading twice. */
-    int64_t wanted = device->compute_units > 1 ? 2 * (int64_t)device->compute_units / s->rows : 1;
-    if (wanted > s->n / 65536)
-        wanted = s->n / 65536;
+    /* `column` walks 16 neighbouring rows, which are dense together. */
+    bool dense = (p->stride == 1 && p->inner == 1) || strcmp(entry, "column") == 0;
+    text t = {call, p, (int)local, dense};
+    gems_kernel_id id = {"kernels/scan/scan.cl", entry, call->op,
+                         {(uint64_t)(dense << 24 | p->in->dtype << 16 | p->out->dtype << 8 | p->acc), local}};
+    gems_launch(work, gems_kernel_for(work, &id, write_defines, &t), 1, &global, &local, args, nargs);
+}
+
+static void launch_column(gems_call *call, gems_work *work, const void *problem_)
+{
+    const problem *p = problem_;
+    int64_t units = p->rows / p->inner * ((p->inner + 15) / 16);
+    launch(call, work, p, "column", (size_t)gems_cpu_items(gems_device_get(work->lane), units), 1, NULL);
+}
+
+static void launch_run(gems_call *call, gems_work *work, const void *problem_)
+{
+    const problem *p = problem_;
+    const gems_device_info *device = gems_device_get(work->lane);
+    int64_t wanted = device->compute_units > 1 ? 2 * (int64_t)device->compute_units / p->rows : 1;
+    if (wanted > p->n / 65536)
+        wanted = p->n / 65536;
     wanted = gems_rule_param(call->rule, "splits", wanted);
-    s->chunk = wanted > 1 ? (s->n + wanted - 1) / wanted : s->n;
-    s->splits = (s->n + s->chunk - 1) / s->chunk;
-    s->totals = gems_job_scratch(job, (size_t)(s->rows * s->splits) * gems_dtypes[t->acc].size);
-    if (s->splits > 1)
-        launch(call, job, t, s, "part", "PART", (size_t)(s->rows * s->splits), 1, CUT_ARGS);
-    launch(call, job, t, s, "run", "RUN", (size_t)gems_cpu_items(device, s->rows * s->splits), 1, CUT_ARGS);
+    cut c = {.chunk = wanted > 1 ? (p->n + wanted - 1) / wanted : p->n};
+    c.splits = (p->n + c.chunk - 1) / c.chunk;
+    c.totals = gems_work_scratch(work, (size_t)(p->rows * c.splits) * gems_dtypes[p->acc].size);
+    if (c.splits > 1)
+        launch(call, work, p, "part", (size_t)(p->rows * c.splits), 1, &c);
+    launch(call, work, p, "run", (size_t)gems_cpu_items(device, p->rows * c.splits), 1, &c);
 }
 
-static void launch_gpu(const gems_call *call, gems_job *job, const struct types *t, struct scan *s, bool side_by_side)
+static void launch_item(gems_call *call, gems_work *work, const void *problem_)
 {
-    size_t group = 256;
-    while (group > gems_job_device(job)->max_group)
-        group /= 2;
-    if ((side_by_side && s->inner >= 32) || s->n <= 16)
-        launch(call, job, t, s, "item", "ITEM", ((size_t)s->rows + group - 1) / group * group, group, COMMON_ARGS);
-    else
-        launch(call, job, t, s, "group", "GROUP_", (size_t)s->rows * group, group, COMMON_ARGS);
+    const problem *p = problem_;
+    size_t group = gems_group(gems_device_get(work->lane), 256);
+    launch(call, work, p, "item", ((size_t)p->rows + group - 1) / group * group, group, NULL);
 }
 
-static gems_status run(gems_call *call)
+static void launch_group(gems_call *call, gems_work *work, const void *problem_)
 {
-    gems_reduction r;
-    memcpy(&r, call->note, sizeof r);
+    const problem *p = problem_;
+    size_t group = gems_group(gems_device_get(work->lane), 256);
+    launch(call, work, p, "group", (size_t)p->rows * group, group, NULL);
+}
+
+static bool can_column(const gems_call *call, const gems_device_info *device, const void *problem_)
+{
+    const problem *p = problem_;
+    (void)call;
+    (void)device;
+    return p->side_by_side && p->inner >= 8;
+}
+static bool suits_item(const gems_call *call, const gems_device_info *device, const void *problem_)
+{
+    const problem *p = problem_;
+    (void)call;
+    return !device->is_cpu && ((p->side_by_side && p->inner >= 32) || p->n <= 16);
+}
+
+static const gems_variant variants[] = {
+    {"column", .can = can_column, .suits = gems_suits_cpu, .launch = launch_column},
+    {"run", .params = {{"splits", 1, 4096, 1, 0}}, .suits = gems_suits_cpu, .launch = launch_run},
+    {"item", .suits = suits_item, .launch = launch_item},
+    {"group", .suits = gems_suits_gpu, .launch = launch_group},
+    {NULL},
+};
+
+static gems_status prepare(gems_call *call, gems_work *work)
+{
+    const gems_reduction *r = GEMS_PLAN(gems_reduction, call);
     const gems_tensor *in = call->arg[0].tensor;
-    gems_lane lane = gems_lane_for(call);
-    const gems_device_info *device = gems_device_get(lane);
-    if (!device->f64 && (in->dtype == GEMS_F64 || r.to == GEMS_F64))
+    const gems_device_info *device = gems_device_get(work->lane);
+    if (!device->f64 && (in->dtype == GEMS_F64 || r->to == GEMS_F64))
         return gems_decline(call, "device has no f64");
-    struct scan s = {.in = in,
-                     .rows = call->sizes.v[GEMS_SIZE_ROWS],
-                     .n = call->sizes.v[GEMS_SIZE_COLS],
-                     .inner = call->sizes.v[GEMS_SIZE_INNER],
-                     .stride = 1};
+    problem p = {.in = in,
+                 .rows = call->sizes.v[GEMS_SIZE_ROWS],
+                 .n = call->sizes.v[GEMS_SIZE_COLS],
+                 .inner = call->sizes.v[GEMS_SIZE_INNER],
+                 .stride = 1};
     int dim = gems_wrap_dim(gems_call_arg(call, "dim")->i, in->ndim);
     if (in->ndim)
-        s.stride = in->strides[dim];
+        p.stride = in->strides[dim];
     gems_nest inside;
     uint64_t after = ~(((uint64_t)2 << dim) - 1);
-    if (!gems_nest_dims(in, ~r.dims, &s.kept) || !gems_nest_dims(in, after, &inside))
+    if (!gems_nest_dims(in, ~r->dims, &p.kept) || !gems_nest_dims(in, after, &inside))
         return gems_decline(call, "rank above 8");
-    s.out = gems_call_result(call, 0, (gems_dtype)r.to, in->ndim, in->sizes, NULL);
-    if (!s.out)
+    p.side_by_side = inside.rank == 1 && inside.stride[0] == 1;
+    p.out = gems_call_result(call, 0, (gems_dtype)r->to, in->ndim, in->sizes, NULL);
+    if (!p.out)
         return GEMS_DECLINED;
     if (call->op->form == GEMS_OUT &&
-        (!gems_tensor_is_contiguous(s.out) || gems_tensor_overlap(in, s.out) != GEMS_APART))
+        (!gems_tensor_is_contiguous(p.out) || gems_tensor_overlap(in, p.out) != GEMS_APART))
         return gems_decline(call, "out is not contiguous, or overlaps the input");
-
-    struct types t = types_for(call, &r, device);
-    gems_job *job = gems_job_begin(call, lane);
-    bool side_by_side = inside.rank == 1 && inside.stride[0] == 1;
-    if (gems_one_item_runs(call, device))
-        launch_cpu(call, job, &t, &s, side_by_side);
-    else
-        launch_gpu(call, job, &t, &s, side_by_side);
-    return gems_job_end(job);
+    choose_types(&p, call, device);
+    return gems_launch_variant(call, work, &p);
 }
 
 const gems_family gems_family_scan = {
-    .name = "scan", .plan = plan, .run = run, .variants = "group", .params = "lane[0..1] splits[1..4096]"};
+    .name = "scan", .plan = plan, .prepare = prepare, .variants = variants, .small_numel = 65536};

@@ -37,7 +37,10 @@ static inline A combine(A a, A b) { return COMBINE((a), (b)); }
 static inline A16 combine16(A16 a, A16 b) { return COMBINE((a), (b)); }
 
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, __global MEM_OUT *out, const gems_nest kept, long rows, long n, long stride, long inner
+    GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(MEM_OUT, out), const gems_nest kept, long rows, long n, long stride, long inner
+#define OPEN                                                                                                           \
+    GEMS_AT(const MEM_IN, in);                                                                                         \
+    GEMS_AT(MEM_OUT, out)
 #define ROW_BASE(k)                                                                                                    \
     const __global MEM_IN *p = in + gems_nest_offset(&kept, k);                                                        \
     __global MEM_OUT *q = out + (inner == 1 ? (k) * n : (k) / inner * n * inner + (k) % inner);
@@ -62,9 +65,11 @@ typedef struct { A16 high; } state16;
 #define VALUE(s) ((s).high)
 #endif
 
-#ifdef PART
-__kernel void part(ARGS, __global A *totals, long splits, long chunk)
+#ifdef KERNEL_part
+__kernel void part(ARGS, GEMS_BUFFER(A, totals), long splits, long chunk)
 {
+    OPEN;
+    GEMS_AT(A, totals);
     long u = get_global_id(0), k = u / splits, first = u % splits * chunk, last = min(first + chunk, n);
     ROW_BASE(k)
     state s;
@@ -89,9 +94,11 @@ __kernel void part(ARGS, __global A *totals, long splits, long chunk)
 }
 #endif
 
-#ifdef RUN
-__kernel void run(ARGS, const __global A *totals, long splits, long chunk)
+#ifdef KERNEL_run
+__kernel void run(ARGS, GEMS_BUFFER(const A, totals), long splits, long chunk)
 {
+    OPEN;
+    GEMS_AT(const A, totals);
     long units = rows * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
     for (long u = get_global_id(0) * per; u < u_end; u++) {
@@ -123,7 +130,7 @@ __kernel void run(ARGS, const __global A *totals, long splits, long chunk)
 }
 #endif
 
-#ifdef COLUMN
+#ifdef KERNEL_column
 #define WIDTH 64
 #define COLUMN_STEP(HOW, v)                                                                                            \
     {                                                                                                                  \
@@ -133,6 +140,7 @@ __kernel void run(ARGS, const __global A *totals, long splits, long chunk)
     }
 __kernel void column(ARGS)
 {
+    OPEN;
     long tiles = (inner + WIDTH - 1) / WIDTH, units = rows / inner * tiles;
     long per = (units + get_global_size(0) - 1) / get_global_size(0);
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
@@ -160,9 +168,10 @@ __kernel void column(ARGS)
 #endif
 
 /* A tile of GROUP elements at a time; `carry` is the value before the tile. */
-#ifdef GROUP_
+#ifdef KERNEL_group
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 {
+    OPEN;
     __local A tile[2][GROUP];
     int me = get_local_id(0);
     ROW_BASE(get_group_id(0))
@@ -192,9 +201,10 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 }
 #endif
 
-#ifdef ITEM
+#ifdef KERNEL_item
 __kernel void item(ARGS)
 {
+    OPEN;
     long k = get_global_id(0);
     if (k >= rows)
         return;

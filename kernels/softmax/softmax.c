@@ -1,6 +1,5 @@
 /* Softmax and log_softmax along one dimension, forward and backward. A row of shim/ops.json gives the expressions of
  * softmax.cl: "row", "finish", for backward also "term"; and "keep" where the first exponentials can be kept. */
-#include "kernels/family.h"
 #include "kernels/tensor/nest.h"
 #include "kernels/work/launcher.h"
 #include "tune/table.h"
@@ -9,9 +8,9 @@
 #include <string.h>
 
 /* What plan() found. */
-struct found {
+typedef struct found {
     uint8_t dim, out, backward;
-};
+} found;
 
 static gems_status plan(gems_call *call)
 {
@@ -25,7 +24,7 @@ static gems_status plan(gems_call *call)
         return gems_decline(call, "empty, or dim out of range");
     if (half_to_float->kind == GEMS_SCALAR_BOOL && half_to_float->i)
         return gems_decline(call, "half_to_float is an error on the host");
-    struct found f = {.dim = (uint8_t)d, .out = (uint8_t)in->dtype, .backward = second->kind == GEMS_TENSOR};
+    found f = {.dim = (uint8_t)d, .out = (uint8_t)in->dtype, .backward = second->kind == GEMS_TENSOR};
     if (dtype->kind == GEMS_DTYPE)
         f.out = (uint8_t)dtype->dtype;
     else if (dtype->kind != GEMS_NONE)
@@ -52,110 +51,138 @@ static gems_status plan(gems_call *call)
     call->sizes.v[GEMS_SIZE_INNER] = inner;
     call->sizes.v[GEMS_SIZE_BYTES] =
         in->numel * (gems_dtypes[in->dtype].size * (f.backward ? 2 : 1) + gems_dtypes[f.out].size);
-    memcpy(call->note, &f, sizeof f);
+    *GEMS_PLAN(found, call) = f;
     return GEMS_OK;
 }
 
-static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struct found *f, bool dense,
-                               const char *entry, const char *guard, int group)
+/* A softmax with its result made. */
+typedef struct problem {
+    found f;
+    const gems_tensor *in, *second, *out; /* second: the output, backward; else NULL */
+    gems_nest kept;
+    int64_t rows, n, stride, inner;
+    bool side_by_side; /* neighbouring rows lie side by side */
+} problem;
+
+typedef struct text {
+    const gems_call *call;
+    const found *f;
+    int group;
+    bool dense;
+} text;
+
+static void write_defines(const void *what, char *out, size_t n)
 {
-    uint64_t key = gems_key((uintptr_t)guard, (uint64_t)call->op->index << 32 | (uint32_t)group);
-    key = gems_key(key, (uint64_t)call->dtype << 9 | dense << 8 | f->out);
-    gems_kernel *kernel = gems_kernel_find(job, key);
-    if (kernel)
-        return kernel;
-    const char *term = gems_op_attr(call->op, "term"), *row = gems_op_attr(call->op, "row");
-    const char *finish = gems_op_attr(call->op, "finish");
-    bool keep = gems_op_attr(call->op, "keep") && (f->out == GEMS_F32 || f->out == GEMS_F64);
-    char defines[512];
-    snprintf(defines, sizeof defines,
-             "#define %s\n#define GROUP %d\n#define IN %s\n#define OUT %s\n#define T %s\n%s%s%s%s%s"
+    const text *t = what;
+    const gems_op *op = t->call->op;
+    const found *f = t->f;
+    const char *term = gems_op_attr(op, "term"), *row = gems_op_attr(op, "row"), *finish = gems_op_attr(op, "finish");
+    bool keep = gems_op_attr(op, "keep") && (f->out == GEMS_F32 || f->out == GEMS_F64);
+    snprintf(out, n,
+             "#define GROUP %d\n#define IN %s\n#define OUT %s\n#define T %s\n%s%s%s%s%s"
              "#define TERM (%s)\n#define ROW (%s)\n#define FINISH (%s)\n",
-             guard, group, gems_dtypes[call->dtype].name, gems_dtypes[f->out].name, gems_dtypes[f->out].compute,
-             f->backward ? "#define BACKWARD\n" : "", keep ? "#define KEEP\n" : "", dense ? "#define DENSE_ROWS\n" : "",
-             gems_op_attr(call->op, "keep") ? "" : "#define E_UNUSED\n",
+             t->group, gems_dtypes[t->call->dtype].name, gems_dtypes[f->out].name,
+             gems_dtypes[f->out].compute, f->backward ? "#define BACKWARD\n" : "", keep ? "#define KEEP\n" : "",
+             t->dense ? "#define DENSE_ROWS\n" : "", gems_op_attr(op, "keep") ? "" : "#define E_UNUSED\n",
              !f->backward && f->out != GEMS_F64 ? "#define FAST_EXP\n" : "", term ? term : "e", row ? row : "s",
              finish ? finish : "e");
-    return gems_kernel_build_file(job, key, call->op->strukt, defines, "kernels/softmax/softmax.cl", entry);
 }
 
-/* The variants of softmax.cl, and when each is the default. */
-enum variant {
-    RUN,
-    COLUMN,
-    GROUP,
-    ITEM
+/* group 0: any size. */
+static void launch(const gems_call *call, gems_work *work, const problem *p, const char *entry,
+                   bool dense, int group, size_t global, size_t local)
+{
+    text t = {call, &p->f, group, dense};
+    gems_kernel_id id = {"kernels/softmax/softmax.cl", entry, call->op,
+                         {(uint64_t)call->dtype << 9 | dense << 8 | p->f.out, (uint64_t)group}};
+    gems_arg args[8] = {GEMS_IN(p->in)};
+    int nargs = 1;
+    if (p->second)
+        args[nargs++] = GEMS_IN(p->second);
+    args[nargs++] = GEMS_OUT_ARG(p->out);
+    args[nargs++] = GEMS_VALUE(p->kept);
+    args[nargs++] = GEMS_VALUE(p->rows);
+    args[nargs++] = GEMS_VALUE(p->n);
+    args[nargs++] = GEMS_VALUE(p->stride);
+    args[nargs++] = GEMS_VALUE(p->inner);
+    gems_launch(work, gems_kernel_for(work, &id, write_defines, &t), 1, &global, &local, args, nargs);
+}
+
+static void launch_column(gems_call *call, gems_work *work, const void *problem_)
+{
+    const problem *p = problem_;
+    int64_t units = p->rows / p->inner * ((p->inner + 15) / 16);
+    launch(call, work, p, "column", true, 0, (size_t)gems_cpu_items(gems_device_get(work->lane), units), 1);
+}
+
+static void launch_run(gems_call *call, gems_work *work, const void *problem_)
+{
+    const problem *p = problem_;
+    launch(call, work, p, "run", p->stride == 1 && p->inner == 1, 0,
+           (size_t)gems_cpu_items(gems_device_get(work->lane), p->rows), 1);
+}
+
+static void launch_item(gems_call *call, gems_work *work, const void *problem_)
+{
+    const problem *p = problem_;
+    size_t group = gems_group(gems_device_get(work->lane), 256);
+    launch(call, work, p, "item", false, 0, ((size_t)p->rows + group - 1) / group * group, group);
+}
+
+static void launch_group(gems_call *call, gems_work *work, const void *problem_)
+{
+    const problem *p = problem_;
+    size_t group = gems_group(gems_device_get(work->lane), 256);
+    launch(call, work, p, "group", false, (int)group, (size_t)p->rows * group, group);
+}
+
+static bool can_column(const gems_call *call, const gems_device_info *device, const void *problem_)
+{
+    const problem *p = problem_;
+    (void)call;
+    (void)device;
+    return p->side_by_side && p->inner >= 8;
+}
+static bool suits_item(const gems_call *call, const gems_device_info *device, const void *problem_)
+{
+    const problem *p = problem_;
+    (void)call;
+    return !device->is_cpu && ((p->inner >= 32 && p->side_by_side) || p->n <= 32);
+}
+
+static const gems_variant variants[] = {
+    {"column", .can = can_column, .suits = gems_suits_cpu, .launch = launch_column},
+    {"run", .suits = gems_suits_cpu, .launch = launch_run},
+    {"item", .suits = suits_item, .launch = launch_item},
+    {"group", .suits = gems_suits_gpu, .launch = launch_group},
+    {NULL},
 };
 
-static enum variant choose(const gems_call *call, const gems_device_info *device, bool side_by_side)
+static gems_status prepare(gems_call *call, gems_work *work)
 {
-    int64_t n = call->sizes.v[GEMS_SIZE_COLS], inner = call->sizes.v[GEMS_SIZE_INNER];
-    if (gems_one_item_runs(call, device))
-        return inner >= 8 && side_by_side ? COLUMN : RUN;
-    return (inner >= 32 && side_by_side) || n <= 32 ? ITEM : GROUP;
-}
-
-static gems_status run(gems_call *call)
-{
-    struct found f;
-    memcpy(&f, call->note, sizeof f);
-    const gems_tensor *in = call->arg[0].tensor;
-    gems_lane lane = gems_lane_for(call);
-    const gems_device_info *device = gems_device_get(lane);
-    if (!device->f64 && (f.out == GEMS_F64 || in->dtype == GEMS_F64))
+    problem p = {.f = *GEMS_PLAN(found, call),
+                 .in = call->arg[0].tensor,
+                 .rows = call->sizes.v[GEMS_SIZE_ROWS],
+                 .n = call->sizes.v[GEMS_SIZE_COLS],
+                 .inner = call->sizes.v[GEMS_SIZE_INNER]};
+    const gems_tensor *in = p.in;
+    if (!gems_device_get(work->lane)->f64 && (p.f.out == GEMS_F64 || in->dtype == GEMS_F64))
         return gems_decline(call, "device has no f64");
-    int64_t rows = call->sizes.v[GEMS_SIZE_ROWS], n = call->sizes.v[GEMS_SIZE_COLS];
-    int64_t inner = call->sizes.v[GEMS_SIZE_INNER], stride = in->ndim ? in->strides[f.dim] : 1;
-    gems_nest kept, inside;
-    uint64_t all = ((uint64_t)1 << in->ndim) - 1, dim = (uint64_t)1 << f.dim;
-    if (!gems_nest_dims(in, all & ~dim, &kept) || !gems_nest_dims(in, all & ~(2 * dim - 1), &inside))
+    p.second = p.f.backward ? call->arg[1].tensor : NULL;
+    p.stride = in->ndim ? in->strides[p.f.dim] : 1;
+    gems_nest inside;
+    uint64_t all = ((uint64_t)1 << in->ndim) - 1, dim = (uint64_t)1 << p.f.dim;
+    if (!gems_nest_dims(in, all & ~dim, &p.kept) || !gems_nest_dims(in, all & ~(2 * dim - 1), &inside))
         return gems_decline(call, "rank above 8");
-    gems_tensor *out = gems_call_result(call, 0, (gems_dtype)f.out, in->ndim, in->sizes, NULL);
-    if (!out)
+    p.side_by_side = inside.rank == 1 && inside.stride[0] == 1;
+    p.out = gems_call_result(call, 0, (gems_dtype)p.f.out, in->ndim, in->sizes, NULL);
+    if (!p.out)
         return GEMS_DECLINED;
-    if (call->op->form == GEMS_OUT && (!gems_tensor_is_contiguous(out) || gems_tensor_overlap(in, out) != GEMS_APART))
+    if (call->op->form == GEMS_OUT &&
+        (!gems_tensor_is_contiguous(p.out) || gems_tensor_overlap(in, p.out) != GEMS_APART))
         return gems_decline(call, "out is not contiguous, or overlaps the input");
-
-    gems_job *job = gems_job_begin(call, lane);
-    gems_arg args[8];
-    int nargs = 0;
-    args[nargs++] = GEMS_IN(in);
-    if (f.backward)
-        args[nargs++] = GEMS_IN(call->arg[1].tensor);
-    args[nargs++] = GEMS_OUT_ARG(out);
-    args[nargs++] = GEMS_VALUE(kept);
-    args[nargs++] = GEMS_VALUE(rows);
-    args[nargs++] = GEMS_VALUE(n);
-    args[nargs++] = GEMS_VALUE(stride);
-    args[nargs++] = GEMS_VALUE(inner);
-    bool side_by_side = inside.rank == 1 && inside.stride[0] == 1;
-    size_t group = 256, global, local = 1;
-    while (group > device->max_group)
-        group /= 2;
-    switch (choose(call, device, side_by_side)) {
-    case RUN:
-        global = (size_t)gems_cpu_items(device, rows);
-        gems_launch(job, kernel_for(call, job, &f, stride == 1 && inner == 1, "run", "RUN", 0), 1, &global, &local,
-                    args, nargs);
-        break;
-    case COLUMN:
-        global = (size_t)gems_cpu_items(device, rows / inner * ((inner + 15) / 16));
-        gems_launch(job, kernel_for(call, job, &f, true, "column", "COLUMN", 0), 1, &global, &local, args, nargs);
-        break;
-    case GROUP:
-        local = group;
-        global = (size_t)rows * group;
-        gems_launch(job, kernel_for(call, job, &f, false, "group", "GROUP_", (int)group), 1, &global, &local, args,
-                    nargs);
-        break;
-    case ITEM:
-        local = group;
-        global = ((size_t)rows + group - 1) / group * group;
-        gems_launch(job, kernel_for(call, job, &f, false, "item", "ITEM", 0), 1, &global, &local, args, nargs);
-        break;
-    }
-    return gems_job_end(job);
+    return gems_launch_variant(call, work, &p);
 }
 
 const gems_family gems_family_softmax = {
-    .name = "softmax", .plan = plan, .run = run, .variants = "run group item", .params = "lane[0..1]"};
+    .name = "softmax", .plan = plan, .prepare = prepare, .variants = variants, .small_numel = 65536};

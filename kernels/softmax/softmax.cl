@@ -39,12 +39,19 @@ ROW_PUT(OUT, put_out)
 
 #ifdef BACKWARD
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, const __global MEM_IN *in2, __global MEM_OUT *out, const gems_nest kept, long rows,     \
+    GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(const MEM_IN, in2), GEMS_BUFFER(MEM_OUT, out), const gems_nest kept, long rows,     \
         long n, long stride, long inner
+#define OPEN                                                                                                           \
+    GEMS_AT(const MEM_IN, in);                                                                                         \
+    GEMS_AT(const MEM_IN, in2);                                                                                        \
+    GEMS_AT(MEM_OUT, out)
 #define INPUTS(p2) const __global MEM_IN *p2 = in2 + out_base;
 #else
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, __global MEM_OUT *out, const gems_nest kept, long rows, long n, long stride, long inner
+    GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(MEM_OUT, out), const gems_nest kept, long rows, long n, long stride, long inner
+#define OPEN                                                                                                           \
+    GEMS_AT(const MEM_IN, in);                                                                                         \
+    GEMS_AT(MEM_OUT, out)
 #define INPUTS(p2)
 #endif
 #define ROW_BASE(k)                                                                                                    \
@@ -71,7 +78,7 @@ static inline T16 exp16(T16 x)
 #endif
 
 /* Likewise the logarithm of a row's sum, which is at least 1. */
-#if GEMS_CPU && defined(FAST_EXP) && defined(RUN)
+#if GEMS_CPU && defined(FAST_EXP) && defined(KERNEL_run)
 #include "kernels/math.cl"
 #define LOG gems_log
 #else
@@ -131,9 +138,10 @@ static inline T16 exp16(T16 x)
     }
 #endif
 
-#ifdef RUN
+#ifdef KERNEL_run
 __kernel void run(ARGS)
 {
+    OPEN;
     long per = (rows + get_global_size(0) - 1) / get_global_size(0);
     long k_end = min(((long)get_global_id(0) + 1) * per, rows);
     for (long k = get_global_id(0) * per; k < k_end; k++) {
@@ -163,7 +171,7 @@ __kernel void run(ARGS)
 #endif
 
 /* Rows k to k+63 of one outer index: their elements are neighbours in input and output. */
-#ifdef COLUMN
+#ifdef KERNEL_column
 #define WIDTH 64
 #undef IN_AT
 #undef G_AT
@@ -213,6 +221,7 @@ __kernel void run(ARGS)
     }
 __kernel void column(ARGS)
 {
+    OPEN;
     long tiles = (inner + WIDTH - 1) / WIDTH, units = rows / inner * tiles;
     long per = (units + get_global_size(0) - 1) / get_global_size(0);
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
@@ -249,7 +258,7 @@ __kernel void column(ARGS)
 }
 #endif
 
-#ifdef GROUP_
+#ifdef KERNEL_group
 #define TREE(v, op)                                                                                                    \
     part[me] = v;                                                                                                      \
     for (int w = GROUP / 2; w > 0; w /= 2) {                                                                           \
@@ -264,6 +273,7 @@ __kernel void column(ARGS)
     barrier(CLK_LOCAL_MEM_FENCE);
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 {
+    OPEN;
     __local T part[GROUP];
     int me = get_local_id(0);
     ROW_BASE(get_group_id(0))
@@ -300,9 +310,10 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 }
 #endif
 
-#ifdef ITEM
+#ifdef KERNEL_item
 __kernel void item(ARGS)
 {
+    OPEN;
     long k = get_global_id(0);
     if (k >= rows)
         return;

@@ -9,13 +9,39 @@
 
 gems_lane gems_lane_for(const gems_call *call)
 {
-    bool small = call->sizes.v[GEMS_SIZE_NUMEL] < 65536;
+    const gems_family *family = call->op->kernel;
+    bool small = call->sizes.v[GEMS_SIZE_NUMEL] < family->small_numel ||
+                 call->sizes.v[GEMS_SIZE_BYTES] < family->small_bytes;
     return gems_rule_param(call->rule, "lane", small) ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
 }
 
-bool gems_one_item_runs(const gems_call *call, const gems_device_info *device)
+gems_status gems_launch_variant(gems_call *call, gems_work *work, const void *problem)
 {
-    return device->is_cpu && strcmp(gems_rule_variant(call->rule), "group") != 0;
+    const gems_device_info *device = gems_device_get(work->lane);
+    const char *named = gems_rule_variant(call->rule);
+    for (const gems_variant *v = call->op->kernel->variants; v->name; v++) {
+        if (*named ? strcmp(v->name, named) != 0 : v->suits && !v->suits(call, device, problem))
+            continue;
+        if ((v->dtypes && !(v->dtypes >> call->dtype & 1)) || (v->can && !v->can(call, device, problem)))
+            continue;
+        v->launch(call, work, problem);
+        return GEMS_OK;
+    }
+    return gems_decline(call, *named ? "the rule's variant does not fit here" : "no variant fits");
+}
+
+bool gems_suits_cpu(const gems_call *call, const gems_device_info *device, const void *problem)
+{
+    (void)call;
+    (void)problem;
+    return device->is_cpu;
+}
+
+bool gems_suits_gpu(const gems_call *call, const gems_device_info *device, const void *problem)
+{
+    (void)call;
+    (void)problem;
+    return !device->is_cpu;
 }
 
 /* Eight times the cores, so that a core that is late does not hold up the rest. */
@@ -25,26 +51,28 @@ int64_t gems_cpu_items(const gems_device_info *device, int64_t units)
     return units < most ? units : most;
 }
 
-/* FNV-1a's step, on 64 bits at a time, then a spread of the high bits. */
-uint64_t gems_key(uint64_t key, uint64_t value)
+size_t gems_group(const gems_device_info *device, size_t most)
 {
-    key = (key ^ value ^ 0xcbf29ce484222325u) * 0x100000001b3u;
-    return key ^ key >> 29;
+    while (most > device->max_group && most > 1)
+        most /= 2;
+    return most;
 }
 
-gems_kernel *gems_kernel_build_file(gems_job *job, uint64_t key, const char *name, const char *defines,
-                                    const char *file, const char *entry)
+gems_kernel *gems_kernel_for(gems_work *work, const gems_kernel_id *id,
+                             void (*defines)(const void *, char *, size_t), const void *what)
 {
     static const char helpers[] =
         "#include \"kernels/types.cl\"\n#include \"kernels/nest.cl\"\n#include \"kernels/rows.cl\"\n";
-    const gems_embedded_file *f = gems_embedded_find(file);
-    size_t size = strlen(defines) + sizeof helpers + (f ? f->size : 0) + 1;
-    char *source = malloc(size);
-    gems_kernel *kernel = NULL;
-    if (f && source) {
-        snprintf(source, size, "%s%s%s", defines, helpers, f->text);
-        kernel = gems_kernel_build(job, key, name, NULL, source, "-w", entry);
-    }
+    gems_kernel *kernel = gems_work_find(work, id, sizeof *id);
+    if (kernel || work->trouble.kind != GEMS_TROUBLE_NONE)
+        return kernel;
+    const gems_embedded_file *f = gems_embedded_find(id->file);
+    char text[1024] = "", *source = NULL;
+    defines(what, text, sizeof text);
+    if (f && asprintf(&source, "#define KERNEL_%s\n%s%s%s", id->entry, text, helpers, f->text) >= 0)
+        kernel = gems_work_build(
+            work, id, sizeof *id,
+            &(gems_kernel_text){id->op ? id->op->strukt : id->file, NULL, source, "-w", id->entry});
     free(source);
     return kernel;
 }

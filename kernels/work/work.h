@@ -77,7 +77,7 @@ enum {
     GEMS_WORK_OPERANDS = 16, /* without the heap; more are taken from there */
     GEMS_WORK_LAUNCHES = 4,
     GEMS_WORK_ARGS = 96,
-    GEMS_WORK_BYTES = 4096,
+    GEMS_WORK_BYTES = 6144,
     GEMS_WORK_SCRATCH = 4,
     GEMS_WORK_GAPS = 4
 };
@@ -118,6 +118,8 @@ int gems_work_operand(gems_work *work, const gems_tensor *tensor, gems_access ac
 int gems_work_scratch(gems_work *work, size_t bytes);
 /* n bytes of its own, aligned to 16, until the next one is asked for. NULL: see trouble. */
 void *gems_work_reserve(gems_work *work, size_t n);
+/* Sees to it that n more bytes fit without moving those before them. */
+bool gems_work_room(gems_work *work, size_t n);
 
 /* As gems_kernel_find and gems_kernel_build, for the work's lane, with its trouble. */
 gems_kernel *gems_work_find(gems_work *work, const void *id, size_t n);

@@ -1,0 +1,239 @@
+/* Recipes, and what becomes of them: loops, a kernel, a launch. */
+#include "kernels/pointwise/recipe.h"
+#include "kernels/work/launcher.h"
+#include "tune/table.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void lower(gems_work *work);
+
+pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const gems_call *call)
+{
+    pw_recipe *r = gems_work_reserve(work, sizeof *r);
+    if (!r)
+        return NULL;
+    memset(&r->spec, 0, sizeof r->spec);
+    r->shape = *shape;
+    r->name = call->op->strukt;
+    r->vec = gems_rule_param(call->rule, "vec", 0);
+    r->run = gems_rule_param(call->rule, "run", 0);
+    r->group = gems_rule_param(call->rule, "group", 0);
+    const char *variant = gems_rule_variant(call->rule);
+    r->cpu = *variant ? strcmp(variant, "cpu") == 0 : gems_device_get(work->lane)->is_cpu;
+    work->recipe = (uint32_t)((unsigned char *)r - work->bytes);
+    work->lower = lower;
+    return r;
+}
+
+static int add(pw_recipe *r, gems_dtype dtype, gems_pw_place place)
+{
+    if (r->spec.noperands == GEMS_OPERANDS)
+        return -1;
+    r->spec.operand[r->spec.noperands] = (gems_pw_operand){.dtype = (uint8_t)dtype, .place = (uint8_t)place};
+    return r->spec.noperands++;
+}
+
+int pw_recipe_memory(gems_work *work, pw_recipe *r, const gems_tensor *t, gems_pw_place place)
+{
+    int i = add(r, t->dtype, place);
+    if (i < 0)
+        return -1;
+    r->in[i].operand = gems_work_operand(work, t, place == GEMS_PW_READ ? GEMS_READ : GEMS_WRITE);
+    gems_shape_strides(&r->shape, t->ndim, t->sizes, t->strides, r->in[i].stride);
+    return i;
+}
+
+int pw_recipe_value(pw_recipe *r, gems_dtype dtype, gems_element number)
+{
+    int i = add(r, dtype, GEMS_PW_VALUE);
+    if (i < 0)
+        return -1;
+    r->in[i].operand = -1;
+    r->in[i].number = number;
+    return i;
+}
+
+void pw_recipe_update(gems_work *work, pw_recipe *r, int i)
+{
+    r->spec.operand[i].place = GEMS_PW_UPDATE;
+    work->operand[r->in[i].operand].access = GEMS_READ_WRITE;
+}
+
+static bool uses_f64(const gems_pw_spec *s)
+{
+    bool uses = false;
+    for (unsigned i = 0; i < s->noperands; i++)
+        uses |= s->operand[i].dtype == GEMS_F64;
+    for (unsigned i = 0; i < s->nsteps; i++)
+        uses |= s->step[i].compute == GEMS_F64;
+    return uses;
+}
+
+gems_status pw_recipe_end(gems_call *call, gems_work *work, pw_recipe *r)
+{
+    if (!gems_device_get(work->lane)->f64 && uses_f64(&r->spec))
+        return gems_decline(call, "device has no f64");
+    return GEMS_OK;
+}
+
+/* ---- loops ---- */
+
+/* Merges the loops and chooses how they are walked. False: too many of them. */
+static bool choose_loops(pw_recipe *r, gems_loops *loops)
+{
+    gems_pw_spec *s = &r->spec;
+    int n = 0, widest = 1;
+    bool dense = true;
+    gems_strides strides[GEMS_OPERANDS]; /* of operands in memory, by their position among them */
+    for (unsigned i = 0; i < s->noperands; i++)
+        if (r->in[i].operand >= 0) {
+            memcpy(strides[n++], r->in[i].stride, (size_t)r->shape.ndim * sizeof(int64_t));
+            int size = gems_dtypes[s->operand[i].dtype].size;
+            widest = size > widest ? size : widest;
+        }
+    gems_collapse(&r->shape, n, (const gems_strides *)strides, loops);
+    if (loops->rank > GEMS_RANK)
+        return false;
+    for (unsigned i = 0, k = 0; i < s->noperands; i++)
+        if (r->in[i].operand >= 0) {
+            int64_t stride = loops->stride[k++][0];
+            s->operand[i].stride = stride == 0 ? GEMS_PW_BROADCAST : stride == 1 ? GEMS_PW_UNIT : GEMS_PW_STRIDED;
+            dense = dense && stride <= 1 && (stride == 1 || s->operand[i].place == GEMS_PW_READ);
+        }
+    dense = dense && loops->rank == 1;
+    s->loop = dense ? (r->cpu ? GEMS_PW_RUN : GEMS_PW_VEC) : (r->cpu ? GEMS_PW_ROWS : GEMS_PW_GRID);
+    s->vec = s->rank = s->wide = 0;
+    if (s->loop == GEMS_PW_VEC) {
+        int64_t vec = r->vec ? r->vec : widest < 16 ? 16 / widest : 1;
+        s->vec = vec == 2 || vec == 4 || vec == 8 || vec == 16 ? (uint8_t)vec : 2;
+    }
+    if (!dense) {
+        s->rank = (uint8_t)loops->rank;
+        s->wide = loops->wide;
+        if (!r->cpu) /* one formula for every stride */
+            for (unsigned i = 0; i < s->noperands; i++)
+                s->operand[i].stride = 0;
+    }
+    return true;
+}
+
+/* ---- launch ---- */
+
+/* A kernel's sizes: eight int or long, or one. */
+typedef union pw_sizes {
+    int32_t i[8];
+    int64_t l[8];
+} pw_sizes;
+
+static gems_arg one_size(bool wide, int64_t v, pw_sizes *to)
+{
+    if (wide)
+        to->l[0] = v;
+    else
+        to->i[0] = (int32_t)v;
+    return GEMS_BYTES(to, wide ? sizeof *to->l : sizeof *to->i);
+}
+
+static gems_arg eight_sizes(bool wide, int rank, const int64_t *v, pw_sizes *to)
+{
+    for (int d = 0; d < rank; d++)
+        if (wide)
+            to->l[d] = v[d];
+        else
+            to->i[d] = (int32_t)v[d];
+    return GEMS_BYTES(to, wide ? sizeof to->l : sizeof to->i);
+}
+
+static int64_t divide_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b; /* NOLINT(clang-analyzer-core.DivideZero): no caller has 0 */
+}
+
+static int64_t clamp(int64_t v, int64_t low, int64_t high)
+{
+    return v < low ? low : v > high ? high : v;
+}
+
+/* Arguments in the order that codegen/pointwise.h gives, and how many work-items share the work. */
+static void launch(gems_work *work, gems_kernel *kernel, const pw_recipe *r, const gems_loops *loops)
+{
+    const gems_device_info *device = gems_device_get(work->lane);
+    const gems_pw_spec *s = &r->spec;
+    gems_arg args[3 * GEMS_OPERANDS + 8];
+    pw_sizes sizes[GEMS_OPERANDS + 6] = {{{0}}};
+    int n = 0, used = 0, nmemory = 0;
+    for (unsigned i = 0; i < s->noperands; i++)
+        if (r->in[i].operand >= 0) {
+            args[n++] = GEMS_OPERAND(r->in[i].operand);
+            nmemory++;
+        }
+    for (unsigned i = 0; i < s->noperands; i++)
+        if (r->in[i].operand < 0)
+            args[n++] =
+                GEMS_BYTES(&r->in[i].number, strcmp(gems_dtypes[s->operand[i].dtype].compute, "float") == 0
+                                                 ? sizeof(float)
+                                                 : gems_dtypes[s->operand[i].dtype].size);
+    int64_t numel = r->shape.numel, units = device->compute_units;
+    int64_t least = r->run ? r->run : 8192;
+    size_t local = 1, global;
+    if (s->rank) {
+        args[n++] = eight_sizes(s->wide, s->rank, loops->size, &sizes[used++]);
+        for (int k = 0; k < nmemory; k++)
+            args[n++] = eight_sizes(s->wide, s->rank, loops->stride[k], &sizes[used++]);
+    }
+    if (s->loop == GEMS_PW_RUN) {
+        int64_t items = units > 1 ? clamp(numel / least, 1, 4 * units) : 1;
+        int64_t run = (divide_up(numel, items) + 63) & ~INT64_C(63);
+        args[n++] = one_size(true, numel, &sizes[used++]);
+        args[n++] = one_size(true, run, &sizes[used++]);
+        global = (size_t)divide_up(numel, run);
+    } else if (s->loop == GEMS_PW_ROWS) {
+        int64_t inner = loops->size[0], rows = numel / inner, most = units > 1 ? 4 * units : 1;
+        int64_t run = divide_up(inner, clamp(inner / least, 1, divide_up(most, rows)));
+        int64_t deep = clamp(divide_up(rows, most), 1, rows);
+        deep = deep * run < least ? clamp(divide_up(least, run), 1, rows) : deep;
+        int64_t chunks = divide_up(inner, run);
+        args[n++] = one_size(s->wide, rows, &sizes[used++]);
+        args[n++] = one_size(s->wide, run, &sizes[used++]);
+        args[n++] = one_size(s->wide, chunks, &sizes[used++]);
+        args[n++] = one_size(s->wide, deep, &sizes[used++]);
+        global = (size_t)(divide_up(rows, deep) * chunks);
+    } else {
+        int64_t items = s->loop == GEMS_PW_VEC ? divide_up(numel, s->vec) : numel;
+        args[n++] = one_size(s->loop == GEMS_PW_VEC || s->wide, numel, &sizes[used++]);
+        local = (size_t)clamp(r->group ? r->group : 256, 1, (int64_t)device->max_group);
+        global = (size_t)clamp(divide_up(items, (int64_t)local), 1, 64 * units) * local;
+    }
+    gems_launch(work, kernel, 1, &global, &local, args, n);
+}
+
+static void lower(gems_work *work)
+{
+    if (!gems_work_room(work, sizeof(pw_sizes) * (GEMS_OPERANDS + 6) + GEMS_OPERANDS * 16)) /* so that it stays put */
+        return;
+    pw_recipe *r = pw_recipe_of(work);
+    gems_loops loops;
+    if (!choose_loops(r, &loops)) {
+        gems_trouble_note(&work->trouble, GEMS_TROUBLE_NO_DEVICE, "more than %d loops", GEMS_RANK);
+        return;
+    }
+    gems_kernel *kernel = gems_work_find(work, &r->spec, gems_pw_spec_bytes(&r->spec));
+    if (!kernel && work->trouble.kind == GEMS_TROUBLE_NONE) {
+        char entry[80]; /* not the bare name: "abs" is taken */
+        snprintf(entry, sizeof entry, "pw_%s", r->name);
+        char *source = gems_pw_source(&r->spec, entry);
+        if (source)
+            kernel = gems_work_build(work, &r->spec, gems_pw_spec_bytes(&r->spec),
+                                     &(gems_kernel_text){r->name, "kernels/math.cl", source, "", entry});
+        free(source);
+    }
+    launch(work, kernel, r, &loops);
+}
+
+const gems_variant pw_variants[] = {
+    {.name = "cpu", .params = {{"run", 64, 1073741824, 1, 8192}}, .suits = gems_suits_cpu},
+    {.name = "gpu", .params = {{"vec", 2, 16, 2, 0}, {"group", 1, 1024, 1, 256}}, .suits = gems_suits_gpu},
+    {NULL},
+};

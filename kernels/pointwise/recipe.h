@@ -1,0 +1,43 @@
+/* What a pointwise work is made of: expressions over operands, whatever operators they stand for. It stands in the work
+ * (gems_work.recipe) and becomes a kernel only when the work is run, so that until then works can be merged. The
+ * pointwise family fills it from a row; families with views of their own (views.c) fill it themselves. */
+#ifndef GEMS_POINTWISE_RECIPE_H
+#define GEMS_POINTWISE_RECIPE_H
+
+#include "codegen/pointwise.h"
+#include "kernels/family.h"
+#include "kernels/tensor/collapse.h"
+#include "kernels/tensor/element.h"
+#include "kernels/work/work.h"
+
+typedef struct pw_recipe {
+    gems_pw_spec spec;      /* loop, vec, wide, rank and the operands' strides are chosen when it is run */
+    gems_shape shape;       /* of at least one element; operands are broadcast to it */
+    const char *name;       /* of the kernel, for people: a constant */
+    bool cpu;                /* variant */
+    int64_t vec, run, group; /* parameters; 0: found from sizes and device */
+    struct {
+        int32_t operand; /* of the work; -1: by value */
+        gems_strides stride;
+        gems_element number;
+    } in[GEMS_OPERANDS]; /* as spec.operand */
+} pw_recipe;
+
+/* An empty recipe in the work, for these sizes. NULL: see the work's trouble. */
+pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const gems_call *call);
+/* Adds an operand in memory, or by value; its index, or -1 if there are too many. Operands that are written come first. */
+int pw_recipe_memory(gems_work *work, pw_recipe *r, const gems_tensor *tensor, gems_pw_place place);
+int pw_recipe_value(pw_recipe *r, gems_dtype dtype, gems_element number);
+/* The operand, which was added to be written, is read as well. */
+void pw_recipe_update(gems_work *work, pw_recipe *r, int operand);
+/* The recipe is whole: whether the device can run it. */
+gems_status pw_recipe_end(gems_call *call, gems_work *work, pw_recipe *r);
+/* The recipe of a pointwise work. */
+static inline pw_recipe *pw_recipe_of(gems_work *work)
+{
+    return (pw_recipe *)(void *)(work->bytes + work->recipe);
+}
+
+extern const gems_variant pw_variants[];
+
+#endif
