@@ -42,7 +42,8 @@ $(B)/gems: $(CMDSRC:%.c=$(B)/%.o) $(patsubst %.c,$(B)/%.o,$(wildcard preload/bas
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 
 # It checks rows with the library's own parser of expressions and names of dtypes. (call.c looks operators up, too.)
-$(B)/shim/gen/codegen: $(GENSRC:%.c=$(B)/%.o) $(patsubst %,$(B)/%.o,codegen/expr kernels/tensor/promote kernels/call preload/base/clocale)
+GENUSES := codegen/expr kernels/tensor/promote $(or $(basename $(wildcard kernels/tensor/dtype.c)),kernels/call) preload/base/clocale
+$(B)/shim/gen/codegen: $(GENSRC:%.c=$(B)/%.o) $(GENUSES:%=$(B)/%.o)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS) -Wl,--defsym=gems_ops=0,--defsym=gems_op_count=0
 

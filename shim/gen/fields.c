@@ -147,7 +147,7 @@ static int departs(const char **takes, const char *value, const gems_schema *s)
     const char *v = value;
     int at = -1;
     while (next_word(takes, kind) && strcmp(kind, "|") != 0) {
-        bool many = strcmp(kind + strlen(kind) - 2, "s>") == 0;
+        bool many = *kind == '<' && strstr(kind, "s>");
         do {
             const char *here = v + strspn(v, " ");
             bool there = next_word(&v, word);
