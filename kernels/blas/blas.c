@@ -10,7 +10,6 @@
  * 2^bits for integers, rounded once. All operands have one dtype; bool is the host's. */
 #include "kernels/blas/blas.h"
 
-#include "kernels/family.h"
 
 #include <math.h>
 #include <string.h>
@@ -204,13 +203,20 @@ static const char *read_call(const gems_call *call, gems_product *p, result_shap
     return NULL;
 }
 
+/* What plan() found. */
+typedef struct found {
+    gems_product product;
+    result_shape out;
+} found;
+
 static gems_status plan(gems_call *call)
 {
     gems_product p;
-    result_shape out;
-    const char *why = read_call(call, &p, &out);
+    found *f = GEMS_PLAN(found, call);
+    const char *why = read_call(call, &p, &f->out);
     if (why)
         return gems_decline(call, why);
+    f->product = p;
     call->dtype = p.dtype;
     call->sizes.v[GEMS_SIZE_M] = p.m;
     call->sizes.v[GEMS_SIZE_N] = p.n;
@@ -230,13 +236,12 @@ static bool same_places(const gems_product *p)
            (p->n == 1 || p->c.col == p->d.col) && (p->batch == 1 || p->c.batch == p->d.batch);
 }
 
-static gems_status run(gems_call *call)
+static gems_status prepare(gems_call *call, gems_work *work)
 {
-    gems_product p;
-    result_shape out;
-    const char *why = read_call(call, &p, &out);
-    if (why)
-        return gems_decline(call, why);
+    gems_product p = GEMS_PLAN(found, call)->product;
+    const result_shape out = GEMS_PLAN(found, call)->out;
+    if (p.dtype == GEMS_F64 && !gems_device_get(work->lane)->f64)
+        return gems_decline(call, "the device has no f64");
 
     gems_tensor *c = gems_call_result(call, 0, p.dtype, out.ndim, out.sizes, out.strided ? out.strides : NULL);
     if (!c)
@@ -258,11 +263,8 @@ static gems_status run(gems_call *call)
         return gems_decline(call, "result shares memory with an operand");
     if (p.add && gems_tensor_overlap(c, p.d.tensor) != GEMS_APART && !same_places(&p))
         return gems_decline(call, "result shares memory with an operand");
-    return gems_blas_run(call, &p);
+    return gems_launch_variant(call, work, &p);
 }
 
-const gems_family gems_family_blas = {.name = "blas",
-                                      .plan = plan,
-                                      .run = run,
-                                      .variants = "cpu gpu vector clblast",
-                                      .params = "lane[0..1] tm[16..256:16] tn[32..1024:32] split[1..4096]"};
+const gems_family gems_family_blas = {
+    .name = "blas", .plan = plan, .prepare = prepare, .variants = gems_blas_variants};

@@ -6,8 +6,7 @@
 #ifndef GEMS_BLAS_H
 #define GEMS_BLAS_H
 
-#include "kernels/device/device.h"
-#include "tune/table.h"
+#include "kernels/work/launcher.h"
 
 /* How a tensor is read as a batch of matrices: strides in elements, 0 where it is broadcast. */
 typedef struct gems_matrix {
@@ -24,20 +23,50 @@ typedef struct gems_product {
     int64_t int_alpha, int_beta; /* for integers */
 } gems_product;
 
-/* Launches the kernels of a product whose matrices all have tensors, and waits. call->rule says which lane, variant and
- * parameters:
- *   lane     0 main, 1 small
- *   variant  "cpu" (blocks in registers; packs), "gpu" (blocks in local memory), "vector" (few rows, or few columns),
- *            "clblast" (f32 and f64 by that library; what it cannot do goes to the others)
- *   tm, tn   "gpu": block of C of a group, 64 or 128;  "cpu": most rows and columns of a work-item
- *   split    "vector": parts of k */
-gems_status gems_blas_run(gems_call *call, const gems_product *product);
-
-/* The same numbers with C, A, B turned: C^T = B^T A^T. */
+/* The same numbers with C, A, B transposed: C^T = B^T A^T. */
 gems_product gems_blas_transposed(const gems_product *product);
-/* Launches our kernels for a product. */
-void gems_blas_own(gems_job *job, const gems_rule *rule, const gems_product *product);
-/* Queues a product for CLBlast; NULL, or why it was not (then nothing is queued). */
-const char *gems_blas_clblast(gems_job *job, const gems_rule *rule, const gems_product *product);
+
+/* gemm.c: "vector" (few rows, or few columns), "cpu" (blocks in registers; packs), "gpu" (blocks in local memory), and
+ * "clblast" (that library's, f32 and f64; what it cannot do is left to the others). Their problem is a gems_product
+ * whose matrices all have tensors. */
+extern const gems_variant gems_blas_variants[];
+/* Writes the launch of the variant that suits, CLBlast aside. */
+void gems_blas_own(gems_call *call, gems_work *work, const gems_product *product);
+
+/* clblast.c: writes the launch of a product by CLBlast; NULL, or why it cannot (then nothing is written). */
+const char *gems_blas_clblast(gems_call *call, gems_work *work, const gems_product *product);
+
+/* library.c: CLBlast itself. */
+
+typedef enum gems_clblast_routine {
+    GEMS_CLBLAST_GEMM,    /* C = alpha A B + beta C */
+    GEMS_CLBLAST_BATCHED, /* the same for p->batch matrices */
+    GEMS_CLBLAST_GEMV,    /* B and C are vectors (n is 1). beta 0: C must hold no NaN, which would spread */
+    GEMS_CLBLAST_DOT      /* A, B vectors of k elements, C one element; no alpha and beta */
+} gems_clblast_routine;
+#define GEMS_CLBLAST_ROUTINES 4
+
+/* A row-major matrix with a leading dimension, or, `transposed`, its transpose; a vector with elements `lead` apart.
+ * Matrices of a batch are `batch` elements apart. */
+typedef struct gems_clblast_matrix {
+    size_t lead, batch;
+    size_t span; /* bytes from its first element to its last */
+    bool transposed;
+} gems_clblast_matrix;
+
+typedef struct gems_clblast_product {
+    gems_clblast_routine routine;
+    bool wide;                /* f64, not f32 */
+    size_t m, n, k, batch;    /* A is m x k, B k x n, C m x n; none 0 */
+    gems_clblast_matrix a, b; /* read */
+    gems_clblast_matrix c;    /* written, and read if beta is not 0; never transposed */
+    double alpha, beta;
+} gems_clblast_product;
+
+/* Why CLBlast cannot be asked for this (not installed, failed before, ...), or NULL. Loads it at the first call. */
+const char *gems_clblast_refuses(gems_clblast_routine routine, gems_dtype dtype);
+/* Runs a product, places are A, B and C: for gems_launch_library. Results are as exact as a sum in the dtype is. The
+ * first call of a routine takes seconds. */
+gems_library gems_clblast_run;
 
 #endif

@@ -1,5 +1,7 @@
-/* Runs a product: chooses variant and parameters, binds, launches. Used by blas.c. */
+/* The variants of a product: parameters, arguments, launch. */
 #include "kernels/blas/blas.h"
+#include "kernels/embedded.h"
+#include "tune/table.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -28,16 +30,28 @@ gems_product gems_blas_transposed(const gems_product *p)
     return t;
 }
 
-/* Kernel `entry` of kernels/blas/<stem>.cl for a dtype, with further options. */
-static gems_kernel *kernel_for(gems_job *job, const gems_product *p, const char *stem, const char *entry,
-                               const char *more)
+/* What identifies a kernel: file and entry, dtype, and the numbers in its options. */
+typedef struct kernel_id {
+    const char *file, *entry;
+    int64_t dtype, number[4];
+} kernel_id;
+
+/* Kernel `entry` of an embedded file for a product's dtype; `options`, with up to four numbers, goes on those of all. */
+static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const char *file, const char *entry,
+                               const char *options, const int number[4])
 {
+    kernel_id id = {file, entry, p->dtype, {number[0], number[1], number[2], number[3]}};
+    gems_kernel *kernel = gems_work_find(work, &id, sizeof id);
+    const gems_embedded_file *f = gems_embedded_find(file);
+    if (kernel || !f)
+        return kernel;
     const gems_dtype_info *info = &gems_dtypes[p->dtype];
     bool real = info->category == GEMS_CAT_FLOAT;
     const char *factor = !real ? "long" : p->dtype == GEMS_F64 ? "double" : "float";
-    char file[64];
-    snprintf(file, sizeof file, "kernels/blas/%s.cl", stem);
-    return gems_kernel_get(job, file, entry, "-DD=%s -DS=%s %s %s", info->name, factor, real ? "-DFLOAT" : "", more);
+    char more[96], all[160];
+    snprintf(more, sizeof more, options, number[0], number[1], number[2], number[3]); /* NOLINT: constants of this file */
+    snprintf(all, sizeof all, "-DD=%s -DS=%s %s %s", info->name, factor, real ? "-DFLOAT" : "", more);
+    return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, all, entry});
 }
 
 /* The arguments that every kernel here ends with: strides, alpha and beta in the kernel's type, and whether D is read.
@@ -78,17 +92,22 @@ static int bind_tail(gems_arg *arg, const tail *t)
     return n;
 }
 
-/* A, B, C, D. C is read too if it is D or if it has gaps, whose contents must stay. */
+/* A, B, C, D. C is read too if it is D. */
 static int bind_matrices(gems_arg *arg, const gems_product *p)
 {
     bool same = p->add && p->d.tensor->data == p->c.tensor->data;
     const gems_tensor *d = same ? p->c.tensor : p->add ? p->d.tensor : p->a.tensor;
-    bool keep = same || !gems_tensor_is_dense(p->c.tensor);
     arg[0] = GEMS_IN(p->a.tensor);
     arg[1] = GEMS_IN(p->b.tensor);
-    arg[2] = keep ? GEMS_INOUT(p->c.tensor) : GEMS_OUT_ARG(p->c.tensor);
+    arg[2] = same ? GEMS_INOUT(p->c.tensor) : GEMS_OUT_ARG(p->c.tensor);
     arg[3] = same ? GEMS_INOUT(d) : GEMS_IN(d);
     return 4;
+}
+
+/* The product with rows of C whose elements are neighbours, where it has them. */
+static gems_product row_major(const gems_product *p)
+{
+    return p->c.col != 1 && p->c.row == 1 ? gems_blas_transposed(p) : *p;
 }
 
 /* Blocks of at most mc x nc on at most `workers`: smaller and even ones, down to 16 x 32, until each has a few. */
@@ -107,16 +126,19 @@ static void balance(const gems_product *p, int64_t workers, int64_t *mc, int64_t
     *nc = least(*nc, ceil_div(ceil_div(p->n, ceil_div(p->n, *nc)), 32) * 32);
 }
 
-static void run_cpu(gems_job *job, const gems_rule *rule, const gems_product *p)
+static void launch_cpu(gems_call *call, gems_work *work, const void *problem)
 {
-    const gems_device_info *device = gems_job_device(job);
+    gems_product product = row_major(problem);
+    const gems_product *p = &product;
+    const gems_rule *rule = call->rule;
+    const gems_device_info *device = gems_device_get(work->lane);
     size_t element = p->dtype == GEMS_F64 || p->dtype == GEMS_I64 ? 8 : 4;
     int64_t mc = gems_rule_param(rule, "tm", 96), nc = gems_rule_param(rule, "tn", 256), kc = 256;
     while (((mc + 16) * (kc + 16 + nc) + kc * 32) * element > device->local_bytes && kc > 32)
         kc /= 2, nc = nc > 32 ? nc / 2 : nc, mc = mc > 16 ? mc / 2 / 16 * 16 : mc;
-    char options[96];
-    snprintf(options, sizeof options, "-DMC=%d -DNC=%d -DKC=%d", (int)mc, (int)nc, (int)kc);
-    gems_kernel *kernel = kernel_for(job, p, "gemm_cpu", "gemm", options);
+    const int number[4] = {(int)mc, (int)nc, (int)kc};
+    gems_kernel *kernel =
+        kernel_for(work, p, "kernels/blas/gemm_cpu.cl", "gemm", "-DMC=%d -DNC=%d -DKC=%d", number);
 
     balance(p, device->compute_units, &mc, &nc);
     int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)mc, (int32_t)nc};
@@ -128,12 +150,15 @@ static void run_cpu(gems_job *job, const gems_rule *rule, const gems_product *p)
     n += bind_tail(arg + n, &t);
     size_t global[3] = {(size_t)ceil_div(p->m, mc), (size_t)ceil_div(p->n, nc), (size_t)p->batch};
     const size_t local[3] = {1, 1, 1};
-    gems_launch(job, kernel, 3, global, local, arg, n);
+    gems_launch(work, kernel, 3, global, local, arg, n);
 }
 
-static void run_gpu(gems_job *job, const gems_rule *rule, const gems_product *p)
+static void launch_gpu(gems_call *call, gems_work *work, const void *problem)
 {
-    const gems_device_info *device = gems_job_device(job);
+    gems_product product = row_major(problem);
+    const gems_product *p = &product;
+    const gems_rule *rule = call->rule;
+    const gems_device_info *device = gems_device_get(work->lane);
     bool wide = p->dtype == GEMS_F64 || p->dtype == GEMS_I64;
     /* Large blocks where they still fill the device. */
     int64_t blocks = p->batch * ceil_div(p->m, 128) * ceil_div(p->n, 128);
@@ -145,10 +170,11 @@ static void run_gpu(gems_job *job, const gems_rule *rule, const gems_product *p)
         tn = 64;
     while ((size_t)tk * (size_t)(tm + tn + 8) * (wide ? 8 : 4) > device->local_bytes && tk > 4)
         tk /= 2;
-    char options[128];
-    snprintf(options, sizeof options, "-DTM=%d -DTN=%d -DTK=%d -DGX=16 -DGY=16%s", tm, tn, tk,
-             p->k > 1024 ? " -DFLUSH=512" : "");
-    gems_kernel *kernel = kernel_for(job, p, "gemm_gpu", "gemm", options);
+    const int number[4] = {tm, tn, tk, p->k > 1024 ? 512 : 0};
+    gems_kernel *kernel = kernel_for(work, p, "kernels/blas/gemm_gpu.cl", "gemm",
+                                     number[3] ? "-DTM=%d -DTN=%d -DTK=%d -DGX=16 -DGY=16 -DFLUSH=%d"
+                                               : "-DTM=%d -DTN=%d -DTK=%d -DGX=16 -DGY=16",
+                                     number);
 
     int32_t size[3] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k};
     tail t = tail_of(p);
@@ -159,14 +185,18 @@ static void run_gpu(gems_job *job, const gems_rule *rule, const gems_product *p)
     n += bind_tail(arg + n, &t);
     size_t global[3] = {16 * (size_t)ceil_div(p->n, tn), 16 * (size_t)ceil_div(p->m, tm), (size_t)p->batch};
     const size_t local[3] = {16, 16, 1};
-    gems_launch(job, kernel, 3, global, local, arg, n);
+    gems_launch(work, kernel, 3, global, local, arg, n);
 }
 
 /* Few rows. Work-items that read B down its columns where those are neighbours, along k elsewhere; k in parts where the
  * columns alone do not fill the device. The number of parts depends on shape and device alone: same call, same bits. */
-static void run_vector(gems_job *job, const gems_rule *rule, const gems_product *p)
+static void launch_vector(gems_call *call, gems_work *work, const void *problem)
 {
-    const gems_device_info *device = gems_job_device(job);
+    const gems_product *given = problem;
+    gems_product product = given->n < given->m ? gems_blas_transposed(given) : *given;
+    const gems_product *p = &product;
+    const gems_rule *rule = call->rule;
+    const gems_device_info *device = gems_device_get(work->lane);
     bool cpu = device->is_cpu, by_columns = p->b.col == 1 && p->b.row != 1 && p->n >= 16;
     int rows = p->m > 4 ? 8 : p->m > 2 ? 4 : (int)p->m;
     int cols = !cpu ? 16 : rows == 1 ? 128 : rows == 8 ? 32 : 64;
@@ -181,10 +211,10 @@ static void run_vector(gems_job *job, const gems_rule *rule, const gems_product 
         part = 16;
     parts = p->k > part ? ceil_div(p->k, part) : 1;
 
-    char options[64];
-    snprintf(options, sizeof options, "-DROWS=%d -DCOLS=%d -DGROUP=%d", rows, cols, group);
-    gems_kernel *kernel = kernel_for(job, p, "gemv", by_columns ? "gemv_cols" : "gemv_rows", options);
-    gems_kernel *sum = parts > 1 ? kernel_for(job, p, "gemv", "gemv_sum", options) : NULL;
+    static const char file[] = "kernels/blas/gemv.cl", options[] = "-DROWS=%d -DCOLS=%d -DGROUP=%d";
+    const int number[4] = {rows, cols, group};
+    gems_kernel *kernel = kernel_for(work, p, file, by_columns ? "gemv_cols" : "gemv_rows", options, number);
+    gems_kernel *sum = parts > 1 ? kernel_for(work, p, file, "gemv_sum", options, number) : NULL;
 
     size_t element = p->dtype == GEMS_F64 || p->dtype == GEMS_I64 ? 8 : 4;
     size_t partial = parts > 1 ? (size_t)(parts * p->batch * p->m * p->n) * element : 64;
@@ -192,7 +222,7 @@ static void run_vector(gems_job *job, const gems_rule *rule, const gems_product 
     tail t = tail_of(p);
     gems_arg arg[32];
     int n = bind_matrices(arg, p);
-    arg[n++] = GEMS_SCRATCH(gems_job_scratch(job, partial));
+    arg[n++] = GEMS_SCRATCH(gems_work_scratch(work, partial));
     for (int i = 0; i < 5; i++)
         arg[n++] = GEMS_VALUE(size[i]);
     n += bind_tail(arg + n, &t);
@@ -200,50 +230,75 @@ static void run_vector(gems_job *job, const gems_rule *rule, const gems_product 
     size_t lanes = by_columns ? cpu ? 1 : 32 : (size_t)group;
     size_t groups = by_columns ? (size_t)ceil_div(strips, (int64_t)lanes) : (size_t)strips;
     const size_t global[3] = {groups * lanes, (size_t)parts, (size_t)p->batch}, local[3] = {lanes, 1, 1};
-    gems_launch(job, kernel, 3, global, local, arg, n);
+    gems_launch(work, kernel, 3, global, local, arg, n);
     if (parts > 1) {
         const size_t items[3] = {(size_t)ceil_div(p->m * p->n, 16) * 16, 1, (size_t)p->batch};
         const size_t sixteen[3] = {16, 1, 1};
-        gems_launch(job, sum, 3, items, sixteen, arg, n);
+        gems_launch(work, sum, 3, items, sixteen, arg, n);
     }
 }
 
-void gems_blas_own(gems_job *job, const gems_rule *rule, const gems_product *product)
+static bool can_vector(const gems_call *call, const gems_device_info *device, const void *problem)
 {
-    const gems_device_info *device = gems_job_device(job);
-    const char *variant = gems_rule_variant(rule);
-    gems_product p = *product;
-    bool any = !*variant || strcmp(variant, "vector") == 0 || strcmp(variant, "clblast") == 0;
-    bool vector = any && least(p.m, p.n) <= SKINNY;
-    /* The CPU kernel lives on large blocks in local memory; without them the many work-items of the other do better. */
-    if (any)
-        variant = device->is_cpu && device->local_bytes >= 128 << 10 ? "cpu" : "gpu";
-    if (vector ? p.n < p.m : p.c.col != 1 && p.c.row == 1)
-        p = gems_blas_transposed(&p);
-    if (vector)
-        run_vector(job, rule, &p);
-    else if (strcmp(variant, "cpu") == 0)
-        run_cpu(job, rule, &p);
+    const gems_product *p = problem;
+    (void)call;
+    (void)device;
+    return least(p->m, p->n) <= SKINNY;
+}
+
+/* The CPU kernel lives on large blocks in local memory; without them the many work-items of the other do better. */
+static bool suits_cpu(const gems_call *call, const gems_device_info *device, const void *problem)
+{
+    (void)call;
+    (void)problem;
+    return device->is_cpu && device->local_bytes >= 128 << 10;
+}
+
+static bool can_gpu(const gems_call *call, const gems_device_info *device, const void *problem)
+{
+    (void)call;
+    (void)problem;
+    return device->max_group >= 256;
+}
+
+static bool never(const gems_call *call, const gems_device_info *device, const void *problem)
+{
+    (void)call;
+    (void)device;
+    (void)problem;
+    return false;
+}
+
+static void launch_clblast(gems_call *call, gems_work *work, const void *problem)
+{
+    const char *why = gems_blas_clblast(call, work, problem);
+    if (!why)
+        return;
+    gems_blas_own(call, work, problem);
+    call->why = why; /* for the log: the call was routed, but not to what the rule names */
+}
+
+const gems_variant gems_blas_variants[] = {
+    {"vector", .params = {{"split", 1, 4096, 1, 0}}, .can = can_vector, .launch = launch_vector},
+    {"cpu",
+     .params = {{"tm", 16, 256, 16, 96}, {"tn", 32, 1024, 32, 256}},
+     .suits = suits_cpu,
+     .launch = launch_cpu},
+    {"gpu",
+     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}},
+     .can = can_gpu,
+     .launch = launch_gpu},
+    {"clblast", .dtypes = 1 << GEMS_F32 | 1 << GEMS_F64, .suits = never, .launch = launch_clblast},
+    {NULL},
+};
+
+void gems_blas_own(gems_call *call, gems_work *work, const gems_product *p)
+{
+    const gems_device_info *device = gems_device_get(work->lane);
+    if (can_vector(call, device, p))
+        launch_vector(call, work, p);
+    else if (suits_cpu(call, device, p))
+        launch_cpu(call, work, p);
     else
-        run_gpu(job, rule, &p);
-}
-
-gems_status gems_blas_run(gems_call *call, const gems_product *p)
-{
-    const gems_rule *rule = call->rule;
-    gems_lane lane =
-        gems_rule_param(rule, "lane", GEMS_LANE_MAIN) == GEMS_LANE_SMALL ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
-    gems_job *job = gems_job_begin(call, lane);
-    if (p->dtype == GEMS_F64 && !gems_job_device(job)->f64) {
-        gems_status ended = gems_job_end(job);
-        return ended == GEMS_OK ? gems_decline(call, "the device has no f64") : ended;
-    }
-    const char *why = "";
-    if (strcmp(gems_rule_variant(rule), "clblast") == 0 && !(why = gems_blas_clblast(job, rule, p)))
-        return gems_job_end(job);
-    gems_blas_own(job, rule, p);
-    gems_status status = gems_job_end(job);
-    if (*why && status == GEMS_OK)
-        call->why = why; /* for the log: the call was routed, but not to what the rule names */
-    return status;
+        launch_gpu(call, work, p);
 }

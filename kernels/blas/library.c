@@ -1,14 +1,16 @@
-/* CLBlast on a job's queue: loading it, lending it tensors as buffers, its errors as ours.
+/* CLBlast on a work's queue: loading it, lending it memory as buffers, its errors as ours.
  *
  * The library is looked for when a table's rule first asks for it. A routine that fails is not asked again (quarantine,
  * as for kernels; a shortage of memory counts only when it repeats), and gems_clblast_refuses says so. Its calls count
  * for fault injection as one OpenCL call each. It builds its own kernels at the first call of a routine and a dtype,
  * which takes seconds, keeps them in globals and frees these at exit. */
-#include "kernels/device/internal.h"
+#include "kernels/blas/blas.h"
 #include "preload/base/log.h"
 
 #include <clblast_c.h>
 #include <dlfcn.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 #define MEMORY_FAILURES 3   /* in a row, before a routine that "runs out of memory" is given up */
@@ -61,14 +63,11 @@ static void load(void)
     }
     if (*missing)
         gems_log("%s; own kernels serve", missing);
-    else
-        gems_open_guard_exit(); /* ours must run before its destructors */
 }
 
 /* ---- state of a routine ---- */
 
-/* One for each routine, f32 and f64. CLBlast is entered by one thread at a time: of several that need a routine first,
- * each would build it. */
+/* One for each routine, f32 and f64. */
 static struct {
     _Atomic bool quarantined;
     _Atomic int memory_failures; /* in a row */
@@ -79,8 +78,6 @@ static const char *const routine_names[GEMS_CLBLAST_ROUTINES][2] = {
     {"CLBlastSgemv", "CLBlastDgemv"},
     {"CLBlastSdot", "CLBlastDdot"},
 };
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
 const char *gems_clblast_refuses(gems_clblast_routine routine, gems_dtype dtype)
 {
     if (dtype != GEMS_F32 && dtype != GEMS_F64)
@@ -121,163 +118,126 @@ static const char *status_name(int status)
             snprintf(text, sizeof text, "%s (%d)", own[i].name, status);
             return text;
         }
-    return gems_cl_error(status);
+    snprintf(text, sizeof text, "OpenCL error %d", status);
+    return text;
 }
 
-static void failed(gems_job *job, gems_clblast_routine routine, bool wide, int status)
+/* Memory may be there again the next time. */
+static bool is_memory(int status)
 {
-    const char *name = routine_names[routine][wide];
-    job->status = gems_fail(job->call, "%s: %s", name, status_name(status));
-    bool memory = gems_cl_error_is_memory(status) || status == CLBlastTempBufferAllocFailure;
-    if ((!memory || atomic_fetch_add(&state[routine][wide].memory_failures, 1) + 1 >= MEMORY_FAILURES) &&
-        !atomic_exchange(&state[routine][wide].quarantined, true))
+    return status == CLBlastTempBufferAllocFailure || status == CLBlastOpenCLOutOfResources ||
+           status == CLBlastOpenCLOutOfHostMemory;
+}
+
+static void failed(gems_queue *queue, const gems_clblast_product *p, int status)
+{
+    const char *name = routine_names[p->routine][p->wide];
+    gems_trouble_note(gems_queue_trouble(queue), is_memory(status) ? GEMS_TROUBLE_MEMORY : GEMS_TROUBLE_OTHER,
+                      "%s: %s", name, status_name(status));
+    if ((!is_memory(status) ||
+         atomic_fetch_add(&state[p->routine][p->wide].memory_failures, 1) + 1 >= MEMORY_FAILURES) &&
+        !atomic_exchange(&state[p->routine][p->wide].quarantined, true))
         gems_log("%s is not used any more: %s; own kernels serve", name, status_name(status));
 }
 
 /* ---- memory ---- */
 
+/* A matrix as CLBlast takes it. */
 typedef struct lent {
     cl_mem mem;
-    size_t offset; /* of the tensor's first element, in elements */
+    size_t offset;      /* of the first element, in elements */
+    gems_buffer *buffer; /* unified: stands for the host's own memory, and is ours to free */
 } lent;
 
-/* The tensor as a buffer. Unified: one that stands for the host's own memory, released when the job ends. */
-static lent lend(gems_job *job, const gems_tensor *tensor, gems_access access)
+static lent lend(gems_queue *queue, gems_lane lane, const gems_bound *place, const gems_clblast_matrix *matrix,
+                 size_t element)
 {
-    lent out = {0};
-    if (job->status != GEMS_OK)
-        return out;
-    if (!job->lane->info.unified) {
-        gems_span *span;
-        if (gems_memory_acquire(job, tensor, access, &span) == GEMS_OK)
-            out.mem = span->block->mem;
+    lent out = {.mem = NULL};
+    if (place->buffer && gems_buffer_handle(place->buffer)) {
+        out.mem = gems_buffer_handle(place->buffer);
+        out.offset = place->n / element;
         return out;
     }
-    size_t element = gems_dtypes[tensor->dtype].size, before = (uintptr_t)tensor->data % ALIGNMENT;
+    const char *first = (place->buffer ? (const char *)gems_buffer_host(place->buffer) : place->p) + place->n;
+    size_t before = (uintptr_t)first % ALIGNMENT;
     if (before % element) {
-        job->status = gems_decline(job->call, "elements are not aligned");
+        gems_trouble_note(gems_queue_trouble(queue), GEMS_TROUBLE_NO_DEVICE, "elements are not aligned");
         return out;
     }
-    cl_int error = CL_SUCCESS;
-    cl_mem_flags flags = CL_MEM_USE_HOST_PTR | (access & GEMS_WRITE ? CL_MEM_READ_WRITE : CL_MEM_READ_ONLY);
-    out.mem = CL_NEW(&error, clCreateBuffer, job->lane->context, flags,
-                     (size_t)gems_tensor_span(tensor) * element + before, (char *)tensor->data - before);
+    out.buffer = gems_buffer_over(lane, (char *)first - before, matrix->span + before, gems_queue_trouble(queue));
+    out.mem = out.buffer ? gems_buffer_handle(out.buffer) : NULL;
     out.offset = before / element;
-    if (out.mem)
-        job->lent[job->nlent++] = out.mem;
-    else
-        gems_job_fail(job, "clCreateBuffer", "of the host's memory", error);
     return out;
-}
-
-/* Unified: makes what was written to `mem` visible to the host. Once the result may have been written there is no way
- * back to the host's own call, so a failure is asked again. */
-static void bring_back(gems_job *job, cl_mem mem, const gems_tensor *tensor, size_t offset)
-{
-    size_t element = gems_dtypes[tensor->dtype].size, bytes = (size_t)gems_tensor_span(tensor) * element;
-    cl_event event = NULL;
-    cl_int error = CL_SUCCESS;
-    void *mapped = CL_NEW(&error, clEnqueueMapBuffer, job->queue, mem, CL_FALSE, CL_MAP_READ, offset * element, bytes,
-                          0, NULL, &event);
-    if (!mapped)
-        mapped = gems_cl.clEnqueueMapBuffer(job->queue, mem, CL_FALSE, CL_MAP_READ, offset * element, bytes, 0, NULL,
-                                            &event, &error);
-    if (!mapped) {
-        gems_job_fail(job, "clEnqueueMapBuffer", "", error);
-        return;
-    }
-    job->mapped = mapped;
-    job->mapped_mem = mem;
-    gems_job_set_last(job, event);
-}
-
-void gems_clblast_release(gems_job *job)
-{
-    if (job->mapped)
-        CL_SURE(clEnqueueUnmapMemObject, job->queue, job->mapped_mem, job->mapped, 0, NULL, NULL);
-    for (unsigned i = 0; i < job->nlent; i++)
-        CL_SURE(clReleaseMemObject, job->lent[i]);
-    job->mapped = NULL;
-    job->nlent = 0;
 }
 
 /* ---- the calls ---- */
 
-#define TURN(matrix) ((matrix).turned ? CLBlastTransposeYes : CLBlastTransposeNo)
+#define TURN(matrix) ((matrix).transposed ? CLBlastTransposeYes : CLBlastTransposeNo)
 /* S or D of a routine; `factor` converts alpha and beta. */
 #define GEMM(function, factor)                                                                                         \
     blast.function(CLBlastLayoutRowMajor, TURN(p->a), TURN(p->b), p->m, p->n, p->k, (factor)p->alpha, a.mem, a.offset, \
-                   p->a.step, b.mem, b.offset, p->b.step, (factor)p->beta, c.mem, c.offset, p->c.step, queue, event)
+                   p->a.lead, b.mem, b.offset, p->b.lead, (factor)p->beta, c.mem, c.offset, p->c.lead, queue, event)
 #define BATCHED(function, factor)                                                                                      \
     blast.function(CLBlastLayoutRowMajor, TURN(p->a), TURN(p->b), p->m, p->n, p->k, (factor)p->alpha, a.mem, a.offset, \
-                   p->a.step, p->a.batch, b.mem, b.offset, p->b.step, p->b.batch, (factor)p->beta, c.mem, c.offset,    \
-                   p->c.step, p->c.batch, p->batch, queue, event)
-/* A matrix that lies turned is, for CLBlast, a row-major one of k x m to be turned. */
+                   p->a.lead, p->a.batch, b.mem, b.offset, p->b.lead, p->b.batch, (factor)p->beta, c.mem, c.offset,    \
+                   p->c.lead, p->c.batch, p->batch, queue, event)
+/* A matrix that lies transposed is, for CLBlast, a row-major one of k x m to be transposed. */
 #define GEMV(function, factor)                                                                                         \
-    blast.function(CLBlastLayoutRowMajor, TURN(p->a), p->a.turned ? p->k : p->m, p->a.turned ? p->m : p->k,            \
-                   (factor)p->alpha, a.mem, a.offset, p->a.step, b.mem, b.offset, p->b.step, (factor)p->beta, c.mem,   \
-                   c.offset, p->c.step, queue, event)
+    blast.function(CLBlastLayoutRowMajor, TURN(p->a), p->a.transposed ? p->k : p->m, p->a.transposed ? p->m : p->k,    \
+                   (factor)p->alpha, a.mem, a.offset, p->a.lead, b.mem, b.offset, p->b.lead, (factor)p->beta, c.mem,   \
+                   c.offset, p->c.lead, queue, event)
 #define DOT(function)                                                                                                  \
-    blast.function(p->k, c.mem, c.offset, a.mem, a.offset, p->a.step, b.mem, b.offset, p->b.step, queue, event)
+    blast.function(p->k, c.mem, c.offset, a.mem, a.offset, p->a.lead, b.mem, b.offset, p->b.lead, queue, event)
 
-static int enter(const gems_clblast_product *p, lent a, lent b, lent c, cl_command_queue *queue, cl_event *event)
+typedef struct request {
+    const gems_clblast_product *p;
+    lent a, b, c;
+} request;
+
+/* With the cl_command_queue and the address of a cl_event: for gems_queue_use. */
+static int enter(void *arg, void *cl_queue, void *cl_event_)
 {
-    bool wide = p->dtype == GEMS_F64;
+    const request *r = arg;
+    const gems_clblast_product *p = r->p;
+    const lent a = r->a, b = r->b, c = r->c;
+    cl_command_queue handle = cl_queue, *queue = &handle;
+    cl_event *event = cl_event_;
     switch (p->routine) {
     case GEMS_CLBLAST_GEMM:
-        return wide ? GEMM(CLBlastDgemm, double) : GEMM(CLBlastSgemm, float);
+        return p->wide ? GEMM(CLBlastDgemm, double) : GEMM(CLBlastSgemm, float);
     case GEMS_CLBLAST_BATCHED:
-        return wide ? BATCHED(CLBlastDgemmStridedBatched, double) : BATCHED(CLBlastSgemmStridedBatched, float);
+        return p->wide ? BATCHED(CLBlastDgemmStridedBatched, double) : BATCHED(CLBlastSgemmStridedBatched, float);
     case GEMS_CLBLAST_GEMV:
-        return wide ? GEMV(CLBlastDgemv, double) : GEMV(CLBlastSgemv, float);
+        return p->wide ? GEMV(CLBlastDgemv, double) : GEMV(CLBlastSgemv, float);
     case GEMS_CLBLAST_DOT:
-        return wide ? DOT(CLBlastDdot) : DOT(CLBlastSdot);
+        return p->wide ? DOT(CLBlastDdot) : DOT(CLBlastSdot);
     }
     return CLBlastNotImplemented;
 }
 
-void gems_clblast_run(gems_job *job, const gems_clblast_product *p)
+void gems_clblast_run(gems_queue *queue, gems_lane lane, const gems_bound *places, const void *payload)
 {
-    if (job->status != GEMS_OK)
-        return;
-    bool wide = p->dtype == GEMS_F64;
-    /* What an earlier launch of the job wrote to the host's memory is there before a buffer stands for it. */
-    if (job->lane->info.unified && job->last) {
-        cl_int error = CL(clFinish, job->queue);
-        if (error != CL_SUCCESS) {
-            gems_job_fail(job, "clFinish", "", error);
-            return;
-        }
+    const gems_clblast_product *p = payload;
+    const gems_trouble *trouble = gems_queue_trouble(queue);
+    size_t element = p->wide ? 8 : 4;
+    request r = {.p = p};
+    if (trouble->kind == GEMS_TROUBLE_NONE)
+        r.a = lend(queue, lane, &places[0], &p->a, element);
+    if (trouble->kind == GEMS_TROUBLE_NONE)
+        r.b = lend(queue, lane, &places[1], &p->b, element);
+    if (trouble->kind == GEMS_TROUBLE_NONE)
+        r.c = lend(queue, lane, &places[2], &p->c, element);
+    int status = trouble->kind == GEMS_TROUBLE_NONE ? gems_queue_use(queue, enter, &r) : GEMS_QUEUE_UNUSED;
+    if (status == CLBlastSuccess)
+        atomic_store_explicit(&state[p->routine][p->wide].memory_failures, 0, memory_order_relaxed);
+    else if (status != GEMS_QUEUE_UNUSED)
+        failed(queue, p, status);
+    if (r.c.buffer)
+        gems_queue_show(queue, r.c.buffer, r.c.offset * element, p->c.span);
+    if (r.a.buffer || r.b.buffer || r.c.buffer) { /* they are given back only when nothing uses them any more */
+        (void)gems_queue_settle(queue);
+        gems_buffer_free(r.a.buffer);
+        gems_buffer_free(r.b.buffer);
+        gems_buffer_free(r.c.buffer);
     }
-    lent a = lend(job, p->a.tensor, GEMS_READ), b = lend(job, p->b.tensor, GEMS_READ);
-    bool keep = p->beta != 0 || !gems_tensor_is_dense(p->c.tensor);
-    lent c = lend(job, p->c.tensor, keep ? GEMS_READ_WRITE : GEMS_WRITE);
-    if (job->status != GEMS_OK)
-        return;
-
-    cl_event event = NULL;
-    int status = CLBlastOpenCLOutOfResources;
-    gems_guard_alone(job); /* nobody knows what it launches */
-    if (job->status != GEMS_OK)
-        return;
-    atomic_fetch_add(&gems_open_building, 1);
-    pthread_mutex_lock(&lock);
-    if (!gems_cl_fault())
-        status = enter(p, a, b, c, &job->queue, &event);
-    pthread_mutex_unlock(&lock);
-    atomic_fetch_sub(&gems_open_building, 1);
-    if (status != CLBlastSuccess || !event) {
-        (void)CL_SURE(clFinish, job->queue); /* kernels of a part of the work may be on their way */
-        if (status != CLBlastSuccess) {
-            failed(job, p->routine, wide, status);
-            return;
-        }
-    }
-    atomic_store_explicit(&state[p->routine][wide].memory_failures, 0, memory_order_relaxed);
-    if (event) {
-        gems_job_time(job, event); /* of its last kernel: that of the product itself, where nothing was repacked */
-        gems_job_set_last(job, event);
-    }
-    if (job->lane->info.unified)
-        bring_back(job, c.mem, p->c.tensor, c.offset);
 }

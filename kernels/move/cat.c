@@ -1,10 +1,9 @@
 /* cat and stack: one move per input, into its place in the result. */
 #include "kernels/move/move.h"
-#include "kernels/family.h"
 
 #include <string.h>
 
-/* What plan() finds for run(). */
+/* What plan() finds for prepare(). */
 typedef struct cat_plan {
     int dim;   /* of the result */
     int first; /* the input that gives the shape */
@@ -90,7 +89,7 @@ static gems_status plan_inputs(gems_call *call, cat_plan *plan, const gems_tenso
     call->sizes.v[GEMS_SIZE_BYTES] = bytes;
     call->sizes.v[GEMS_SIZE_ROWS] = rows;
     call->sizes.v[GEMS_SIZE_COLS] = rows > 0 ? numel / rows : 0;
-    memcpy(call->note, plan, sizeof *plan);
+    *GEMS_PLAN(cat_plan, call) = *plan;
     return GEMS_OK;
 }
 
@@ -150,10 +149,9 @@ static bool needs_f64(const cat_plan *plan, const gems_tensor *v, size_t n)
 }
 
 /* `stacked`: each input is one slice of a dimension that it does not have itself. */
-static gems_status run_inputs(gems_call *call, bool stacked)
+static gems_status prepare_inputs(gems_call *call, gems_work *work, bool stacked)
 {
-    cat_plan plan;
-    memcpy(&plan, call->note, sizeof plan);
+    const cat_plan plan = *GEMS_PLAN(cat_plan, call);
     const gems_tensor *v = call->arg[0].tensors.v, *first = &v[plan.first];
     const size_t n = call->arg[0].tensors.n;
     const int ndim = first->ndim + stacked;
@@ -175,7 +173,6 @@ static gems_status run_inputs(gems_call *call, bool stacked)
     if (!out)
         return GEMS_DECLINED;
 
-    gems_job *job = gems_move_begin(call);
     int64_t at = 0;
     for (size_t i = 0; i < n; i++) {
         if (v[i].numel == 0)
@@ -187,23 +184,23 @@ static gems_status run_inputs(gems_call *call, bool stacked)
             gems_move_add(&move, v[i].sizes[k], out->strides[d], v[i].strides[k], 0);
             k++;
         }
-        gems_move_launch(job, &move);
+        gems_move_launch(work, &move);
         at += stacked ? 1 : v[i].sizes[plan.dim];
     }
-    return gems_job_end(job);
+    return GEMS_OK;
 }
 
-static gems_status run_cat(gems_call *call)
+static gems_status prepare_cat(gems_call *call, gems_work *work)
 {
-    return run_inputs(call, false);
+    return prepare_inputs(call, work, false);
 }
 
-static gems_status run_stack(gems_call *call)
+static gems_status prepare_stack(gems_call *call, gems_work *work)
 {
-    return run_inputs(call, true);
+    return prepare_inputs(call, work, true);
 }
 
 const gems_family gems_family_cat = {
-    .name = "cat", .plan = plan_cat, .run = run_cat, .variants = "", .params = "lane[0..1]"};
+    .name = "cat", .plan = plan_cat, .prepare = prepare_cat, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
 const gems_family gems_family_stack = {
-    .name = "stack", .plan = plan_stack, .run = run_stack, .variants = "", .params = "lane[0..1]"};
+    .name = "stack", .plan = plan_stack, .prepare = prepare_stack, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};

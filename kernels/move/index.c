@@ -1,7 +1,6 @@
 /* embedding, index_select and gather: the source's place along one dimension comes from an index tensor. Indices are
  * checked on the host before a launch, so that a wrong one raises the host's own error. */
 #include "kernels/move/move.h"
-#include "kernels/family.h"
 
 static gems_status plan_index(gems_call *call, const gems_tensor *from, const gems_tensor *index, int outs)
 {
@@ -30,13 +29,6 @@ static void plan_sizes(gems_call *call, int64_t rows, int64_t cols, const gems_t
         2 * rows * cols * gems_dtypes[call->dtype].size + index->numel * gems_dtypes[index->dtype].size;
 }
 
-static gems_status finish(gems_call *call, const gems_move *move)
-{
-    gems_job *job = gems_move_begin(call);
-    gems_move_launch(job, move);
-    return gems_job_end(job);
-}
-
 /* ---- embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse) ------------------------------------- */
 
 /* The last three matter to the gradient alone. */
@@ -51,7 +43,7 @@ static gems_status plan_embedding(gems_call *call)
     return GEMS_OK;
 }
 
-static gems_status run_embedding(gems_call *call)
+static gems_status prepare_embedding(gems_call *call, gems_work *work)
 {
     const gems_tensor *weight = call->arg[0].tensor, *index = call->arg[1].tensor;
     if (!gems_index_check(index, index->data, weight->sizes[0]))
@@ -68,11 +60,12 @@ static gems_status run_embedding(gems_call *call)
     for (int d = 0; d < last; d++)
         gems_move_add(&move, sizes[d], out->strides[d], 0, index->strides[d]);
     gems_move_add(&move, sizes[last], out->strides[last], weight->strides[1], 0);
-    return finish(call, &move);
+    gems_move_launch(work, &move);
+    return GEMS_OK;
 }
 
 const gems_family gems_family_embedding = {
-    .name = "embedding", .plan = plan_embedding, .run = run_embedding, .variants = "", .params = "lane[0..1]"};
+    .name = "embedding", .plan = plan_embedding, .prepare = prepare_embedding, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
 
 /* ---- index_select(self, dim, index), and out ----------------------------------------------------------------- */
 
@@ -93,7 +86,7 @@ static gems_status plan_select(gems_call *call)
     return GEMS_OK;
 }
 
-static gems_status run_select(gems_call *call)
+static gems_status prepare_select(gems_call *call, gems_work *work)
 {
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
     const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
@@ -111,11 +104,12 @@ static gems_status run_select(gems_call *call)
         gems_move_add(&move, sizes[d], out->strides[d], picked ? 0 : self->strides[d],
                       picked && index->ndim ? index->strides[0] : 0);
     }
-    return finish(call, &move);
+    gems_move_launch(work, &move);
+    return GEMS_OK;
 }
 
 const gems_family gems_family_index_select = {
-    .name = "index_select", .plan = plan_select, .run = run_select, .variants = "", .params = "lane[0..1]"};
+    .name = "index_select", .plan = plan_select, .prepare = prepare_select, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
 
 /* ---- gather(self, dim, index, sparse_grad), and out ---------------------------------------------------------- */
 
@@ -139,7 +133,7 @@ static gems_status plan_gather(gems_call *call)
     return GEMS_OK;
 }
 
-static gems_status run_gather(gems_call *call)
+static gems_status prepare_gather(gems_call *call, gems_work *work)
 {
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
     const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
@@ -151,8 +145,9 @@ static gems_status run_gather(gems_call *call)
     gems_move move = {.to = out, .from = self, .index = index, .axis = self->strides[dim], .limit = self->sizes[dim]};
     for (int d = 0; d < self->ndim; d++)
         gems_move_add(&move, index->sizes[d], out->strides[d], d == dim ? 0 : self->strides[d], index->strides[d]);
-    return finish(call, &move);
+    gems_move_launch(work, &move);
+    return GEMS_OK;
 }
 
 const gems_family gems_family_gather = {
-    .name = "gather", .plan = plan_gather, .run = run_gather, .variants = "", .params = "lane[0..1]"};
+    .name = "gather", .plan = plan_gather, .prepare = prepare_gather, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};

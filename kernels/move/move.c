@@ -11,8 +11,9 @@ enum {
     TRI
 };
 
-/* What makes a program: hashed as a whole, so every byte is set. */
+/* What makes a program, and identifies it: every byte is set. */
 typedef struct variant {
+    char family[4]; /* "move": no other family's identity is the same */
     uint8_t kind, word, rank, index, from, to;
     int8_t dst_step, src_step; /* 2: not known to the compiler */
     bool inner_pick, axis_one, wide, upper, in_place, cpu;
@@ -164,21 +165,11 @@ static const char *word_name(int bytes)
     return names[__builtin_ctz((unsigned)bytes)];
 }
 
-/* FNV-1a of the variant, kept apart from other files' keys by its start. */
-static uint64_t variant_key(const variant *v)
-{
-    uint64_t h = 0x6d6f766500000000u ^ 0xcbf29ce484222325u;
-    for (size_t i = 0; i < sizeof *v; i++)
-        h = (h ^ ((const uint8_t *)v)[i]) * 0x100000001b3u;
-    return h;
-}
-
-static gems_kernel *kernel_of(gems_job *job, const variant *v)
+static gems_kernel *kernel_of(gems_work *work, const variant *v)
 {
     static const char *const kinds[] = {"MOVE", "FILL", "TRI"}, *const entries[] = {"move", "fill", "tri"};
-    uint64_t key = variant_key(v);
-    gems_kernel *kernel = gems_kernel_find(job, key);
-    if (kernel)
+    gems_kernel *kernel = gems_work_find(work, v, sizeof *v);
+    if (kernel || work->trouble.kind != GEMS_TROUBLE_NONE)
         return kernel;
     char options[256];
     int n = snprintf(options, sizeof options, "-D%s_KERNEL -DW=%s -DRANK=%d -DWIDE=%s", kinds[v->kind],
@@ -198,9 +189,10 @@ static gems_kernel *kernel_of(gems_job *job, const variant *v)
              : v->upper     ? " -DKEEP_UPPER"
                             : " -DKEEP_LOWER",
              v->in_place ? " -DIN_PLACE" : "");
-    return gems_kernel_build(job, key, entries[v->kind],
+    gems_kernel_text text = {entries[v->kind],
                              v->from != v->to ? "kernels/types.cl kernels/move/move.cl" : "kernels/move/move.cl", "",
-                             options, entries[v->kind]);
+                             options, entries[v->kind]};
+    return gems_work_build(work, v, sizeof *v, &text);
 }
 
 /* How `total` units of work (`bytes` in all) are spread: on a CPU over a few long runs, on a GPU one each. */
@@ -225,26 +217,23 @@ static spread spread_of(const gems_device_info *device, int64_t total, int64_t b
     return (spread){(size_t)((total + run - 1) / run), run};
 }
 
-static void enqueue(gems_job *job, gems_kernel *kernel, spread s, const gems_arg *args, int nargs)
+static void enqueue(gems_work *work, gems_kernel *kernel, spread s, const gems_arg *args, int nargs)
 {
-    const size_t group = gems_job_device(job)->is_cpu ? 1 : 256;
+    const gems_device_info *device = gems_device_get(work->lane);
+    const size_t group = device->is_cpu ? 1 : gems_group(device, 256);
     const size_t global = (s.items + group - 1) / group * group;
-    gems_launch(job, kernel, 1, &global, &group, args, nargs);
+    gems_launch(work, kernel, 1, &global, &group, args, nargs);
 }
 
-static gems_arg output(const gems_tensor *t)
-{
-    return gems_tensor_is_dense(t) ? GEMS_OUT_ARG(t) : GEMS_INOUT(t);
-}
-
-void gems_move_launch(gems_job *job, const gems_move *given)
+void gems_move_launch(gems_work *work, const gems_move *given)
 {
     gems_move m = *given;
-    const gems_device_info *device = gems_job_device(job);
+    const gems_device_info *device = gems_device_get(work->lane);
     const int size = gems_dtypes[m.to->dtype].size;
     simplify(&m);
 
-    variant v = {.kind = MOVE,
+    variant v = {.family = "move",
+                 .kind = MOVE,
                  .word = (uint8_t)size,
                  .from = m.from->dtype,
                  .to = m.to->dtype,
@@ -268,24 +257,25 @@ void gems_move_launch(gems_job *job, const gems_move *given)
     v.wide = !device->is_cpu && is_wide(&m, total);
     spread s = spread_of(device, total, total * v.word);
     packed p = pack(&m, total, s.run);
-    gems_arg args[4] = {output(m.to), GEMS_IN(m.from)};
+    gems_arg args[4] = {GEMS_OUT_ARG(m.to), GEMS_IN(m.from)};
     int n = 2;
     if (m.index)
         args[n++] = GEMS_IN(m.index);
     args[n++] = GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0]);
-    enqueue(job, kernel_of(job, &v), s, args, n);
+    enqueue(work, kernel_of(work, &v), s, args, n);
 }
 
-void gems_fill_launch(gems_job *job, const gems_tensor *to, uint64_t bits)
+void gems_fill_launch(gems_work *work, const gems_tensor *to, uint64_t bits)
 {
     gems_move m = {.to = to};
-    const gems_device_info *device = gems_job_device(job);
+    const gems_device_info *device = gems_device_get(work->lane);
     int size = gems_dtypes[to->dtype].size;
     for (int d = 0; d < to->ndim; d++)
         gems_move_add(&m, to->sizes[d], to->strides[d], to->strides[d], 0);
     simplify(&m);
 
-    variant v = {.kind = FILL,
+    variant v = {.family = "move",
+                 .kind = FILL,
                  .word = (uint8_t)size,
                  .from = GEMS_DTYPE_NONE,
                  .to = GEMS_DTYPE_NONE,
@@ -308,21 +298,22 @@ void gems_fill_launch(gems_job *job, const gems_tensor *to, uint64_t bits)
     v.wide = !device->is_cpu && is_wide(&m, total);
     spread s = spread_of(device, total, total * v.word);
     packed p = pack(&m, total, s.run);
-    gems_arg args[] = {output(to), GEMS_BYTES(&bits, v.word), GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0])};
-    enqueue(job, kernel_of(job, &v), s, args, 3);
+    gems_arg args[] = {GEMS_OUT_ARG(to), GEMS_BYTES(&bits, v.word), GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0])};
+    enqueue(work, kernel_of(work, &v), s, args, 3);
 }
 
-void gems_tri_launch(gems_job *job, const gems_tensor *to, const gems_tensor *from, int64_t diagonal, bool upper)
+void gems_tri_launch(gems_work *work, const gems_tensor *to, const gems_tensor *from, int64_t diagonal, bool upper)
 {
     gems_move m = {.to = to, .from = from};
-    const gems_device_info *device = gems_job_device(job);
+    const gems_device_info *device = gems_device_get(work->lane);
     const int size = gems_dtypes[to->dtype].size, last = to->ndim - 1;
     const int64_t rows = to->sizes[last - 1], cols = to->sizes[last];
     m.limit = diagonal < -rows ? -rows : diagonal > cols ? cols : diagonal;
     for (int d = 0; d <= last; d++) /* all of them: the kernel needs row and column apart */
         m.dim[m.rank++] = (gems_move_dim){to->sizes[d], to->strides[d], from->strides[d], 0};
 
-    variant v = {.kind = TRI,
+    variant v = {.family = "move",
+                 .kind = TRI,
                  .from = GEMS_DTYPE_NONE,
                  .to = GEMS_DTYPE_NONE,
                  .index = GEMS_DTYPE_NONE,
@@ -335,14 +326,9 @@ void gems_tri_launch(gems_job *job, const gems_tensor *to, const gems_tensor *fr
     v.wide = !device->is_cpu && is_wide(&m, to->numel);
     spread s = spread_of(device, device->is_cpu ? to->numel / cols : to->numel, to->numel * size);
     packed p = pack(&m, to->numel, s.run);
-    gems_arg args[3] = {v.in_place ? GEMS_INOUT(to) : output(to), GEMS_IN(from)};
+    gems_arg args[3] = {v.in_place ? GEMS_INOUT(to) : GEMS_OUT_ARG(to), GEMS_IN(from)};
     args[v.in_place ? 1 : 2] = GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0]);
-    enqueue(job, kernel_of(job, &v), s, args, v.in_place ? 2 : 3);
+    enqueue(work, kernel_of(work, &v), s, args, v.in_place ? 2 : 3);
 }
 
-gems_job *gems_move_begin(gems_call *call)
-{
-    const int64_t little = 1 << 20; /* bytes that one core moves in the time it takes to wake the others */
-    int64_t lane = call->sizes.v[GEMS_SIZE_BYTES] < little ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
-    return gems_job_begin(call, (gems_lane)gems_rule_param(call->rule, "lane", lane));
-}
+const gems_variant gems_move_variants[] = {{"move"}, {NULL}};

@@ -9,7 +9,7 @@
 #define GEMS_MOVE_H
 
 #include "kernels/call.h"
-#include "kernels/device/device.h"
+#include "kernels/work/launcher.h"
 #include "kernels/tensor/layout.h"
 
 #define GEMS_MOVE_RANK 16 /* dimensions before neighbours are merged */
@@ -34,19 +34,20 @@ typedef struct gems_move {
 
 /* Adds a dimension. Order does not matter for the result. At most GEMS_MOVE_RANK of them. */
 void gems_move_add(gems_move *move, int64_t size, int64_t dst, int64_t src, int64_t pick);
-/* Queues it. Launches of one job run in order. */
-void gems_move_launch(gems_job *job, const gems_move *move);
+/* Queues it. Launches of one work run in order. */
+void gems_move_launch(gems_work *work, const gems_move *move);
 
 /* Every element of `to` becomes the one whose bits are in `bits` (low bytes first). `to` may have gaps, not overlaps.
  */
-void gems_fill_launch(gems_job *job, const gems_tensor *to, uint64_t bits);
+void gems_fill_launch(gems_work *work, const gems_tensor *to, uint64_t bits);
 
 /* to[b, r, c] = from[b, r, c] where c - r >= diagonal (upper) or <= diagonal (lower), zero elsewhere. Shapes are equal,
  * at least 2 dimensions. `to` may be `from`: then only the zeros are written. */
-void gems_tri_launch(gems_job *job, const gems_tensor *to, const gems_tensor *from, int64_t diagonal, bool upper);
+void gems_tri_launch(gems_work *work, const gems_tensor *to, const gems_tensor *from, int64_t diagonal, bool upper);
 
-/* The lane that the rule asks for; without a rule, the small one for so little work that starting the whole device
- * would take longer. Starts the job. */
-gems_job *gems_move_begin(gems_call *call);
+/* One kernel with a text for each device and layout. The small lane serves so few bytes that one core moves them in the
+ * time it takes to wake the others. */
+extern const gems_variant gems_move_variants[];
+#define GEMS_MOVE_SMALL (1 << 20)
 
 #endif

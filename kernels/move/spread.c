@@ -1,7 +1,6 @@
-/* flip, repeat, repeat_interleave, constant_pad_nd and fill_: the result's places are the source's in another order,
+/* flip, repeat, repeat_interleave and constant_pad_nd: the result's places are the source's in another order,
  * several times, or with a margin of one value. */
 #include "kernels/move/move.h"
-#include "kernels/family.h"
 
 #include <string.h>
 
@@ -28,13 +27,6 @@ static bool is_plain(gems_call *call, const gems_tensor *self)
     return false;
 }
 
-static gems_status finish(gems_call *call, const gems_move *move)
-{
-    gems_job *job = gems_move_begin(call);
-    gems_move_launch(job, move);
-    return gems_job_end(job);
-}
-
 /* ---- flip(self, dims) ---------------------------------------------------------------------------------------- */
 
 static gems_status plan_flip(gems_call *call)
@@ -51,16 +43,15 @@ static gems_status plan_flip(gems_call *call)
     }
     if (self->ndim == 0)
         flipped = 0;
-    memcpy(call->note, &flipped, sizeof flipped);
+    *GEMS_PLAN(uint64_t, call) = flipped;
     plan_sizes(call, self->dtype, self->numel, self->numel, self->ndim ? self->sizes[self->ndim - 1] : 1);
     return GEMS_OK;
 }
 
-static gems_status run_flip(gems_call *call)
+static gems_status prepare_flip(gems_call *call, gems_work *work)
 {
     const gems_tensor *self = call->arg[0].tensor;
-    uint64_t flipped;
-    memcpy(&flipped, call->note, sizeof flipped);
+    uint64_t flipped = *GEMS_PLAN(uint64_t, call);
     int64_t strides[GEMS_MOVE_RANK];
     gems_preserved_strides(self, strides);
     gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, self->sizes, strides);
@@ -72,11 +63,12 @@ static gems_status run_flip(gems_call *call)
         move.src_at += turned ? (self->sizes[d] - 1) * self->strides[d] : 0;
         gems_move_add(&move, self->sizes[d], out->strides[d], turned ? -self->strides[d] : self->strides[d], 0);
     }
-    return finish(call, &move);
+    gems_move_launch(work, &move);
+    return GEMS_OK;
 }
 
 const gems_family gems_family_flip = {
-    .name = "flip", .plan = plan_flip, .run = run_flip, .variants = "", .params = "lane[0..1]"};
+    .name = "flip", .plan = plan_flip, .prepare = prepare_flip, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
 
 /* ---- repeat(self, repeats) ----------------------------------------------------------------------------------- */
 
@@ -101,7 +93,7 @@ static gems_status plan_repeat(gems_call *call)
 }
 
 /* Each dimension becomes two: which copy, and where in it. */
-static gems_status run_repeat(gems_call *call)
+static gems_status prepare_repeat(gems_call *call, gems_work *work)
 {
     const gems_tensor *self = call->arg[0].tensor;
     const int64_t *repeats = call->arg[1].ints.v;
@@ -118,11 +110,12 @@ static gems_status run_repeat(gems_call *call)
         gems_move_add(&move, repeats[d], out->strides[d] * size, 0, 0);
         gems_move_add(&move, size, out->strides[d], d < missing ? 0 : self->strides[d - missing], 0);
     }
-    return finish(call, &move);
+    gems_move_launch(work, &move);
+    return GEMS_OK;
 }
 
 const gems_family gems_family_repeat = {
-    .name = "repeat", .plan = plan_repeat, .run = run_repeat, .variants = "", .params = "lane[0..1]", .grows = true};
+    .name = "repeat", .plan = plan_repeat, .prepare = prepare_repeat, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL, .grows = true};
 
 /* ---- repeat_interleave.self_int(self, repeats, dim, output_size) ----------------------------------------------- */
 
@@ -149,7 +142,7 @@ static gems_status plan_interleave(gems_call *call)
     return GEMS_OK;
 }
 
-static gems_status run_interleave(gems_call *call)
+static gems_status prepare_interleave(gems_call *call, gems_work *work)
 {
     const gems_tensor *self = call->arg[0].tensor;
     const bool flat = call->arg[2].kind == GEMS_NONE;
@@ -169,14 +162,14 @@ static gems_status run_interleave(gems_call *call)
         step *= self->sizes[d];
     }
     gems_move_add(&move, repeats, flat ? 1 : out->strides[dim], 0, 0);
-    return finish(call, &move);
+    gems_move_launch(work, &move);
+    return GEMS_OK;
 }
 
 const gems_family gems_family_repeat_interleave = {.name = "repeat_interleave",
                                                    .plan = plan_interleave,
-                                                   .run = run_interleave,
-                                                   .variants = "",
-                                                   .params = "lane[0..1]",
+                                                   .prepare = prepare_interleave,
+                                                   .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL,
                                                    .grows = true};
 
 /* Bits of a scalar argument as an element of `dtype`. False if it is no scalar, or would overflow: the host's error. */
@@ -231,17 +224,16 @@ static gems_status plan_pad(gems_call *call)
     }
     if (!grows)
         return gems_decline(call, "a view's copy");
-    memcpy(call->note, &plan, sizeof plan);
+    *GEMS_PLAN(pad_plan, call) = plan;
     plan_sizes(call, self->dtype, plan.numel, plan.read, self->sizes[self->ndim - 1]);
     return GEMS_OK;
 }
 
-static gems_status run_pad(gems_call *call)
+static gems_status prepare_pad(gems_call *call, gems_work *work)
 {
     const gems_tensor *self = call->arg[0].tensor;
     const int ndim = self->ndim;
-    pad_plan plan;
-    memcpy(&plan, call->note, sizeof plan);
+    const pad_plan plan = *GEMS_PLAN(pad_plan, call);
     int64_t sizes[GEMS_MOVE_RANK], strides[GEMS_MOVE_RANK], before, after;
     for (int d = 0; d < ndim; d++) {
         pads_of(call, ndim, d, &before, &after);
@@ -259,44 +251,10 @@ static gems_status run_pad(gems_call *call)
         move.dst_at += (before > 0 ? before : 0) * out->strides[d];
         gems_move_add(&move, self->sizes[d] - cut0 - cut1, out->strides[d], self->strides[d], 0);
     }
-    gems_job *job = gems_move_begin(call);
-    gems_fill_launch(job, out, plan.bits);
-    gems_move_launch(job, &move);
-    return gems_job_end(job);
-}
-
-const gems_family gems_family_pad = {
-    .name = "pad", .plan = plan_pad, .run = run_pad, .variants = "", .params = "lane[0..1]", .grows = true};
-
-/* ---- fill_(self, value) -------------------------------------------------------------------------------------- */
-
-static gems_status plan_fill(gems_call *call)
-{
-    const gems_tensor *self = call->arg[0].tensor;
-    uint64_t bits;
-    if (!is_plain(call, self))
-        return GEMS_DECLINED;
-    if (gems_tensor_overlaps_itself(self))
-        return gems_decline(call, "overlaps itself");
-    if (!bits_of(&call->arg[1], self->dtype, &bits))
-        return gems_decline(call, "value does not fit the dtype");
-    memcpy(call->note, &bits, sizeof bits);
-    plan_sizes(call, self->dtype, self->numel, 0, self->ndim ? self->sizes[self->ndim - 1] : 1);
+    gems_fill_launch(work, out, plan.bits);
+    gems_move_launch(work, &move);
     return GEMS_OK;
 }
 
-static gems_status run_fill(gems_call *call)
-{
-    const gems_tensor *self = call->arg[0].tensor;
-    uint64_t bits;
-    memcpy(&bits, call->note, sizeof bits);
-    gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, self->sizes, NULL);
-    if (!out)
-        return GEMS_DECLINED;
-    gems_job *job = gems_move_begin(call);
-    gems_fill_launch(job, out, bits);
-    return gems_job_end(job);
-}
-
-const gems_family gems_family_fill = {
-    .name = "fill", .plan = plan_fill, .run = run_fill, .variants = "", .params = "lane[0..1]"};
+const gems_family gems_family_pad = {
+    .name = "pad", .plan = plan_pad, .prepare = prepare_pad, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL, .grows = true};

@@ -1,6 +1,5 @@
 /* triu and tril: new, in place and out. The row's field "keep" says which triangle stays. */
 #include "kernels/move/move.h"
-#include "kernels/family.h"
 
 #include <string.h>
 
@@ -32,17 +31,16 @@ static gems_status plan_tri(gems_call *call)
     return GEMS_OK;
 }
 
-static gems_status run_tri(gems_call *call)
+static gems_status prepare_tri(gems_call *call, gems_work *work)
 {
     const gems_tensor *self = call->arg[0].tensor;
     const gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, self->sizes, NULL);
     if (!out)
         return GEMS_DECLINED;
     const bool upper = strcmp(gems_op_attr(call->op, "keep"), "upper") == 0;
-    gems_job *job = gems_move_begin(call);
-    gems_tri_launch(job, out, self, call->arg[1].i, upper);
-    return gems_job_end(job);
+    gems_tri_launch(work, out, self, call->arg[1].i, upper);
+    return GEMS_OK;
 }
 
 const gems_family gems_family_tri = {
-    .name = "tri", .plan = plan_tri, .run = run_tri, .variants = "", .params = "lane[0..1]"};
+    .name = "tri", .plan = plan_tri, .prepare = prepare_tri, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
