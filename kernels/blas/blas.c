@@ -226,7 +226,7 @@ static gems_status plan(gems_call *call)
  * gems_tensor_overlap: a vector that is broadcast to the rows of a matrix of one row is the same, too. */
 static bool same_places(const gems_product *p)
 {
-    return p->c.tensor->data == p->d.tensor->data && (p->m == 1 || p->c.row == p->d.row) &&
+    return p->c.tensor->address == p->d.tensor->address && (p->m == 1 || p->c.row == p->d.row) &&
            (p->n == 1 || p->c.col == p->d.col) && (p->batch == 1 || p->c.batch == p->d.batch);
 }
 

@@ -2,6 +2,8 @@
  * checked on the host before a launch, so that a wrong one raises the host's own error. */
 #include "kernels/move/move.h"
 #include "kernels/family.h"
+#include "kernels/memory/host.h"
+#include "kernels/tensor/element.h"
 
 static gems_status plan_index(gems_call *call, const gems_tensor *from, const gems_tensor *index, int outs)
 {
@@ -54,7 +56,7 @@ static gems_status plan_embedding(gems_call *call)
 static gems_status run_embedding(gems_call *call)
 {
     const gems_tensor *weight = call->arg[0].tensor, *index = call->arg[1].tensor;
-    if (!gems_index_check(index, index->data, weight->sizes[0]))
+    if (!gems_index_check(index, gems_tensor_host(index), weight->sizes[0]))
         return gems_decline(call, "index out of range");
     const int last = index->ndim;
     int64_t sizes[GEMS_MOVE_RANK];
@@ -97,7 +99,7 @@ static gems_status run_select(gems_call *call)
 {
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
     const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
-    if (!gems_index_check(index, index->data, self->sizes[dim]))
+    if (!gems_index_check(index, gems_tensor_host(index), self->sizes[dim]))
         return gems_decline(call, "index out of range");
     int64_t sizes[GEMS_MOVE_RANK] = {0};
     for (int d = 0; d < self->ndim; d++)
@@ -143,7 +145,7 @@ static gems_status run_gather(gems_call *call)
 {
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
     const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
-    if (!gems_index_check(index, index->data, self->sizes[dim]))
+    if (!gems_index_check(index, gems_tensor_host(index), self->sizes[dim]))
         return gems_decline(call, "index out of range");
     gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, index->sizes, NULL);
     if (!out)

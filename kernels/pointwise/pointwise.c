@@ -6,6 +6,7 @@
  * a work-item on a CPU), "group" (work-items of a group on a GPU). */
 #include "kernels/device/device.h"
 #include "kernels/family.h"
+#include "kernels/memory/host.h"
 #include "kernels/pointwise/launch.h"
 #include "kernels/tensor/layout.h"
 #include "kernels/pointwise/plan.h"
@@ -25,7 +26,8 @@ static gems_status check_divisor(gems_call *call, const pw_plan *p)
 {
     for (int i = 0; i < call->op->nparams && p->row->divisor >> i; i++)
         if ((p->row->divisor >> i & 1) && gems_dtypes[p->compute].category != GEMS_CAT_FLOAT &&
-            call->arg[i].kind == GEMS_TENSOR && gems_has_zero(call->arg[i].tensor, call->arg[i].tensor->data))
+            call->arg[i].kind == GEMS_TENSOR &&
+            gems_has_zero(call->arg[i].tensor, gems_tensor_host(call->arg[i].tensor)))
             return gems_decline(call, "integer divisor with a zero");
     return GEMS_OK;
 }
@@ -108,8 +110,8 @@ static gems_status bind_operand(gems_call *call, const pw_plan *p, unsigned para
     } else {
         if (v->kind != GEMS_TENSOR && !gems_value_is_number(v))
             return gems_decline(call, "an argument that no kernel takes");
-        gems_number number =
-            v->kind == GEMS_TENSOR ? gems_element_number(v->tensor->dtype, v->tensor->data) : gems_value_number(v);
+        gems_number number = v->kind == GEMS_TENSOR ? gems_element_number(v->tensor->dtype, gems_tensor_host(v->tensor))
+                                                    : gems_value_number(v);
         /* What takes part in promotion is converted like a tensor, other numbers are taken as they are. */
         uint32_t whole = p->row->promotes >> param & 1 ? p->row->unrounded : p->opmath ? ~p->row->strict : 0;
         if (!gems_number_compute(number, to, whole >> param & 1, &l->number[n]))

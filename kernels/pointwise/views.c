@@ -115,7 +115,7 @@ static void halves(const gems_tensor *t, int dim, const gems_shape *half, gems_t
         out[k].sizes = half->size;
         out[k].numel = half->numel;
     }
-    out[1].data = (char *)t->data + half->size[dim] * t->strides[dim] * gems_dtypes[t->dtype].size;
+    out[1].address += (uintptr_t)(half->size[dim] * t->strides[dim] * gems_dtypes[t->dtype].size);
 }
 
 static gems_shape half_shape(const gems_tensor *t, int dim)
@@ -245,7 +245,7 @@ static gems_status run_polar(gems_call *call)
     planes[0] = planes[1] = both;
     both.ndim++;
     both.numel *= 2;
-    planes[1].data = (char *)whole->data + gems_dtypes[part].size;
+    planes[1].address += gems_dtypes[part].size;
     for (int k = 0; k < 4; k++)
         if (gems_tensor_overlaps_itself(&planes[k / 2]) ||
             gems_tensor_overlap(&planes[k / 2], &in[k % 2]) != GEMS_APART)

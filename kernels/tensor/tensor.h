@@ -9,7 +9,7 @@
 
 /* A strided view of memory. Borrowed: it lives as long as the call. */
 typedef struct gems_tensor {
-    void *data;             /* address of the first element (storage offset applied); may be NULL if numel is 0 */
+    uintptr_t address;      /* of the first element, as the host knows it; to read there: kernels/memory/host.h */
     const int64_t *sizes;   /* ndim of them */
     const int64_t *strides; /* in elements, never negative */
     int64_t numel;
