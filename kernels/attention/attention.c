@@ -92,7 +92,8 @@ static gems_status plan(gems_call *call)
     call->sizes.v[GEMS_SIZE_ROWS] = q[0] * q[1] * q[2];
     call->sizes.v[GEMS_SIZE_COLS] = keys;
     call->sizes.v[GEMS_SIZE_NUMEL] = p.q->numel > p.k->numel ? p.q->numel : p.k->numel;
-    call->sizes.v[GEMS_SIZE_BYTES] = 2 * (p.q->numel + p.k->numel) * gems_dtypes[p.q->dtype].size;
+    call->sizes.v[GEMS_SIZE_BYTES] =
+        gems_size_bytes(gems_size_times(2, gems_size_plus(p.q->numel, p.k->numel)), p.q->dtype);
     return GEMS_OK;
 }
 

@@ -217,8 +217,8 @@ static gems_status plan(gems_call *call)
     call->sizes.v[GEMS_SIZE_K] = p.k;
     call->sizes.v[GEMS_SIZE_BATCH] = p.batch;
     int64_t a = p.m * p.k, b = p.k * p.n, c = p.m * p.n, most = a > b ? a : b;
-    call->sizes.v[GEMS_SIZE_NUMEL] = p.batch * (most > c ? most : c);
-    call->sizes.v[GEMS_SIZE_BYTES] = p.batch * (a + b + c) * gems_dtypes[p.dtype].size;
+    call->sizes.v[GEMS_SIZE_NUMEL] = gems_size_times(p.batch, most > c ? most : c);
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(gems_size_times(p.batch, gems_size_plus(a + b, c)), p.dtype);
     return GEMS_OK;
 }
 

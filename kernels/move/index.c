@@ -27,9 +27,9 @@ static void plan_sizes(gems_call *call, int64_t rows, int64_t cols, const gems_t
 {
     call->sizes.v[GEMS_SIZE_ROWS] = rows;
     call->sizes.v[GEMS_SIZE_COLS] = cols;
-    call->sizes.v[GEMS_SIZE_NUMEL] = rows * cols;
-    call->sizes.v[GEMS_SIZE_BYTES] =
-        2 * rows * cols * gems_dtypes[call->dtype].size + index->numel * gems_dtypes[index->dtype].size;
+    int64_t numel = call->sizes.v[GEMS_SIZE_NUMEL] = gems_size_times(rows, cols);
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_plus(gems_size_bytes(gems_size_times(2, numel), call->dtype),
+                                                    gems_size_bytes(index->numel, index->dtype));
 }
 
 static gems_status finish(gems_call *call, const gems_move *move)
@@ -91,7 +91,7 @@ static gems_status plan_select(gems_call *call)
     int64_t cols = 1;
     for (int d = dim + 1; d < self->ndim; d++)
         cols *= self->sizes[d];
-    plan_sizes(call, self->numel / self->sizes[dim] / cols * index->numel, cols, index);
+    plan_sizes(call, gems_size_times(self->numel / self->sizes[dim] / cols, index->numel), cols, index);
     return GEMS_OK;
 }
 

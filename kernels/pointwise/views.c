@@ -84,7 +84,7 @@ static void name_sizes(gems_call *call, gems_dtype dtype, int64_t numel, int64_t
 {
     call->dtype = dtype;
     call->sizes.v[GEMS_SIZE_NUMEL] = numel;
-    call->sizes.v[GEMS_SIZE_BYTES] = moved * gems_dtypes[dtype].size;
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(moved, dtype);
 }
 
 /* ---- glu(self, dim), glu_backward(grad_output, self, dim) -------------------------------------------------------- */
@@ -131,7 +131,7 @@ static gems_status plan_glu(gems_call *call)
     const gems_tensor *self = call->arg[0].tensor;
     if (halved_dim(call, self, &call->arg[1]) < 0)
         return GEMS_DECLINED;
-    name_sizes(call, self->dtype, self->numel / 2, self->numel / 2 * 3);
+    name_sizes(call, self->dtype, self->numel / 2, gems_size_times(self->numel / 2, 3));
     return GEMS_OK;
 }
 
@@ -168,7 +168,7 @@ static gems_status plan_glu_backward(gems_call *call)
     if (grad->dtype != self->dtype || grad->ndim != half.ndim ||
         memcmp(grad->sizes, half.size, (size_t)half.ndim * sizeof *half.size) != 0)
         return gems_decline(call, "gradient of another shape or dtype");
-    name_sizes(call, self->dtype, self->numel / 2, self->numel / 2 * 5);
+    name_sizes(call, self->dtype, self->numel / 2, gems_size_times(self->numel / 2, 5));
     return GEMS_OK;
 }
 
@@ -214,7 +214,8 @@ static gems_status plan_polar(gems_call *call)
     if (!polar_shape(call, &shape))
         return GEMS_DECLINED;
     name_sizes(call, call->arg[0].tensor->dtype, shape.numel,
-               2 * shape.numel + call->arg[0].tensor->numel + call->arg[1].tensor->numel);
+               gems_size_plus(gems_size_times(2, shape.numel),
+                              gems_size_plus(call->arg[0].tensor->numel, call->arg[1].tensor->numel)));
     return GEMS_OK;
 }
 

@@ -32,7 +32,8 @@ static gems_status plan(gems_call *call)
         status = gems_reduce_dtypes(call, &r);
     if (status != GEMS_OK)
         return status;
-    call->sizes.v[GEMS_SIZE_BYTES] += call->sizes.v[GEMS_SIZE_ROWS] * gems_dtypes[r.to].size;
+    int64_t *bytes = &call->sizes.v[GEMS_SIZE_BYTES];
+    *bytes = gems_size_plus(*bytes, gems_size_bytes(call->sizes.v[GEMS_SIZE_ROWS], (gems_dtype)r.to));
     memcpy(call->note, &r, sizeof r);
     return GEMS_OK;
 }

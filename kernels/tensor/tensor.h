@@ -19,6 +19,24 @@ typedef struct gems_tensor {
     void *host;       /* the host's object: at::Tensor * */
 } gems_tensor;
 
+/* Expanded tensors cost no memory, so that counts of elements and bytes may pass INT64_MAX: these stop there. Of
+ * numbers that are not negative. */
+static inline int64_t gems_size_times(int64_t a, int64_t b)
+{
+    int64_t c;
+    return __builtin_mul_overflow(a, b, &c) ? INT64_MAX : c;
+}
+static inline int64_t gems_size_plus(int64_t a, int64_t b)
+{
+    int64_t c;
+    return __builtin_add_overflow(a, b, &c) ? INT64_MAX : c;
+}
+/* Bytes of n elements. */
+static inline int64_t gems_size_bytes(int64_t n, gems_dtype dtype)
+{
+    return gems_size_times(n, gems_dtypes[dtype].size);
+}
+
 /* True if the elements lie one after another in row-major order (sizes of 1 ignored). */
 bool gems_tensor_is_contiguous(const gems_tensor *t);
 /* True if the elements fill one block without gaps or overlap, in some order of dimensions. */
