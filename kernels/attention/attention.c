@@ -5,12 +5,13 @@
  * (each serves a group of neighbours). mask: 2 or 4 dimensions, broadcast, added to the scores. is_causal: query i sees
  * keys 0 to i. scale: 1 / sqrt(head) if absent. A row that sees no key gives 0. The output is laid out in memory as the
  * query is; logsumexp is [batch, heads, queries] with heads innermost, f32 (f64 for f64). */
-#include "kernels/device/device.h"
-#include "kernels/family.h"
+#include "kernels/embedded.h"
+#include "kernels/work/launcher.h"
 #include "kernels/tensor/layout.h"
 #include "tune/table.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef struct problem {
@@ -79,20 +80,21 @@ static const char *read_call(const gems_call *call, problem *p)
 
 static gems_status plan(gems_call *call)
 {
-    problem p;
-    const char *why = read_call(call, &p);
+    problem *p = GEMS_PLAN(problem, call);
+    const char *why = read_call(call, p);
     if (why)
         return gems_decline(call, why);
-    call->dtype = p.q->dtype;
-    const int64_t *q = p.q->sizes, keys = p.k->sizes[2];
+    call->dtype = p->q->dtype;
+    const int64_t *q = p->q->sizes, keys = p->k->sizes[2];
     call->sizes.v[GEMS_SIZE_BATCH] = q[0] * q[1];
     call->sizes.v[GEMS_SIZE_M] = q[2];
     call->sizes.v[GEMS_SIZE_N] = keys;
     call->sizes.v[GEMS_SIZE_K] = q[3];
     call->sizes.v[GEMS_SIZE_ROWS] = q[0] * q[1] * q[2];
     call->sizes.v[GEMS_SIZE_COLS] = keys;
-    call->sizes.v[GEMS_SIZE_NUMEL] = p.q->numel > p.k->numel ? p.q->numel : p.k->numel;
-    call->sizes.v[GEMS_SIZE_BYTES] = 2 * (p.q->numel + p.k->numel) * gems_dtypes[p.q->dtype].size;
+    call->sizes.v[GEMS_SIZE_NUMEL] = p->q->numel > p->k->numel ? p->q->numel : p->k->numel;
+    call->sizes.v[GEMS_SIZE_BYTES] =
+        gems_size_bytes(gems_size_times(2, gems_size_plus(p->q->numel, p->k->numel)), p->q->dtype);
     return GEMS_OK;
 }
 
@@ -107,44 +109,73 @@ static size_t local_bytes(int head, int bq, int bk, size_t element)
     return element * (size_t)(2 * bq * (head + 16) + 2 * head * bk + bq * (bk + 16) + 2 * bq);
 }
 
-/* Launches on a job. Parameters of the rule: bq (queries of a group), bk (keys of a block). */
-static gems_status launch(gems_call *call, gems_job *job, const problem *p, gems_tensor *out, gems_tensor *lse)
-{
-    const gems_device_info *device = gems_job_device(job);
-    const char *variant = gems_rule_variant(call->rule);
-    const gems_dtype_info *info = &gems_dtypes[p->q->dtype];
-    bool wide = p->q->dtype == GEMS_F64, cpu = *variant ? strcmp(variant, "cpu") == 0 : device->is_cpu;
-    if (wide && !device->f64)
-        return gems_decline(call, "the device has no f64");
-    size_t element = wide ? 8 : 4;
-    int64_t batch = p->q->sizes[0], heads = p->q->sizes[1], queries = p->q->sizes[2], head = p->q->sizes[3];
-    int bq, bk, padded;
-    if (cpu) {
-        padded = round_up(head, 32);
-        bq = (int)gems_rule_param(call->rule, "bq", 64), bk = (int)gems_rule_param(call->rule, "bk", 64);
-        bq = round_up(bq < 16 ? 16 : bq, 16), bk = round_up(bk < 32 ? 32 : bk, 32);
-        while (local_bytes(padded, bq, bk, element) > device->local_bytes && (bq > 16 || bk > 32))
-            bq = bq > 16 ? round_up(bq / 2, 16) : bq, bk = bk > 32 ? round_up(bk / 2, 32) : bk;
-        if (local_bytes(padded, bq, bk, element) > device->local_bytes)
-            return gems_decline(call, "head too large for local memory");
-    } else {
-        padded = round_up(head, 4);
-        bq = 64, bk = 16;
-        while (2 * element * (size_t)(padded * bk) > device->local_bytes && bk > 4)
-            bk /= 2;
-        if (padded > 256)
-            return gems_decline(call, "head too large for registers");
-    }
-    gems_kernel *kernel =
-        gems_kernel_get(job, cpu ? "kernels/attention/attention_cpu.cl" : "kernels/attention/attention_gpu.cl",
-                        "attention", "-DD=%s -DMD=%s -DHEAD=%d -D%s=%d -DBK=%d%s", info->name,
-                        gems_dtypes[p->mask ? p->mask->dtype : p->q->dtype].name, padded, cpu ? "BQ" : "ROWS", bq, bk,
-                        wide ? " -DDOUBLE" : "");
+/* A call with its results made, and whether a variant fits: the padded size of a head, queries of a group, keys of a
+ * block. */
+typedef struct attention {
+    const problem *p;
+    const gems_tensor *out, *lse;
+} attention;
 
-    /* Even shares, small enough that all of the device has work. */
-    if (cpu)
-        while (bq > 16 && batch * heads * ((queries + bq - 1) / bq) < 2 * (int64_t)device->compute_units)
-            bq /= 2;
+typedef struct blocks {
+    int head, bq, bk;
+} blocks;
+
+static size_t element_bytes(const problem *p)
+{
+    return p->q->dtype == GEMS_F64 ? 8 : 4;
+}
+
+static blocks cpu_blocks(const gems_call *call, const gems_device_info *device, const problem *p)
+{
+    size_t element = element_bytes(p);
+    blocks b = {round_up(p->q->sizes[3], 32), (int)gems_rule_param(call->rule, "bq", 64),
+                (int)gems_rule_param(call->rule, "bk", 64)};
+    while (local_bytes(b.head, b.bq, b.bk, element) > device->local_bytes && (b.bq > 16 || b.bk > 32)) {
+        b.bq = b.bq > 16 ? round_up(b.bq / 2, 16) : b.bq;
+        b.bk = b.bk > 32 ? round_up(b.bk / 2, 32) : b.bk;
+    }
+    return b;
+}
+
+static bool can_cpu(const gems_call *call, const gems_device_info *device, const void *given)
+{
+    const problem *p = ((const attention *)given)->p;
+    blocks b = cpu_blocks(call, device, p);
+    return local_bytes(b.head, b.bq, b.bk, element_bytes(p)) <= device->local_bytes;
+}
+
+/* A head is held in registers. */
+static bool can_gpu(const gems_call *call, const gems_device_info *device, const void *given)
+{
+    (void)call;
+    return round_up(((const attention *)given)->p->q->sizes[3], 4) <= 256 && device->max_group >= 64;
+}
+
+/* What identifies a kernel of the family. */
+typedef struct kernel_id {
+    const char *file;
+    int64_t dtype, mask, head, bq, bk;
+} kernel_id;
+
+static gems_kernel *kernel_for(gems_work *work, const problem *p, const char *file, const char *queries, blocks b)
+{
+    gems_dtype mask = p->mask ? p->mask->dtype : p->q->dtype;
+    kernel_id id = {file, p->q->dtype, mask, b.head, b.bq, b.bk};
+    gems_kernel *kernel = gems_work_find(work, &id, sizeof id);
+    const gems_embedded_file *f = gems_embedded_find(file);
+    if (kernel || !f)
+        return kernel;
+    char options[128];
+    snprintf(options, sizeof options, "-DD=%s -DMD=%s -DHEAD=%d -D%s=%d -DBK=%d%s", gems_dtypes[p->q->dtype].name,
+             gems_dtypes[mask].name, b.head, queries, b.bq, b.bk, p->q->dtype == GEMS_F64 ? " -DDOUBLE" : "");
+    return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, options, "attention"});
+}
+
+/* bq: queries of a group; group: its work-items. */
+static void launch(gems_work *work, gems_kernel *kernel, const attention *a, int bq, size_t group)
+{
+    const problem *p = a->p;
+    int64_t batch = p->q->sizes[0], heads = p->q->sizes[1], queries = p->q->sizes[2], head = p->q->sizes[3];
     int32_t size[] = {(int32_t)queries, (int32_t)p->k->sizes[2], (int32_t)head, (int32_t)(heads / p->k->sizes[1]), bq,
                       p->causal,        p->mask != NULL};
     float scale = (float)p->scale;
@@ -154,48 +185,69 @@ static gems_status launch(gems_call *call, gems_job *job, const problem *p, gems
     arg[n++] = GEMS_IN(p->k);
     arg[n++] = GEMS_IN(p->v);
     arg[n++] = GEMS_IN(p->mask ? p->mask : p->q);
-    arg[n++] = GEMS_OUT_ARG(out);
-    arg[n++] = GEMS_OUT_ARG(lse);
+    arg[n++] = GEMS_OUT_ARG(a->out);
+    arg[n++] = GEMS_OUT_ARG(a->lse);
     for (size_t i = 0; i < sizeof size / sizeof *size; i++)
         arg[n++] = GEMS_VALUE(size[i]);
-    arg[n++] = wide ? GEMS_VALUE(p->scale) : GEMS_VALUE(scale);
-    const int64_t *strides[] = {p->q->strides, p->k->strides, p->v->strides, p->mask_stride, out->strides};
+    arg[n++] = p->q->dtype == GEMS_F64 ? GEMS_VALUE(p->scale) : GEMS_VALUE(scale);
+    const int64_t *strides[] = {p->q->strides, p->k->strides, p->v->strides, p->mask_stride, a->out->strides};
     for (int t = 0; t < 5; t++)
         for (int i = 0; i < 4; i++)
             arg[n++] = GEMS_VALUE(strides[t][i]);
-    size_t group = cpu ? 1 : (size_t)bq;
     const size_t local[3] = {group, 1, 1};
     const size_t global[3] = {(size_t)((queries + bq - 1) / bq) * group, (size_t)heads, (size_t)batch};
-    gems_launch(job, kernel, 3, global, local, arg, n);
-    return GEMS_OK;
+    gems_launch(work, kernel, 3, global, local, arg, n);
 }
 
-static gems_status run(gems_call *call)
+static void launch_cpu(gems_call *call, gems_work *work, const void *given)
 {
-    problem p;
-    const char *why = read_call(call, &p);
-    if (why)
-        return gems_decline(call, why);
-    int64_t strides[4];
-    gems_preserved_strides(p.q, strides);
-    const int64_t batch = p.q->sizes[0], heads = p.q->sizes[1], queries = p.q->sizes[2];
-    const int64_t lse_sizes[3] = {batch, heads, queries}, lse_strides[3] = {heads * queries, 1, heads};
-    gems_tensor *out = gems_call_result(call, 0, p.q->dtype, 4, p.q->sizes, strides);
-    gems_tensor *lse =
-        out ? gems_call_result(call, 1, p.q->dtype == GEMS_F64 ? GEMS_F64 : GEMS_F32, 3, lse_sizes, lse_strides) : NULL;
-    if (!lse)
-        return GEMS_DECLINED;
-
-    gems_lane lane =
-        gems_rule_param(call->rule, "lane", GEMS_LANE_MAIN) == GEMS_LANE_SMALL ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
-    gems_job *job = gems_job_begin(call, lane);
-    gems_status chosen = launch(call, job, &p, out, lse);
-    gems_status done = gems_job_end(job);
-    return chosen != GEMS_OK ? chosen : done;
+    const problem *p = ((const attention *)given)->p;
+    const gems_device_info *device = gems_device_get(work->lane);
+    const int64_t *q = p->q->sizes;
+    blocks b = cpu_blocks(call, device, p);
+    gems_kernel *kernel = kernel_for(work, p, "kernels/attention/attention_cpu.cl", "BQ", b);
+    /* Even shares, small enough that all of the device has work. */
+    while (b.bq > 16 && q[0] * q[1] * ((q[2] + b.bq - 1) / b.bq) < 2 * (int64_t)device->compute_units)
+        b.bq /= 2;
+    launch(work, kernel, given, b.bq, 1);
 }
 
-const gems_family gems_family_attention = {.name = "attention",
-                                           .plan = plan,
-                                           .run = run,
-                                           .variants = "cpu gpu",
-                                           .params = "lane[0..1] bq[16..256:16] bk[32..256:32]"};
+static void launch_gpu(gems_call *call, gems_work *work, const void *given)
+{
+    const problem *p = ((const attention *)given)->p;
+    blocks b = {round_up(p->q->sizes[3], 4), 64, 16};
+    (void)call;
+    while (2 * element_bytes(p) * (size_t)(b.head * b.bk) > gems_device_get(work->lane)->local_bytes && b.bk > 4)
+        b.bk /= 2;
+    launch(work, kernel_for(work, p, "kernels/attention/attention_gpu.cl", "ROWS", b), given, b.bq, (size_t)b.bq);
+}
+
+static const gems_variant variants[] = {
+    {"cpu",
+     .params = {{"bq", 16, 256, 16, 64}, {"bk", 32, 256, 32, 64}},
+     .can = can_cpu,
+     .suits = gems_suits_cpu,
+     .launch = launch_cpu},
+    {"gpu", .can = can_gpu, .launch = launch_gpu},
+    {NULL},
+};
+
+static gems_status prepare(gems_call *call, gems_work *work)
+{
+    const problem *p = GEMS_PLAN(problem, call);
+    if (p->q->dtype == GEMS_F64 && !gems_device_get(work->lane)->f64)
+        return gems_decline(call, "the device has no f64");
+    int64_t strides[4];
+    gems_preserved_strides(p->q, strides);
+    const int64_t batch = p->q->sizes[0], heads = p->q->sizes[1], queries = p->q->sizes[2];
+    const int64_t lse_sizes[3] = {batch, heads, queries}, lse_strides[3] = {heads * queries, 1, heads};
+    gems_dtype sums = p->q->dtype == GEMS_F64 ? GEMS_F64 : GEMS_F32;
+    attention a = {.p = p};
+    if (!(a.out = gems_call_result(call, 0, p->q->dtype, 4, p->q->sizes, strides)) ||
+        !(a.lse = gems_call_result(call, 1, sums, 3, lse_sizes, lse_strides)))
+        return GEMS_DECLINED;
+    return gems_launch_variant(call, work, &a);
+}
+
+const gems_family gems_family_attention = {
+    .name = "attention", .plan = plan, .prepare = prepare, .variants = variants};

@@ -223,8 +223,8 @@ static gems_status plan(gems_call *call)
     call->sizes.v[GEMS_SIZE_K] = p.k;
     call->sizes.v[GEMS_SIZE_BATCH] = p.batch;
     int64_t a = p.m * p.k, b = p.k * p.n, c = p.m * p.n, most = a > b ? a : b;
-    call->sizes.v[GEMS_SIZE_NUMEL] = p.batch * (most > c ? most : c);
-    call->sizes.v[GEMS_SIZE_BYTES] = p.batch * (a + b + c) * gems_dtypes[p.dtype].size;
+    call->sizes.v[GEMS_SIZE_NUMEL] = gems_size_times(p.batch, most > c ? most : c);
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(gems_size_times(p.batch, gems_size_plus(a + b, c)), p.dtype);
     return GEMS_OK;
 }
 
@@ -232,7 +232,7 @@ static gems_status plan(gems_call *call)
  * gems_tensor_overlap: a vector that is broadcast to the rows of a matrix of one row is the same, too. */
 static bool same_places(const gems_product *p)
 {
-    return p->c.tensor->data == p->d.tensor->data && (p->m == 1 || p->c.row == p->d.row) &&
+    return p->c.tensor->address == p->d.tensor->address && (p->m == 1 || p->c.row == p->d.row) &&
            (p->n == 1 || p->c.col == p->d.col) && (p->batch == 1 || p->c.batch == p->d.batch);
 }
 

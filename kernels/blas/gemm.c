@@ -95,7 +95,7 @@ static int bind_tail(gems_arg *arg, const tail *t)
 /* A, B, C, D. C is read too if it is D. */
 static int bind_matrices(gems_arg *arg, const gems_product *p)
 {
-    bool same = p->add && p->d.tensor->data == p->c.tensor->data;
+    bool same = p->add && p->d.tensor->address == p->c.tensor->address;
     const gems_tensor *d = same ? p->c.tensor : p->add ? p->d.tensor : p->a.tensor;
     arg[0] = GEMS_IN(p->a.tensor);
     arg[1] = GEMS_IN(p->b.tensor);

@@ -80,9 +80,9 @@ static gems_status plan_inputs(gems_call *call, cat_plan *plan, const gems_tenso
     if (numel == 0)
         return gems_decline(call, "empty");
     plan->dtype = call->dtype = dtype;
-    int64_t bytes = numel * gems_dtypes[dtype].size, rows = 1;
+    int64_t bytes = gems_size_bytes(numel, dtype), rows = 1;
     for (size_t i = 0; i < n; i++)
-        bytes += v[i].numel * gems_dtypes[v[i].dtype].size;
+        bytes = gems_size_plus(bytes, gems_size_bytes(v[i].numel, v[i].dtype));
     for (int d = 0; d < plan->dim; d++)
         rows *= v[plan->first].sizes[d];
     call->sizes.v[GEMS_SIZE_NUMEL] = numel;
@@ -115,7 +115,7 @@ static gems_status plan_cat(gems_call *call)
     for (size_t i = 0; i < n; i++) {
         if (!is_skipped(&v[i]) && !same_but(first, &v[i], plan.dim))
             return gems_decline(call, "shapes differ");
-        numel += v[i].numel;
+        numel = gems_size_plus(numel, v[i].numel);
     }
     plan.format = common_format(v, n);
     return plan_inputs(call, &plan, v, n, numel);
@@ -136,7 +136,7 @@ static gems_status plan_stack(gems_call *call)
     for (size_t i = 0; i < n; i++)
         if (!same_but(&v[0], &v[i], -1))
             return gems_decline(call, "shapes differ");
-    return plan_inputs(call, &plan, v, n, v[0].numel * (int64_t)n);
+    return plan_inputs(call, &plan, v, n, gems_size_times(v[0].numel, (int64_t)n));
 }
 
 /* Conversions compute; what only moves is bits. */

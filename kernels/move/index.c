@@ -1,6 +1,8 @@
 /* embedding, index_select and gather: the source's place along one dimension comes from an index tensor. Indices are
  * checked on the host before a launch, so that a wrong one raises the host's own error. */
+#include "kernels/memory/host.h"
 #include "kernels/move/move.h"
+#include "kernels/tensor/element.h"
 
 static gems_status plan_index(gems_call *call, const gems_tensor *from, const gems_tensor *index, int outs)
 {
@@ -24,9 +26,9 @@ static void plan_sizes(gems_call *call, int64_t rows, int64_t cols, const gems_t
 {
     call->sizes.v[GEMS_SIZE_ROWS] = rows;
     call->sizes.v[GEMS_SIZE_COLS] = cols;
-    call->sizes.v[GEMS_SIZE_NUMEL] = rows * cols;
-    call->sizes.v[GEMS_SIZE_BYTES] =
-        2 * rows * cols * gems_dtypes[call->dtype].size + index->numel * gems_dtypes[index->dtype].size;
+    int64_t numel = call->sizes.v[GEMS_SIZE_NUMEL] = gems_size_times(rows, cols);
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_plus(gems_size_bytes(gems_size_times(2, numel), call->dtype),
+                                                    gems_size_bytes(index->numel, index->dtype));
 }
 
 /* ---- embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse) ------------------------------------- */
@@ -46,7 +48,7 @@ static gems_status plan_embedding(gems_call *call)
 static gems_status prepare_embedding(gems_call *call, gems_work *work)
 {
     const gems_tensor *weight = call->arg[0].tensor, *index = call->arg[1].tensor;
-    if (!gems_index_check(index, index->data, weight->sizes[0]))
+    if (!gems_index_check(index, gems_tensor_host(index), weight->sizes[0]))
         return gems_decline(call, "index out of range");
     const int last = index->ndim;
     int64_t sizes[GEMS_MOVE_RANK];
@@ -82,7 +84,7 @@ static gems_status plan_select(gems_call *call)
     int64_t cols = 1;
     for (int d = dim + 1; d < self->ndim; d++)
         cols *= self->sizes[d];
-    plan_sizes(call, self->numel / self->sizes[dim] / cols * index->numel, cols, index);
+    plan_sizes(call, gems_size_times(self->numel / self->sizes[dim] / cols, index->numel), cols, index);
     return GEMS_OK;
 }
 
@@ -90,7 +92,7 @@ static gems_status prepare_select(gems_call *call, gems_work *work)
 {
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
     const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
-    if (!gems_index_check(index, index->data, self->sizes[dim]))
+    if (!gems_index_check(index, gems_tensor_host(index), self->sizes[dim]))
         return gems_decline(call, "index out of range");
     int64_t sizes[GEMS_MOVE_RANK] = {0};
     for (int d = 0; d < self->ndim; d++)
@@ -137,7 +139,7 @@ static gems_status prepare_gather(gems_call *call, gems_work *work)
 {
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
     const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
-    if (!gems_index_check(index, index->data, self->sizes[dim]))
+    if (!gems_index_check(index, gems_tensor_host(index), self->sizes[dim]))
         return gems_decline(call, "index out of range");
     gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, index->sizes, NULL);
     if (!out)

@@ -11,7 +11,7 @@ static void plan_sizes(gems_call *call, gems_dtype dtype, int64_t numel, int64_t
     call->sizes.v[GEMS_SIZE_NUMEL] = numel;
     call->sizes.v[GEMS_SIZE_COLS] = cols;
     call->sizes.v[GEMS_SIZE_ROWS] = cols > 0 ? numel / cols : 0;
-    call->sizes.v[GEMS_SIZE_BYTES] = (numel + read) * gems_dtypes[dtype].size;
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(gems_size_plus(numel, read), dtype);
 }
 
 static bool is_plain(gems_call *call, const gems_tensor *self)

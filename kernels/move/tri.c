@@ -27,7 +27,8 @@ static gems_status plan_tri(gems_call *call)
     call->sizes.v[GEMS_SIZE_NUMEL] = self->numel;
     call->sizes.v[GEMS_SIZE_COLS] = cols;
     call->sizes.v[GEMS_SIZE_ROWS] = self->numel / cols;
-    call->sizes.v[GEMS_SIZE_BYTES] = self->numel * gems_dtypes[self->dtype].size * 3 / 2; /* half is read */
+    const int64_t bytes = gems_size_bytes(self->numel, self->dtype);
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_plus(bytes, bytes / 2); /* half is read */
     return GEMS_OK;
 }
 

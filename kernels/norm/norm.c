@@ -76,7 +76,7 @@ static gems_status plan(gems_call *call)
     call->sizes.v[GEMS_SIZE_COLS] = n;
     call->sizes.v[GEMS_SIZE_ROWS] = in->numel / n;
     call->sizes.v[GEMS_SIZE_INNER] = 1;
-    call->sizes.v[GEMS_SIZE_BYTES] = 2 * in->numel * gems_dtypes[in->dtype].size;
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(gems_size_times(2, in->numel), in->dtype);
     *GEMS_PLAN(found, call) = f;
     return GEMS_OK;
 }

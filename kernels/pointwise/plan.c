@@ -168,11 +168,11 @@ static void name_sizes(gems_call *call, const pw_plan *p)
 {
     int64_t bytes = 0;
     for (unsigned r = 0; r < p->nresults; r++)
-        bytes += p->shape.numel * gems_dtypes[p->result[r]].size;
+        bytes = gems_size_plus(bytes, gems_size_bytes(p->shape.numel, p->result[r]));
     for (unsigned i = 0; i < gems_expr_name_count(p->expr); i++) {
         const gems_value *v = &call->arg[gems_expr_name_param(p->expr, i)];
         if ((p->needs >> i & 1) && v->kind == GEMS_TENSOR)
-            bytes += v->tensor->numel * gems_dtypes[v->tensor->dtype].size;
+            bytes = gems_size_plus(bytes, gems_size_bytes(v->tensor->numel, v->tensor->dtype));
     }
     call->dtype = p->compute;
     call->sizes.v[GEMS_SIZE_NUMEL] = p->shape.numel;

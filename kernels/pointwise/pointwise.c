@@ -6,6 +6,7 @@
  * of a group on a GPU). */
 #include "kernels/device/device.h"
 #include "kernels/family.h"
+#include "kernels/memory/host.h"
 #include "kernels/pointwise/recipe.h"
 #include "kernels/tensor/layout.h"
 #include "kernels/pointwise/plan.h"
@@ -22,7 +23,7 @@ static gems_status check_divisor(gems_call *call, const pw_plan *p)
 {
     for (int i = 0; i < call->op->nparams && p->row->divisor >> i; i++)
         if ((p->row->divisor >> i & 1) && gems_dtypes[p->compute].category != GEMS_CAT_FLOAT &&
-            call->arg[i].kind == GEMS_TENSOR && gems_has_zero(call->arg[i].tensor, call->arg[i].tensor->data))
+            call->arg[i].kind == GEMS_TENSOR && gems_has_zero(call->arg[i].tensor, gems_tensor_host(call->arg[i].tensor)))
             return gems_decline(call, "integer divisor with a zero");
     return GEMS_OK;
 }
@@ -116,7 +117,7 @@ static gems_status bind_operand(binding *b, unsigned param, gems_pw_bind *bind)
         if (v->kind != GEMS_TENSOR && !gems_value_is_number(v))
             return gems_decline(b->call, "an argument that no kernel takes");
         gems_number number =
-            v->kind == GEMS_TENSOR ? gems_element_number(v->tensor->dtype, v->tensor->data) : gems_value_number(v);
+            v->kind == GEMS_TENSOR ? gems_element_number(v->tensor->dtype, gems_tensor_host(v->tensor)) : gems_value_number(v);
         gems_element element;
         /* What takes part in promotion is converted like a tensor, other numbers are taken as they are. */
         uint32_t whole = p->row->promotes >> param & 1 ? p->row->unrounded : p->opmath ? ~p->row->strict : 0;

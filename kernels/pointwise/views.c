@@ -77,7 +77,7 @@ static void name_sizes(gems_call *call, gems_dtype dtype, int64_t numel, int64_t
 {
     call->dtype = dtype;
     call->sizes.v[GEMS_SIZE_NUMEL] = numel;
-    call->sizes.v[GEMS_SIZE_BYTES] = moved * gems_dtypes[dtype].size;
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(moved, dtype);
 }
 
 /* ---- glu(self, dim), glu_backward(grad_output, self, dim) -------------------------------------------------------- */
@@ -108,7 +108,7 @@ static void halves(const gems_tensor *t, int dim, const gems_shape *half, gems_t
         out[k].sizes = half->size;
         out[k].numel = half->numel;
     }
-    out[1].data = (char *)t->data + half->size[dim] * t->strides[dim] * gems_dtypes[t->dtype].size;
+    out[1].address += (uintptr_t)(half->size[dim] * t->strides[dim] * gems_dtypes[t->dtype].size);
 }
 
 static gems_shape half_shape(const gems_tensor *t, int dim)
@@ -124,7 +124,7 @@ static gems_status plan_glu(gems_call *call)
     const gems_tensor *self = call->arg[0].tensor;
     if (halved_dim(call, self, &call->arg[1]) < 0)
         return GEMS_DECLINED;
-    name_sizes(call, self->dtype, self->numel / 2, self->numel / 2 * 3);
+    name_sizes(call, self->dtype, self->numel / 2, gems_size_times(self->numel / 2, 3));
     return GEMS_OK;
 }
 
@@ -161,7 +161,7 @@ static gems_status plan_glu_backward(gems_call *call)
     if (grad->dtype != self->dtype || grad->ndim != half.ndim ||
         memcmp(grad->sizes, half.size, (size_t)half.ndim * sizeof *half.size) != 0)
         return gems_decline(call, "gradient of another shape or dtype");
-    name_sizes(call, self->dtype, self->numel / 2, self->numel / 2 * 5);
+    name_sizes(call, self->dtype, self->numel / 2, gems_size_times(self->numel / 2, 5));
     return GEMS_OK;
 }
 
@@ -207,7 +207,8 @@ static gems_status plan_polar(gems_call *call)
     if (!polar_shape(call, &shape))
         return GEMS_DECLINED;
     name_sizes(call, call->arg[0].tensor->dtype, shape.numel,
-               2 * shape.numel + call->arg[0].tensor->numel + call->arg[1].tensor->numel);
+               gems_size_plus(gems_size_times(2, shape.numel),
+                              gems_size_plus(call->arg[0].tensor->numel, call->arg[1].tensor->numel)));
     return GEMS_OK;
 }
 
@@ -232,7 +233,7 @@ static gems_status prepare_polar(gems_call *call, gems_work *work)
         planes[k] = *whole;
         planes[k].dtype = part;
         planes[k].strides = doubled;
-        planes[k].data = (char *)whole->data + k * gems_dtypes[part].size;
+        planes[k].address = whole->address + (uintptr_t)k * gems_dtypes[part].size;
     }
     for (int k = 0; k < 4; k++)
         if (gems_tensor_overlaps_itself(&planes[k / 2]) ||

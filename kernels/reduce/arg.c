@@ -16,7 +16,8 @@ static gems_status plan(gems_call *call)
     bool values = call->op->nresults == 2;
     if (call->dtype == GEMS_BOOL && !values)
         return gems_decline(call, "argmax of bool is an error on the host");
-    call->sizes.v[GEMS_SIZE_BYTES] += call->sizes.v[GEMS_SIZE_ROWS] * (8 + values * gems_dtypes[r->to].size);
+    int64_t *bytes = &call->sizes.v[GEMS_SIZE_BYTES], one = 8 + values * gems_dtypes[r->to].size;
+    *bytes = gems_size_plus(*bytes, gems_size_times(call->sizes.v[GEMS_SIZE_ROWS], one));
     return GEMS_OK;
 }
 

@@ -52,7 +52,7 @@ gems_status gems_reduce_dims(gems_call *call, gems_reduction *r)
     call->sizes.v[GEMS_SIZE_COLS] = cols;
     call->sizes.v[GEMS_SIZE_ROWS] = in->numel / cols;
     call->sizes.v[GEMS_SIZE_INNER] = inner == INT64_MAX ? 1 : inner;
-    call->sizes.v[GEMS_SIZE_BYTES] = in->numel * gems_dtypes[in->dtype].size;
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(in->numel, in->dtype);
     return GEMS_OK;
 }
 

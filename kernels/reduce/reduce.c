@@ -29,8 +29,9 @@ static gems_status plan(gems_call *call)
     gems_status status = gems_reduce_dims(call, r);
     if (status == GEMS_OK)
         status = gems_reduce_dtypes(call, r);
+    int64_t *bytes = &call->sizes.v[GEMS_SIZE_BYTES];
     if (status == GEMS_OK)
-        call->sizes.v[GEMS_SIZE_BYTES] += call->sizes.v[GEMS_SIZE_ROWS] * gems_dtypes[r->to].size;
+        *bytes = gems_size_plus(*bytes, gems_size_bytes(call->sizes.v[GEMS_SIZE_ROWS], (gems_dtype)r->to));
     return status;
 }
 

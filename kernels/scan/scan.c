@@ -27,7 +27,8 @@ static gems_status plan(gems_call *call)
     for (int d = gems_wrap_dim(dim->i, in->ndim) + 1; d < in->ndim; d++)
         inner *= in->sizes[d];
     call->sizes.v[GEMS_SIZE_INNER] = inner;
-    call->sizes.v[GEMS_SIZE_BYTES] += in->numel * gems_dtypes[r->to].size;
+    int64_t *bytes = &call->sizes.v[GEMS_SIZE_BYTES];
+    *bytes = gems_size_plus(*bytes, gems_size_bytes(in->numel, (gems_dtype)r->to));
     return GEMS_OK;
 }
 

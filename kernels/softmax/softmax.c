@@ -50,7 +50,7 @@ static gems_status plan(gems_call *call)
         inner *= in->sizes[i];
     call->sizes.v[GEMS_SIZE_INNER] = inner;
     call->sizes.v[GEMS_SIZE_BYTES] =
-        in->numel * (gems_dtypes[in->dtype].size * (f.backward ? 2 : 1) + gems_dtypes[f.out].size);
+        gems_size_times(in->numel, gems_dtypes[in->dtype].size * (f.backward ? 2 : 1) + gems_dtypes[f.out].size);
     *GEMS_PLAN(found, call) = f;
     return GEMS_OK;
 }

@@ -23,7 +23,7 @@ bool gems_shape_broadcast(gems_shape *shape, int ndim, const int64_t *sizes)
             return false;
     }
     for (int d = 0; d < shape->ndim; d++)
-        shape->numel *= shape->size[d];
+        shape->numel = gems_size_times(shape->numel, shape->size[d]);
     return true;
 }
 

@@ -71,9 +71,9 @@ gems_overlap gems_tensor_overlap(const gems_tensor *a, const gems_tensor *b)
     if (a->numel == 0 || b->numel == 0)
         return GEMS_APART;
     size_t size_a = gems_dtypes[a->dtype].size, size_b = gems_dtypes[b->dtype].size;
-    const char *from_a = a->data, *from_b = b->data;
-    const char *to_a = from_a + (size_t)gems_tensor_span(a) * size_a;
-    const char *to_b = from_b + (size_t)gems_tensor_span(b) * size_b;
+    uintptr_t from_a = a->address, from_b = b->address;
+    uintptr_t to_a = from_a + (size_t)gems_tensor_span(a) * size_a;
+    uintptr_t to_b = from_b + (size_t)gems_tensor_span(b) * size_b;
     if (to_a <= from_b || to_b <= from_a)
         return GEMS_APART;
     if (from_a != from_b || size_a != size_b || a->ndim != b->ndim)

@@ -9,7 +9,7 @@
 
 /* A strided view of memory. Borrowed: it lives as long as the call. */
 typedef struct gems_tensor {
-    void *data;             /* address of the first element (storage offset applied); may be NULL if numel is 0 */
+    uintptr_t address;      /* of the first element, as the host knows it; to read there: kernels/memory/host.h */
     const int64_t *sizes;   /* ndim of them */
     const int64_t *strides; /* in elements, never negative */
     int64_t numel;
@@ -18,6 +18,24 @@ typedef struct gems_tensor {
     bool wrapped;     /* a Python number wrapped into a 0-dim tensor: weakest priority in promotion */
     void *host;       /* the host's object: at::Tensor * */
 } gems_tensor;
+
+/* Expanded tensors cost no memory, so that counts of elements and bytes may pass INT64_MAX: these stop there. Of
+ * numbers that are not negative. */
+static inline int64_t gems_size_times(int64_t a, int64_t b)
+{
+    int64_t c;
+    return __builtin_mul_overflow(a, b, &c) ? INT64_MAX : c;
+}
+static inline int64_t gems_size_plus(int64_t a, int64_t b)
+{
+    int64_t c;
+    return __builtin_add_overflow(a, b, &c) ? INT64_MAX : c;
+}
+/* Bytes of n elements. */
+static inline int64_t gems_size_bytes(int64_t n, gems_dtype dtype)
+{
+    return gems_size_times(n, gems_dtypes[dtype].size);
+}
 
 /* True if the elements lie one after another in row-major order (sizes of 1 ignored). */
 bool gems_tensor_is_contiguous(const gems_tensor *t);

@@ -125,12 +125,12 @@ int gems_work_operand(gems_work *w, const gems_tensor *t, gems_access access)
 {
     uint8_t element = gems_dtypes[t->dtype].size;
     size_t span = (size_t)gems_tensor_span(t) * element;
-    gems_operand *o = find_operand(w, (uintptr_t)t->data, span, element);
+    gems_operand *o = find_operand(w, t->address, span, element);
     if (!o) {
         if (!GROW(w, operand, own_operand, noperands, operand_room, 1))
             return -1;
         o = &w->operand[w->noperands++];
-        *o = (gems_operand){.allocation = (uintptr_t)t->data, .span = span, .element = element, .gaps = -1};
+        *o = (gems_operand){.allocation = t->address, .span = span, .element = element, .gaps = -1};
     }
     if ((access & GEMS_READ) && o->access != GEMS_WRITE)
         o->access |= GEMS_READ;

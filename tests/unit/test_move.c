@@ -40,7 +40,8 @@ static gems_tensor tensor_of(void *memory, int ndim, const int64_t *sizes, int64
         order[k] = x;
     }
     int64_t step = any(0, 3) == 0 ? 2 : 1;
-    gems_tensor t = {.data = memory, .sizes = sizes, .strides = strides, .ndim = ndim, .numel = 1, .dtype = dtype};
+    gems_tensor t = {
+        .address = (uintptr_t)memory, .sizes = sizes, .strides = strides, .ndim = ndim, .numel = 1, .dtype = dtype};
     for (int k = ndim - 1; k >= 0; k--) {
         int d = order[k];
         strides[d] = step;
@@ -106,7 +107,7 @@ static void round_of_move(int pick_dim, bool full_index)
         for (int d = 0; d < ndim; d++)
             index_sizes[d] = full_index || d == pick_dim ? sizes[d] : 1;
         index = tensor_of(index_memory, ndim, index_sizes, index_strides, GEMS_I64);
-        cr_assert(gems_index_check(&index, index.data, from_sizes[pick_dim]));
+        cr_assert(gems_index_check(&index, (void *)index.address, from_sizes[pick_dim]));
         move.index = &index;
         move.axis = from_strides[pick_dim];
         move.limit = from_sizes[pick_dim];
@@ -120,7 +121,7 @@ static void round_of_move(int pick_dim, bool full_index)
         gems_move_add(&move, sizes[d], to_strides[d], d == pick_dim ? 0 : src, pick);
     }
 
-    uint8_t *base = wanted + ((uint8_t *)to.data - got);
+    uint8_t *base = wanted + ((uint8_t *)to.address - got);
     for (int64_t i = 0; i < to.numel; i++) {
         int64_t rest = i, a = 0, b = 0, p = 0;
         for (int d = ndim - 1; d >= 0; d--) {
@@ -134,7 +135,7 @@ static void round_of_move(int pick_dim, bool full_index)
         }
         if (pick_dim >= 0)
             b += index_memory[p] * from_strides[pick_dim];
-        memcpy(base + a * size, (uint8_t *)from.data + b * size, (size_t)size);
+        memcpy(base + a * size, (uint8_t *)from.address + b * size, (size_t)size);
     }
     gems_job *job = begin(&call);
     gems_move_launch(job, &move);
@@ -168,7 +169,7 @@ Test(move, fill)
         const uint64_t bits = 0x0123456789abcdefu;
         start_round();
         gems_tensor to = tensor_of(got + size * (size_t)any(0, 3), ndim, sizes, strides, dtype);
-        uint8_t *base = wanted + ((uint8_t *)to.data - got);
+        uint8_t *base = wanted + ((uint8_t *)to.address - got);
         for (int64_t k = 0; k < to.numel; k++) {
             int64_t rest = k, a = 0;
             for (int d = ndim - 1; d >= 0; d--) {
@@ -204,7 +205,7 @@ Test(move, triangle)
         if (gems_tensor_span(&to) * (int64_t)size > BUFFER - 64 ||
             gems_tensor_span(&from) * (int64_t)size > BUFFER - 64)
             continue;
-        uint8_t *base = wanted + ((uint8_t *)to.data - got);
+        uint8_t *base = wanted + ((uint8_t *)to.address - got);
         for (int64_t k = 0; k < to.numel; k++) {
             int64_t rest = k, a = 0, b = 0;
             for (int d = ndim - 1; d >= 0; d--) {
@@ -217,7 +218,7 @@ Test(move, triangle)
             if (!keep)
                 memset(base + a * (int64_t)size, 0, size);
             else if (!in_place)
-                memcpy(base + a * (int64_t)size, (uint8_t *)from.data + b * (int64_t)size, size);
+                memcpy(base + a * (int64_t)size, (uint8_t *)from.address + b * (int64_t)size, size);
         }
         gems_job *job = begin(&call);
         gems_tri_launch(job, &to, &from, diagonal, upper);

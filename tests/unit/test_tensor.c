@@ -114,9 +114,9 @@ Test(tensor, overlap_of_two)
     const int64_t long_row[2] = {1, 12}, odd[2] = {99, 1};
     gems_tensor a = tensor(2, sizes, rows), same = a, moved = a, apart = a, turned = tensor(2, sizes, columns);
     gems_tensor flat = tensor(2, long_row, odd), flat2 = tensor(2, long_row, rows), empty = tensor(2, none, rows);
-    same.data = a.data = turned.data = flat.data = flat2.data = memory;
-    moved.data = empty.data = memory + 4;
-    apart.data = memory + 12;
+    same.address = a.address = turned.address = flat.address = flat2.address = (uintptr_t)memory;
+    moved.address = empty.address = (uintptr_t)(memory + 4);
+    apart.address = (uintptr_t)(memory + 12);
     cr_expect_eq(gems_tensor_overlap(&a, &same), GEMS_IDENTICAL);
     cr_expect_eq(gems_tensor_overlap(&a, &moved), GEMS_OVERLAP);
     cr_expect_eq(gems_tensor_overlap(&moved, &a), GEMS_OVERLAP);
