@@ -172,6 +172,7 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     else if (!compared)
         gems_give_results(f, ret, raw);
     gems_report_call(call, status, (enum gems_where)f->entry, true, start_time != 0 ? now() - start_time : 0);
+    gems_route_done();
     free(f->heap);
     return compared ? GEMS_ENTERED_COMPARE : status == GEMS_OK ? GEMS_ENTERED_DONE : GEMS_ENTERED_HOST;
 }

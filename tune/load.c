@@ -20,6 +20,7 @@ typedef struct loader {
     gems_table_error *error;
     gems_json_step path[DEPTH_MAX]; /* to the value being read */
     size_t depth;
+    int line; /* of the rule */
 } loader;
 
 static void enter_key(loader *l, const char *key)
@@ -334,8 +335,7 @@ static bool read_rule(loader *l, json_t *value, json_t *defaults, gems_rule *rul
     rule_parts parts = {0};
     if (!split_rule(l, value, &parts))
         return false;
-    gems_json_place at = gems_json_locate(l->text, l->path, l->depth);
-    snprintf(rule->origin, sizeof rule->origin, "%.80s:%d", l->name, at.line);
+    snprintf(rule->origin, sizeof rule->origin, "%.80s:%d", l->name, l->line);
     const char *device = NULL, *note = NULL;
     if (!read_operators(l, &parts, rule))
         return false;
@@ -415,8 +415,11 @@ static bool read_rules(loader *l, json_t *rules, json_t *defaults)
         return refuse(l, "out of memory");
     size_t i;
     json_t *value;
+    gems_json_element at = gems_json_first(l->text, l->path, l->depth);
     json_array_foreach(rules, i, value)
     {
+        l->line = at.place.line;
+        gems_json_next(&at);
         enter_index(l, i);
         gems_rule *rule = &l->layer->rules[l->layer->count];
         rule->ops = gems_opset_new();
