@@ -1,6 +1,6 @@
 /* preload/base: the hash, text in a bounded buffer, words of a list, whole files. */
 #include "preload/base/hash.h"
-#include "preload/base/text.h"
+#include "preload/base/file.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
