@@ -354,30 +354,53 @@ static bool read_rule(loader *l, json_t *value, json_t *defaults, gems_rule *rul
 
 /* ---- the file ---- */
 
-/* Members of a table, and which of them are objects. "match" and "device" belong to the device layer, which reads them
- * in the library's own files; in another table they have no effect. */
-static const struct {
-    const char *key;
-    bool object;
-} file_keys[] = {{"vendor"}, {"match", true}, {"device", true}, {"defaults"}, {"rules"}, {"origin"}, {"note"}};
+/* Members of a table. Those with a list are objects whose members are all named there. "match" and "device" are the
+ * device layer's, which reads them in the library's own files; in another table they have no effect. */
+static const struct key {
+    const char *parent, *key, *members;
+} file_keys[] = {
+    {"a table", "vendor"},
+    {"a table", "match", "platform vendor device"},
+    {"a table", "device",
+     "order memory staging seats save loads needs kernels_in own_cache environment lanes libraries exact options "
+     "prelude"},
+    {"\"device\"", "staging", "mb piece_kb from_kb"},
+    {"\"device\"", "lanes", "small main"},
+    {"a table", "defaults"},
+    {"a table", "rules"},
+    {"a table", "origin"},
+    {"a table", "note"},
+};
 
-static bool check_keys(loader *l, json_t *root)
+/* The key's row, or NULL. */
+static const struct key *find_key(const char *parent, const char *key)
+{
+    for (size_t i = 0; i < sizeof file_keys / sizeof *file_keys; i++)
+        if (strcmp(file_keys[i].key, key) == 0 && strcmp(file_keys[i].parent, parent) == 0)
+            return &file_keys[i];
+    return NULL;
+}
+
+/* `members`: those of an object inside the table; NULL: the table itself. */
+static bool check_keys(loader *l, json_t *object, const char *parent, const char *members)
 {
     const char *key;
     json_t *member;
-    json_object_foreach(root, key, member)
+    json_object_foreach(object, key, member)
     {
-        bool known = false, object = false;
-        for (size_t i = 0; i < sizeof file_keys / sizeof *file_keys; i++)
-            if (strcmp(file_keys[i].key, key) == 0) {
-                known = true;
-                object = file_keys[i].object;
-            }
+        const struct key *row = find_key(parent, key);
         enter_key(l, key);
-        if (!known)
-            return refuse(l, "unknown key \"%.40s\" in a table", key);
-        if (object && !json_is_object(member))
-            return refuse(l, "\"%s\" of a table is an object (a rule takes a device's name)", key);
+        if (members ? !find_word(members, key) : !row)
+            return refuse(l, "unknown key \"%.40s\" in %s", key, parent);
+        if (row && row->members) {
+            char name[40];
+            snprintf(name, sizeof name, "\"%s\"", key);
+            if (!json_is_object(member))
+                return refuse(l, "%s of a table is an object%s", name,
+                              members ? "" : " (a rule takes a device's name)");
+            if (!check_keys(l, member, name, row->members))
+                return false;
+        }
         leave(l);
     }
     return true;
@@ -452,7 +475,7 @@ static bool read_file(loader *l)
     if (!json_is_object(root))
         return refuse(l, "a table is an object");
     json_t *rules = json_object_get(root, "rules"), *defaults = json_object_get(root, "defaults");
-    if (!check_keys(l, root) || !check_vendor(l, json_object_get(root, "vendor")))
+    if (!check_keys(l, root, "a table", NULL) || !check_vendor(l, json_object_get(root, "vendor")))
         return false;
     MEMBER(l, "defaults", defaults, check_defaults(l, defaults));
     MEMBER(l, "rules", rules, read_rules(l, rules, defaults));

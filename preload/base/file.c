@@ -86,5 +86,13 @@ bool gems_file_check_folder(const char *path, gems_text *error)
                                                 : true;
     if (errno != ENOENT || !folder_of(path, folder, sizeof folder))
         return say(error, path, errno);
-    return strcmp(folder, path) == 0 ? say(error, path, ENOENT) : gems_file_check_folder(folder, error);
+    if (strcmp(folder, path) == 0)
+        return say(error, path, ENOENT);
+    if (!gems_file_check_folder(folder, error))
+        return false;
+    /* Rights do not tell all (a file system may be read-only, or not be for files): so it is tried. */
+    if (stat(folder, &st) == 0 && mkdir(path, 0700) != 0)
+        return say(error, path, errno);
+    rmdir(path);
+    return true;
 }

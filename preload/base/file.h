@@ -11,8 +11,8 @@ char *gems_read(int fd, size_t max);
 /* Whole contents of a regular file; NULL if that cannot be had. Free it. */
 char *gems_read_file(const char *path, size_t max);
 
-/* Whether a file could be appended to (`path` may hold %p), or a folder be used and, if need be, made. Nothing is made:
- * the answer is what access rights say. If not, why is appended to `error`. */
+/* Whether a file could be appended to (`path` may hold %p), or a folder be used and, if need be, made. Nothing is left
+ * behind. If not, why is appended to `error`. */
 bool gems_file_check_log(const char *path, gems_text *error);
 bool gems_file_check_folder(const char *path, gems_text *error);
 
