@@ -29,7 +29,7 @@ EMBED   := $(sort $(wildcard kernels/*.cl kernels/*/*.cl) $(wildcard tune/*.json
 GENOUT  := thunks.c ops.c embedded.c
 OBJ     := $(SRC:%.c=$(B)/%.o) $(GENOUT:%.c=$(B)/gen/%.o)
 
-all: $(B)/libgems_preload.so $(B)/gems $(B)/gems.1
+all: $(B)/libgems_preload.so $(B)/gems $(B)/gems.1 $(B)/tables.checked
 
 $(B)/libgems_preload.so: $(OBJ) $(B)/gen/exports.map
 	$(call say,LINK,$@)
@@ -82,6 +82,11 @@ $(UNIT): %: %.o $(OBJ) $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(GENSRC)))
 unit: $(UNIT)
 	$(Q)failed=; for t in $(UNIT); do printf '  %-8s%s\n' TEST $$t; $$t || failed="$$failed $$t"; done; \
 	  if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
+
+# The tables in the library are read as it will read them.
+$(B)/tables.checked: $(B)/tables $(wildcard tune/*.json)
+	$(Q)$(if $(SAN),,$< $(filter %.json,$^))
+	$(Q)touch $@
 
 BINDIR := $(DESTDIR)$(PREFIX)/bin
 LIBDIR := $(DESTDIR)$(PREFIX)/lib
@@ -160,7 +165,7 @@ check-asan:
 	$(Q)$(ASAN) $(MAKE) --no-print-directory B=$(B)-asan SAN=address,undefined SKIP=tests/unit/test_fault.c unit all
 	$(Q)$(call pytest,LD_PRELOAD=$(asan_libraries):$(call plain,$(B)-asan)/libgems_preload.so $(ASAN),tests/host/test_every_kernel.py)
 # What threads share, under ThreadSanitizer: without address randomisation, of which it bears little.
-$(B)/threads $(B)/bounds: $(B)/%: $(B)/tests/%.o $(OBJ)
+$(B)/threads $(B)/bounds $(B)/tables: $(B)/%: $(B)/tests/%.o $(OBJ)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 check-tsan:

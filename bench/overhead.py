@@ -1,5 +1,6 @@
 """What interposing costs: a call that is not routed, one that is, `import torch`, the first call cold and warm. Each figure
 is a difference between processes with and without the preload, started in turn."""
+import argparse
 import json
 import os
 import pathlib
@@ -161,4 +162,9 @@ def markdown(figures):
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(), indent=1))
+    parser = argparse.ArgumentParser(description=__doc__, epilog="To be started with the library in LD_PRELOAD.")
+    parser.add_argument("--pairs", type=int, default=9, help="pairs of processes for each figure (default: 9)")
+    args = parser.parse_args()
+    if not LIBRARY:
+        parser.error("libgems_preload.so is not in LD_PRELOAD")
+    print(json.dumps(measure(args.pairs), indent=1))

@@ -5,21 +5,9 @@
 #include "preload/engine/route.h"
 #include "preload/engine/scope.h"
 #include "kernels/device/device.h"
+#include "kernels/work/work.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-#define SCOPES 16
-
-static __thread struct {
-    gems_scope stack[SCOPES];
-    int depth;
-} scopes;
-
-const gems_scope *gems_scope_current(void)
-{
-    return scopes.depth ? &scopes.stack[scopes.depth - 1] : NULL;
-}
 
 const char *gems_version(void)
 {
@@ -40,35 +28,12 @@ int gems_disable(void)
 
 int gems_scope_push(int kind, const char *ops)
 {
-    if (scopes.depth == SCOPES || kind < GEMS_SCOPE_USE || kind > GEMS_SCOPE_ONLY ||
-        (kind == GEMS_SCOPE_ONLY) != (ops != NULL))
-        return -1;
-    gems_scope *s = &scopes.stack[scopes.depth];
-    s->kind = kind;
-    s->only = NULL;
-    if (ops) {
-        char error[200];
-        s->only = gems_opset_compile(ops, error, sizeof error);
-        if (!s->only || error[0]) {
-            free(s->only);
-            return -1;
-        }
-    }
-    scopes.depth++;
-    if (kind == GEMS_SCOPE_USE)
-        gems_route_scopes(1);
-    return 0;
+    return gems_scope_open(kind, ops) ? 0 : -1;
 }
 
 int gems_scope_pop(void)
 {
-    if (scopes.depth == 0)
-        return -1;
-    gems_scope *s = &scopes.stack[--scopes.depth];
-    free(s->only);
-    if (s->kind == GEMS_SCOPE_USE)
-        gems_route_scopes(-1);
-    return 0;
+    return gems_scope_close() ? 0 : -1;
 }
 
 const char *gems_vendor(void)
@@ -113,7 +78,7 @@ const char *gems_last_reason(void)
 
 void gems_timing_set(int on)
 {
-    gems_device_set_timing(on != 0);
+    gems_work_set_timing(on != 0);
 }
 
 int gems_table_set(const char *json, char *error, size_t n)

@@ -70,6 +70,11 @@ GEMS_API int gems_table_set(const char *json, char *error, size_t n);
 /* "table", "all" or "off": GEMS_ROUTE, from now on. */
 GEMS_API int gems_route_set(const char *mode);
 
+/* Whether a value makes sense for a variable ("GEMS_ONLY"): names of operators that exist, a table in which all is
+ * understood, a file that can be written. If not, or if there is no such variable, the reason is written to `error` (at
+ * most n bytes). Nothing is changed. */
+GEMS_API int gems_variable_check(const char *variable, const char *value, char *error, size_t n);
+
 /* What the library knows, as JSON text for programs (the `gems` command reads this). Free it with free(). `what`:
  *   "operators"  every operator: names, family, kernel, whether it is allowed, the rules for it on the device in use
  *   "devices"    the OpenCL devices found and the one in use; opens the device

@@ -42,11 +42,10 @@ bool gems_decode_tensor(const void *t, bool written, gems_tensor *out)
 static bool take(struct frame *f, const gems_param *p, const void *t, gems_tensor *out)
 {
     uint64_t extra = gems_torch.autograd | gems_torch.adinplace, ks = host_keyset(t);
-    if ((ks & ~extra) != (gems_torch.plain_tensor & ~extra) || (ks & extra & ~gems_torch.plain_tensor) ||
-        (f->counts_versions && (ks & gems_torch.adinplace))) {
-        gems_decline(&f->call, "not a plain tensor");
-        return false;
-    }
+    if ((ks & ~extra) != (gems_torch.plain_tensor & ~extra) || (ks & extra & ~gems_torch.plain_tensor))
+        return gems_decline(&f->call, "not a plain tensor"), false;
+    if (f->counts_versions && (ks & gems_torch.adinplace))
+        return gems_decline(&f->call, "PyTorch must count the write"), false;
     return gems_decode_tensor(t, p->written, out);
 }
 

@@ -15,7 +15,9 @@
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static __thread bool inside; /* we are working for a call of this thread: calls that we cause fall through */
 
-static const char *const entry_names[GEMS_ENTRY_COUNT] = {"call", "redispatch", "aoti"};
+_Static_assert((int)GEMS_ENTRY_CALL == GEMS_WHERE_CALL && (int)GEMS_ENTRY_REDISPATCH == GEMS_WHERE_REDISPATCH &&
+                   (int)GEMS_ENTRY_AOTI == GEMS_WHERE_AOTI,
+               "entries are places");
 
 static void start(void)
 {
@@ -126,15 +128,13 @@ static bool take_arguments(struct frame *f, enum place place, void **raw)
 static void pass_noted(struct frame *f, const char *why, bool look, void **raw)
 {
     bool shown = look && gems_log_wants_calls();
-    if (shown) {
-        start_frame(f);
-        f->counts_versions = false;
-        (void)gems_decode(f, raw); /* as far as they are plain */
-        f->call.why = why;
-    }
-    gems_report_passed(&f->call, why, entry_names[f->entry], shown);
+    start_frame(f);
+    f->counts_versions = false;
     if (shown)
-        free(f->heap);
+        (void)gems_decode(f, raw); /* as far as they are plain */
+    f->call.why = why;
+    gems_report_call(&f->call, GEMS_DECLINED, (enum gems_where)f->entry, shown, 0);
+    free(f->heap);
 }
 
 static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **raw)
@@ -143,8 +143,11 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     const gems_op *op = call->op;
     enum place place;
     const char *why = gems_torch.ready ? foreign(op, f->entry, ks, &place) : "PyTorch not understood";
-    if (why == autograd_first)
+    if (why == autograd_first) {
+        if (f->entry == GEMS_ENTRY_CALL)
+            gems_report_new_call(op);
         return GEMS_ENTERED_HOST;
+    }
     bool ours = !why; /* of the kind that we may look at */
     if (ours && !op->kernel)
         why = "no kernel";
@@ -168,7 +171,8 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
         gems_drop_results(f);
     else if (!compared)
         gems_give_results(f, ret, raw);
-    gems_report_call(call, status, entry_names[f->entry], start_time != 0 ? now() - start_time : 0);
+    gems_report_call(call, status, (enum gems_where)f->entry, true, start_time != 0 ? now() - start_time : 0);
+    gems_route_done();
     free(f->heap);
     return compared ? GEMS_ENTERED_COMPARE : status == GEMS_OK ? GEMS_ENTERED_DONE : GEMS_ENTERED_HOST;
 }

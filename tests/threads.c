@@ -1,11 +1,17 @@
-/* Eight threads on the parts that many threads share: device, table, log, operator sets, counters. A program of its
- * own, for ThreadSanitizer, under which Criterion does not start (make check-tsan). Ends with status 0 if every sum is
- * right. */
+/* Eight threads on the parts that many threads share: device, table, log, operator sets, counters; then threads that
+ * route calls while others change what is routed. A program of its own, for ThreadSanitizer, under which Criterion does
+ * not start (make check-tsan). Ends with status 0 if every sum is right. */
 #include "tests/unit/device_jobs.h"
+#include "tests/unit/fake_host.h"
+#include "preload/base/config.h"
 #include "preload/base/log.h"
+#include "preload/engine/report.h"
+#include "preload/engine/route.h"
+#include "preload/gems.h"
 #include "tune/table.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 enum {
     THREADS = 8,
@@ -42,8 +48,83 @@ static void *work(void *arg)
     return (void *)wrong;
 }
 
+/* ---- changes while calls are routed ---- */
+
+static atomic_bool stop;
+
+/* The settings that a program may change, in turn; the last state routes. */
+static void *change(void *arg)
+{
+    static const char *const tables[] = {"{\"rules\": [{\"op\": \"neg\"}]}",
+                                         "{\"rules\": [{\"op\": \"*\", \"host\": true}]}", NULL};
+    for (long i = (long)arg; !stop; i++) {
+        gems_table_set(tables[i % 3], NULL, 0);
+        gems_disable();
+        gems_scope_push(GEMS_SCOPE_USE, NULL);
+        gems_route_set(i % 2 ? "all" : "table");
+        gems_scope_pop();
+        gems_enable();
+        gems_counters_reset();
+    }
+    return NULL;
+}
+
+static void *route(void *arg)
+{
+    long wrong = 0;
+    int64_t n = 1000, one = 1;
+    gems_tensor x;
+    fake_tensor_make(&x, GEMS_F32, false, 1, &n, &one);
+    for (int i = 0; i < n; i++)
+        ((float *)x.data)[i] = (float)i;
+    for (int round = 0; round < 40 * ROUNDS; round++) {
+        gems_call call = {.op = gems_op_find("neg"), .host = &fake_host};
+        memset(&call.sizes, -1, sizeof call.sizes);
+        call.arg[0] = (gems_value){.kind = GEMS_TENSOR, .tensor = &x};
+        const char *why;
+        if (!gems_route_allowed(call.op, &why))
+            continue;
+        gems_status status = gems_route(&call);
+        wrong += status == GEMS_FAILED || (call.rule && !strstr(gems_rule_origin(call.rule), ":"));
+        if (status == GEMS_OK)
+            wrong += ((float *)call.result[0].data)[999] != -999;
+        if (call.has_result[0])
+            fake_drop(&call.result[0]);
+        gems_report_call(&call, status, GEMS_WHERE_CALL, true, 0);
+        gems_route_done();
+        wrong += gems_last_reason() == NULL;
+    }
+    fake_drop(&x);
+    (void)arg;
+    return (void *)wrong;
+}
+
+static long route_while_changing(void)
+{
+    pthread_t router[THREADS / 2], changer[2];
+    long wrong = 0;
+    gems_route_start(&fake_host);
+    for (long i = 0; i < 2; i++)
+        pthread_create(&changer[i], NULL, change, (void *)i);
+    for (long i = 0; i < THREADS / 2; i++)
+        pthread_create(&router[i], NULL, route, NULL);
+    for (int i = 0; i < THREADS / 2; i++) {
+        void *result;
+        pthread_join(router[i], &result);
+        wrong += (long)result;
+    }
+    stop = true;
+    for (int i = 0; i < 2; i++)
+        pthread_join(changer[i], NULL);
+    /* Enabled again, and all is routed: no gate has stayed closed. */
+    gems_route_set("all");
+    wrong += fake_min_work[gems_op_find("neg")->index] == INT64_MAX;
+    return wrong;
+}
+
 int main(void)
 {
+    gems_config_get(); /* and with it the log */
     gems_table_error error;
     table = gems_table_compile(
         "threads", "{\"rules\": [{\"op\": \"*\", \"dtype\": [\"f32\"], \"where\": {\"numel\": [16, 4096]}}]}", NULL,
@@ -62,6 +143,7 @@ int main(void)
         wrong += (long)result;
     }
     gems_table_free(table);
+    wrong += route_while_changing();
     printf("%d threads, %d rounds each: %ld wrong\n", THREADS, ROUNDS, wrong);
     return wrong != 0;
 }

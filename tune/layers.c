@@ -2,7 +2,7 @@
 #include "kernels/embedded.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
-#include "preload/base/text.h"
+#include "preload/base/file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,21 +66,24 @@ static void add_user_file(gems_tables *tables)
     free(text);
 }
 
+bool gems_table_text(const char *value, const char **name, char **text)
+{
+    bool json = value[strspn(value, " \t\r\n")] == '{';
+    *name = json ? "GEMS_TUNE_JSON" : value;
+    *text = json ? strdup(value) : gems_read_file(value, FILE_MAX_BYTES);
+    return *text != NULL;
+}
+
 static void add_environment(gems_tables *tables)
 {
-    const char *value = gems_config_get()->tune_json;
-    if (!value)
-        return;
-    if (value[strspn(value, " \t\r\n")] == '{') {
-        add_or_complain(tables, "GEMS_TUNE_JSON", value);
-        return;
-    }
-    char *text = gems_read_file(value, FILE_MAX_BYTES);
-    if (text)
-        add_or_complain(tables, value, text);
-    else
+    const char *value = gems_config_get()->tune_json, *name;
+    char *text;
+    if (value && !gems_table_text(value, &name, &text)) {
         gems_complain("GEMS_TUNE_JSON=%.200s is no file that can be read, nor JSON; ignored", value);
-    free(text);
+    } else if (value) {
+        add_or_complain(tables, name, text);
+        free(text);
+    }
 }
 
 gems_tables *gems_tables_build(const char *vendor, const char *device, const char *api, gems_table_error *error)

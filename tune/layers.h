@@ -21,4 +21,8 @@ const gems_table *gems_tables_top(const gems_tables *tables);
 /* Not while another thread may hold a rule of them. */
 void gems_tables_free(gems_tables *tables);
 
+/* The text of a table from a value of GEMS_TUNE_JSON: the value itself, or what is in the file that it names. *name is
+ * for messages; free *text. False if it is neither. */
+bool gems_table_text(const char *value, const char **name, char **text);
+
 #endif

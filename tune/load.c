@@ -3,6 +3,7 @@
 #include "tune/rule.h"
 #include "tune/locate.h"
 #include "kernels/family.h"
+#include "preload/base/text.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@ typedef struct loader {
     gems_table_error *error;
     gems_json_step path[DEPTH_MAX]; /* to the value being read */
     size_t depth;
+    int line; /* of the rule */
 } loader;
 
 static void enter_key(loader *l, const char *key)
@@ -160,54 +162,81 @@ static bool read_where(loader *l, json_t *value, gems_rule *rule)
     return true;
 }
 
-/* Behind `word` in a list separated by spaces, where words may carry a range in brackets; NULL if it is not there. */
-static const char *find_word(const char *list, const char *word)
+/* The variants of the rule's operators, those of the name it gives or all, one after the other: begin with *op 0 and
+ * *variant NULL. Operators without a kernel have none. */
+static const gems_variant *next_variant(const gems_rule *rule, unsigned *op, const gems_variant *variant)
 {
-    size_t n = strlen(word);
-    for (const char *p = list; (p = strstr(p, word)) != NULL; p += n)
-        if ((p == list || p[-1] == ' ') && strchr(" [", p[n]))
-            return p + n;
+    const char *name = rule->variant && *rule->variant ? rule->variant : NULL;
+    for (; *op < gems_op_count; ++*op, variant = NULL) {
+        const gems_family *family = gems_opset_has(rule->ops, *op) ? gems_ops[*op].kernel : NULL;
+        if (!family)
+            continue;
+        for (variant = variant ? variant + 1 : family->variants; variant->name; variant++)
+            if (!name || strcmp(variant->name, name) == 0)
+                return variant;
+    }
     return NULL;
 }
 
-/* True if a kernel of the rule's operators has a variant of this name, or one does not tell. */
-static bool has_variant(const gems_rule *rule, const char *variant)
+/* Appends a name to a list, once. */
+static void list_name(gems_text *list, const char *name)
 {
-    bool any = false;
-    for (unsigned i = 0; i < gems_op_count; i++) {
-        const gems_family *kernel = gems_ops[i].kernel;
-        if (!kernel || !gems_opset_has(rule->ops, i))
-            continue;
-        any = true;
-        if (!kernel->variants || find_word(kernel->variants, variant))
-            return true;
-    }
-    return !any; /* no kernel yet: nothing to hold the rule against */
+    size_t n = strlen(name);
+    for (const char *p = list->s; (p = strstr(p, name)); p += n)
+        if ((p == list->s || p[-1] == ' ') && (!p[n] || p[n] == ','))
+            return;
+    gems_text_put(list, "%s%s", list->n ? ", " : "", name);
 }
 
-/* Checks a parameter against every kernel of the rule's operators that has it. *known: whether there is one. */
-static bool check_param(loader *l, const gems_rule *rule, const char *name, long long value, bool *known)
+static bool has_kernel(const gems_rule *rule)
 {
-    bool any = false;
-    *known = false;
-    for (unsigned i = 0; i < gems_op_count; i++) {
-        const gems_family *kernel = gems_ops[i].kernel;
-        if (!kernel || !gems_opset_has(rule->ops, i))
-            continue;
-        any = true;
-        const char *range = kernel->params ? find_word(kernel->params, name) : "";
-        if (!range)
-            continue;
-        *known = true;
-        long long low, high, step = 1;
-        if (sscanf(range, "[%lld..%lld:%lld", &low, &high, &step) >= 2 &&
-            (value < low || value > high || (value - low) % step != 0))
-            return step > 1 ? refuse(l, "%.40s is %lld; %s takes %lld to %lld in steps of %lld", name, value,
-                                     kernel->name, low, high, step)
-                            : refuse(l, "%.40s is %lld; %s takes %lld to %lld", name, value, kernel->name, low, high);
-    }
-    *known |= !any; /* no kernel yet: nothing to hold the rule against */
-    return true;
+    for (unsigned i = 0; i < gems_op_count; i++)
+        if (gems_ops[i].kernel && gems_opset_has(rule->ops, i))
+            return true;
+    return false;
+}
+
+/* True if a kernel of the rule's operators has the rule's variant; without any kernel there is nothing to hold it
+ * against. */
+static bool check_variant(loader *l, const gems_rule *rule)
+{
+    unsigned op = 0;
+    if (!has_kernel(rule) || next_variant(rule, &op, NULL))
+        return true;
+    char names[160];
+    gems_text list = gems_text_in(names, sizeof names);
+    gems_rule any = {.ops = rule->ops};
+    op = 0;
+    for (const gems_variant *v = next_variant(&any, &op, NULL); v; v = next_variant(&any, &op, v))
+        list_name(&list, v->name);
+    return refuse(l, "no kernel of these operators has a variant %.40s; there is %s", rule->variant, names);
+}
+
+static const gems_parameter lane = {"lane", 0, 1, 1, 0};
+
+/* Checks a parameter against every variant of the rule that has it. *known: whether there is one; without any kernel it
+ * is. */
+static bool check_param(loader *l, const gems_rule *rule, const char *name, long long value, bool defaults, bool *known)
+{
+    char names[160];
+    gems_text list = gems_text_in(names, sizeof names);
+    unsigned op = 0;
+    *known = !has_kernel(rule);
+    for (const gems_variant *v = next_variant(rule, &op, NULL); v; v = next_variant(rule, &op, v))
+        for (int i = -1; i < GEMS_PARAMETERS && (i < 0 || v->params[i].name); i++) {
+            const gems_parameter *p = i < 0 ? &lane : &v->params[i];
+            list_name(&list, p->name);
+            if (strcmp(p->name, name) != 0)
+                continue;
+            *known = true;
+            char steps[40] = "";
+            if (p->step > 1)
+                snprintf(steps, sizeof steps, " in steps of %lld", (long long)p->step);
+            if (value < p->low || value > p->high || (value - p->low) % p->step != 0)
+                return refuse(l, "%.40s is %lld; %s takes %lld to %lld%s", name, value, v->name, (long long)p->low,
+                              (long long)p->high, steps);
+        }
+    return *known || defaults || refuse(l, "no kernel of these operators has a parameter %.40s; there is %s", name, names);
 }
 
 static bool read_params(loader *l, json_t *value, gems_rule *rule, bool defaults)
@@ -222,10 +251,8 @@ static bool read_params(loader *l, json_t *value, gems_rule *rule, bool defaults
         if (!json_is_integer(number))
             return refuse(l, "the parameter %.40s is not an integer", name);
         bool known, given = false;
-        if (!check_param(l, rule, name, json_integer_value(number), &known))
+        if (!check_param(l, rule, name, json_integer_value(number), defaults, &known))
             return false;
-        if (!known && !defaults)
-            return refuse(l, "no kernel of these operators has a parameter %.40s", name);
         for (int i = 0; i < rule->nparams; i++)
             given |= strcmp(rule->param[i].name, name) == 0;
         if (known && !given) {
@@ -312,9 +339,7 @@ static bool read_choice(loader *l, const rule_parts *parts, json_t *defaults, ge
     if (rule->host && (parts->variant || parts->params))
         return refuse(l, "a rule for the host takes no variant and no parameters");
     MEMBER(l, "variant", parts->variant,
-           read_string(l, parts->variant, &rule->variant) &&
-               (has_variant(rule, rule->variant) ||
-                refuse(l, "no kernel of these operators has a variant %.40s", rule->variant)));
+           read_string(l, parts->variant, &rule->variant) && check_variant(l, rule));
     MEMBER(l, "params", parts->params, read_params(l, parts->params, rule, false));
     if (defaults && !rule->host) {
         gems_json_step here[DEPTH_MAX];
@@ -334,8 +359,7 @@ static bool read_rule(loader *l, json_t *value, json_t *defaults, gems_rule *rul
     rule_parts parts = {0};
     if (!split_rule(l, value, &parts))
         return false;
-    gems_json_place at = gems_json_locate(l->text, l->path, l->depth);
-    snprintf(rule->origin, sizeof rule->origin, "%.80s:%d", l->name, at.line);
+    snprintf(rule->origin, sizeof rule->origin, "%.80s:%d", l->name, l->line);
     const char *device = NULL, *note = NULL;
     if (!read_operators(l, &parts, rule))
         return false;
@@ -354,30 +378,53 @@ static bool read_rule(loader *l, json_t *value, json_t *defaults, gems_rule *rul
 
 /* ---- the file ---- */
 
-/* Members of a table, and which of them are objects. "match" and "device" belong to the device layer, which reads them
- * in the library's own files; in another table they have no effect. */
-static const struct {
-    const char *key;
-    bool object;
-} file_keys[] = {{"vendor"}, {"match", true}, {"device", true}, {"defaults"}, {"rules"}, {"origin"}, {"note"}};
+/* Members of a table. Those with a list are objects whose members are all named there. "match" and "device" are the
+ * device layer's, which reads them in the library's own files; in another table they have no effect. */
+static const struct key {
+    const char *parent, *key, *members;
+} file_keys[] = {
+    {"a table", "vendor"},
+    {"a table", "match", "platform vendor device"},
+    {"a table", "device",
+     "order memory staging seats save loads needs kernels_in own_cache environment lanes libraries exact options "
+     "prelude"},
+    {"\"device\"", "staging", "mb piece_kb from_kb"},
+    {"\"device\"", "lanes", "small main"},
+    {"a table", "defaults"},
+    {"a table", "rules"},
+    {"a table", "origin"},
+    {"a table", "note"},
+};
 
-static bool check_keys(loader *l, json_t *root)
+/* The key's row, or NULL. */
+static const struct key *find_key(const char *parent, const char *key)
+{
+    for (size_t i = 0; i < sizeof file_keys / sizeof *file_keys; i++)
+        if (strcmp(file_keys[i].key, key) == 0 && strcmp(file_keys[i].parent, parent) == 0)
+            return &file_keys[i];
+    return NULL;
+}
+
+/* `members`: those of an object inside the table; NULL: the table itself. */
+static bool check_keys(loader *l, json_t *object, const char *parent, const char *members)
 {
     const char *key;
     json_t *member;
-    json_object_foreach(root, key, member)
+    json_object_foreach(object, key, member)
     {
-        bool known = false, object = false;
-        for (size_t i = 0; i < sizeof file_keys / sizeof *file_keys; i++)
-            if (strcmp(file_keys[i].key, key) == 0) {
-                known = true;
-                object = file_keys[i].object;
-            }
+        const struct key *row = find_key(parent, key);
         enter_key(l, key);
-        if (!known)
-            return refuse(l, "unknown key \"%.40s\" in a table", key);
-        if (object && !json_is_object(member))
-            return refuse(l, "\"%s\" of a table is an object (a rule takes a device's name)", key);
+        if (members ? !find_word(members, key) : !row)
+            return refuse(l, "unknown key \"%.40s\" in %s", key, parent);
+        if (row && row->members) {
+            char name[40];
+            snprintf(name, sizeof name, "\"%s\"", key);
+            if (!json_is_object(member))
+                return refuse(l, "%s of a table is an object%s", name,
+                              members ? "" : " (a rule takes a device's name)");
+            if (!check_keys(l, member, name, row->members))
+                return false;
+        }
         leave(l);
     }
     return true;
@@ -415,8 +462,11 @@ static bool read_rules(loader *l, json_t *rules, json_t *defaults)
         return refuse(l, "out of memory");
     size_t i;
     json_t *value;
+    gems_json_element at = gems_json_first(l->text, l->path, l->depth);
     json_array_foreach(rules, i, value)
     {
+        l->line = at.place.line;
+        gems_json_next(&at);
         enter_index(l, i);
         gems_rule *rule = &l->layer->rules[l->layer->count];
         rule->ops = gems_opset_new();
@@ -449,7 +499,7 @@ static bool read_file(loader *l)
     if (!json_is_object(root))
         return refuse(l, "a table is an object");
     json_t *rules = json_object_get(root, "rules"), *defaults = json_object_get(root, "defaults");
-    if (!check_keys(l, root) || !check_vendor(l, json_object_get(root, "vendor")))
+    if (!check_keys(l, root, "a table", NULL) || !check_vendor(l, json_object_get(root, "vendor")))
         return false;
     MEMBER(l, "defaults", defaults, check_defaults(l, defaults));
     MEMBER(l, "rules", rules, read_rules(l, rules, defaults));

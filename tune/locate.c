@@ -1,6 +1,5 @@
 #include "tune/locate.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 static const char *skip_space(const char *p)
@@ -66,27 +65,57 @@ static const char *find_element(const char *p, size_t index)
     return NULL;
 }
 
-gems_json_place gems_json_locate(const char *text, const gems_json_step *path, size_t steps)
+/* Moves a place from one point of the text to a later one. */
+static void advance(gems_json_place *place, const char *from, const char *to)
 {
-    const char *value = skip_space(text), *shown = value;
+    for (; from < to; from++) {
+        place->column++;
+        if (*from == '\n') {
+            place->line++;
+            place->column = 1;
+        }
+    }
+}
+
+/* Where the path leads; its value at *value. */
+static gems_json_place locate(const char *text, const gems_json_step *path, size_t steps, const char **value)
+{
+    const char *shown = *value = skip_space(text);
     for (size_t i = 0; i < steps; i++) {
         const char *name = NULL, *next = NULL;
-        if (path[i].key && *value == '{')
-            next = find_member(value, path[i].key, &name);
-        else if (!path[i].key && *value == '[')
-            next = find_element(value, path[i].index);
+        if (path[i].key && **value == '{')
+            next = find_member(*value, path[i].key, &name);
+        else if (!path[i].key && **value == '[')
+            next = find_element(*value, path[i].index);
         if (!next)
             break;
-        value = next;
+        *value = next;
         shown = name ? name : next;
     }
     gems_json_place place = {1, 1};
-    for (const char *p = text; p < shown; p++) {
-        place.column++;
-        if (*p == '\n') {
-            place.line++;
-            place.column = 1;
-        }
-    }
+    advance(&place, text, shown);
     return place;
+}
+
+gems_json_place gems_json_locate(const char *text, const gems_json_step *path, size_t steps)
+{
+    const char *value;
+    return locate(text, path, steps, &value);
+}
+
+gems_json_element gems_json_first(const char *text, const gems_json_step *path, size_t steps)
+{
+    gems_json_element e = {.place = {1, 1}};
+    locate(text, path, steps, &e.value);
+    e.value = skip_space(e.value + (*e.value == '['));
+    advance(&e.place, text, e.value);
+    return e;
+}
+
+void gems_json_next(gems_json_element *e)
+{
+    const char *before = e->value;
+    e->value = skip_space(skip_value(before));
+    e->value = skip_space(e->value + (*e->value == ','));
+    advance(&e->place, before, e->value);
 }

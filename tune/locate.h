@@ -18,4 +18,14 @@ typedef struct gems_json_place {
  * path leads nowhere: the last step that exists. */
 gems_json_place gems_json_locate(const char *text, const gems_json_step *path, size_t steps);
 
+/* The elements of an array in turn, without going through the text anew for each. */
+typedef struct gems_json_element {
+    const char *value;
+    gems_json_place place;
+} gems_json_element;
+
+/* The first element of the array at the path. */
+gems_json_element gems_json_first(const char *text, const gems_json_step *path, size_t steps);
+void gems_json_next(gems_json_element *element);
+
 #endif

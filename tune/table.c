@@ -31,7 +31,7 @@ struct gems_table {
     gems_layer layer;
     rule_list *ops;          /* one an operator */
     const gems_rule **rules; /* what those lists point into */
-    memo *memos;
+    memo *memos;             /* NULL if no list is long */
 };
 
 /* ---- how small a call may be ---- */
@@ -105,33 +105,50 @@ static int64_t list_min_work(const gems_op *op, const rule_list *list)
 
 /* ---- compiling ---- */
 
+/* Counts each rule in the lists of its operators; `place`: puts it there as well. */
+static void list_rules(gems_table *table, bool place)
+{
+    for (size_t i = 0; i < table->layer.count; i++) {
+        const gems_rule *rule = &table->layer.rules[i];
+        for (unsigned word = 0; word <= gems_op_count / 64; word++)
+            for (uint64_t bits = rule->ops->bits[word]; bits; bits &= bits - 1) {
+                rule_list *list = &table->ops[word * 64 + (unsigned)__builtin_ctzll(bits)];
+                if (place)
+                    list->rules[list->count] = rule;
+                list->count++;
+            }
+    }
+}
+
 static bool build_lists(gems_table *table, const gems_table *below)
 {
-    size_t total = 0;
-    for (unsigned op = 0; op < gems_op_count; op++) {
-        total += below ? below->ops[op].count : 0;
-        for (size_t i = 0; i < table->layer.count; i++)
-            total += gems_opset_has(table->layer.rules[i].ops, op);
-    }
     table->ops = calloc(gems_op_count + 1, sizeof *table->ops);
-    table->rules = calloc(total + 1, sizeof *table->rules);
-    table->memos = calloc(MEMO_SLOTS, sizeof *table->memos);
-    if (!table->ops || !table->rules || !table->memos)
+    if (!table->ops)
         return false;
-
-    const gems_rule **next = table->rules;
+    list_rules(table, false);
+    size_t total = 0;
+    for (unsigned op = 0; op < gems_op_count; op++)
+        total += table->ops[op].count + (below ? below->ops[op].count : 0);
+    const gems_rule **next = table->rules = calloc(total + 1, sizeof *table->rules);
+    if (!next)
+        return false;
     for (unsigned op = 0; op < gems_op_count; op++) {
         rule_list *list = &table->ops[op];
         list->rules = next;
-        for (size_t i = 0; i < table->layer.count; i++)
-            if (gems_opset_has(table->layer.rules[i].ops, op))
-                *next++ = &table->layer.rules[i];
-        for (unsigned i = 0; below && i < below->ops[op].count; i++)
-            *next++ = below->ops[op].rules[i];
-        list->count = (unsigned)(next - list->rules);
-        list->min_work = list_min_work(&gems_ops[op], list);
+        next += list->count + (below ? below->ops[op].count : 0);
+        list->count = 0;
     }
-    return true;
+    list_rules(table, true);
+    bool long_list = false;
+    for (unsigned op = 0; op < gems_op_count; op++) {
+        rule_list *list = &table->ops[op];
+        for (unsigned i = 0; below && i < below->ops[op].count; i++)
+            list->rules[list->count++] = below->ops[op].rules[i];
+        list->min_work = list_min_work(&gems_ops[op], list);
+        long_list |= list->count >= MEMO_FROM_RULES;
+    }
+    table->memos = long_list ? calloc(MEMO_SLOTS, sizeof *table->memos) : NULL;
+    return !long_list || table->memos;
 }
 
 gems_table *gems_table_compile_for(const char *name, const char *json, const char *vendor, const char *device,

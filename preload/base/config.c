@@ -44,7 +44,7 @@ const gems_variable gems_variables[] = {
      {"table", "all", "off"}},
     {"GEMS_LOG", "a file", "",
      "Append a line a call: operator, dtypes, shapes, and where it went or why not. %p becomes the process id.", "log",
-     GEMS_VAR_PATH, FIELD(log)},
+     GEMS_VAR_LOG, FIELD(log)},
     {"GEMS_LOG_ONCE", FLAG, "0", "Write each distinct line of GEMS_LOG once.", "log-once", GEMS_VAR_FLAG,
      FIELD(log_once)},
     {"GEMS_REPORT", FLAG, "0",
@@ -61,10 +61,10 @@ const gems_variable gems_variables[] = {
      0,
      1000000000},
     {"GEMS_TUNE_JSON", "a path, or the JSON itself", "", "A table put above the vendor's and the user's own.", "table",
-     GEMS_VAR_TEXT, FIELD(tune_json)},
+     GEMS_VAR_TABLE, FIELD(tune_json)},
     {"GEMS_CACHE_DIR", "a folder", "",
      "Where compiled kernels are kept; otherwise gems-preload in $XDG_CACHE_HOME or ~/.cache.", "cache-dir",
-     GEMS_VAR_PATH, FIELD(cache_dir)},
+     GEMS_VAR_FOLDER, FIELD(cache_dir)},
     {"GEMS_CACHE_MB",
      "a number from 0 to 1000000",
      "256",
@@ -80,7 +80,7 @@ const gems_variable gems_variables[] = {
      GEMS_VAR_FLAG, FIELD(strict)},
     {"GEMS_NO_INHERIT", FLAG, "0", "Child processes start without the library; other LD_PRELOAD entries are kept.",
      "no-inherit", GEMS_VAR_FLAG, FIELD(no_inherit)},
-    {"GEMS_DUMP", "a folder", "", "Write the source of generated kernels there.", "dump", GEMS_VAR_PATH, FIELD(dump)},
+    {"GEMS_DUMP", "a folder", "", "Write the source of generated kernels there.", "dump", GEMS_VAR_FOLDER, FIELD(dump)},
     {"GEMS_MEMORY",
      "auto, staged or unified",
      "auto",
@@ -163,8 +163,10 @@ bool gems_config_parse(const gems_variable *variable, const char *text, gems_con
                 return false;
         break;
     case GEMS_VAR_LIST:
+    case GEMS_VAR_TABLE:
+    case GEMS_VAR_LOG:
+    case GEMS_VAR_FOLDER:
     case GEMS_VAR_PATH:
-    case GEMS_VAR_TEXT:
         break;
     }
     *(const char **)field = text;

@@ -42,9 +42,11 @@ typedef enum gems_variable_type {
     GEMS_VAR_FLAG,   /* bool: 1/0, yes/no, on/off, true/false */
     GEMS_VAR_INT,    /* int64_t: min to max; the i-th of `words` stands for -1 - i */
     GEMS_VAR_CHOICE, /* int64_t: position in `words` */
-    GEMS_VAR_TEXT,   /* const char *: anything */
+    GEMS_VAR_TABLE,  /* const char *: JSON, or the path of a file of it */
     GEMS_VAR_NAME,   /* const char *: letters, digits, '-', '_', '.' */
-    GEMS_VAR_LIST,   /* const char *: operator names and patterns, separated by commas; compiled by opset.c */
+    GEMS_VAR_LIST,   /* const char *: operator names and patterns, separated by commas; read by kernels/opset.h */
+    GEMS_VAR_LOG,    /* const char *: a file to append to; %p in it becomes the process id */
+    GEMS_VAR_FOLDER, /* const char *: made if it is not there */
     GEMS_VAR_PATH    /* const char * */
 } gems_variable_type;
 

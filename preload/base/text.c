@@ -1,14 +1,8 @@
 #include "preload/base/text.h"
 #include "preload/base/clocale.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 gems_text gems_text_in(char *buffer, size_t size)
 {
@@ -55,41 +49,4 @@ size_t gems_word(const char **list, const char *separators, const char **word)
     size_t n = strcspn(*word, separators);
     *list = *word + n;
     return n;
-}
-
-char *gems_read(int fd, size_t max)
-{
-    size_t used = 0, room = 4096;
-    char *text = malloc(room);
-    while (text && used <= max) {
-        if (room - used < 2) {
-            char *more = realloc(text, room *= 2);
-            if (!more)
-                break;
-            text = more;
-        }
-        ssize_t n = read(fd, text + used, room - used - 1);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            break;
-        if (n == 0) {
-            text[used] = 0;
-            return text;
-        }
-        used += (size_t)n;
-    }
-    free(text);
-    return NULL;
-}
-
-char *gems_read_file(const char *path, size_t max)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a named pipe must not make us wait */
-    struct stat st;
-    bool regular = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-    char *text = regular ? gems_read(fd, max) : NULL;
-    if (fd >= 0)
-        close(fd);
-    return text;
 }

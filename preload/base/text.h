@@ -1,4 +1,4 @@
-/* Text: building it in a bounded buffer, taking lists of words apart, reading it from files. */
+/* Text: building it in a bounded buffer, taking lists of words apart. */
 #ifndef GEMS_TEXT_H
 #define GEMS_TEXT_H
 
@@ -21,10 +21,5 @@ void gems_text_put_shown(gems_text *text, const char *s);
 /* Takes the next word off a list in which any of `separators` stand between words: its length (0: no more) and *word.
  * The list goes on behind it. */
 size_t gems_word(const char **list, const char *separators, const char **word);
-
-/* All that can be read from a descriptor; NULL if that fails or is more than `max` bytes. Free it. */
-char *gems_read(int fd, size_t max);
-/* Whole contents of a regular file; NULL if that cannot be had. Free it. */
-char *gems_read_file(const char *path, size_t max);
 
 #endif

@@ -35,7 +35,6 @@ const char *cmd_library_path(void)
 void *cmd_library_function(const char *name)
 {
     const char *path = cmd_library_path();
-    unsetenv("GEMS_STRICT"); /* what fails is to be shown here, not to end us */
     void *library = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
     void *function = library ? dlsym(library, name) : NULL;
     if (path && !function)
@@ -48,6 +47,7 @@ json_t *cmd_library_describe(const char *what)
     void *function = cmd_library_function("gems_describe");
     if (!function)
         return NULL;
+    unsetenv("GEMS_STRICT"); /* what fails is to be shown here, not to end us */
     char *(*describe)(const char *) = (char *(*)(const char *))function;
     char *text = describe(what);
     json_t *root = text ? json_loads(text, 0, NULL) : NULL;

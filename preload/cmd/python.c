@@ -1,5 +1,5 @@
 #include "preload/cmd/cmd.h"
-#include "preload/base/text.h"
+#include "preload/base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>

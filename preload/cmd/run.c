@@ -2,9 +2,11 @@
  */
 #include "preload/cmd/cmd.h"
 #include "preload/base/config.h"
+#include "preload/base/text.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,20 +29,33 @@ static const char *absolute(const char *path)
     return full; /* kept: exec follows */
 }
 
+/* One line on stderr; false. */
+__attribute__((format(printf, 1, 2))) static bool refuse(const char *fmt, ...)
+{
+    char raw[1024], line[2048];
+    gems_text said = gems_text_in(raw, sizeof raw), shown = gems_text_in(line, sizeof line);
+    va_list args;
+    va_start(args, fmt);
+    gems_text_put_list(&said, fmt, args);
+    va_end(args);
+    gems_text_put_shown(&shown, raw);
+    fprintf(stderr, "gems run: %s\n", line);
+    return false;
+}
+
 /* Checks one value and sets the variable. False: said on stderr. */
 static bool set_variable(const gems_variable *v, const char *value)
 {
-    gems_config scrap;
-    if (!*value || !gems_config_parse(v, value, &scrap)) {
-        fprintf(stderr, "gems run: --%s: \"%s\" makes no sense; accepted: %s\n", v->option, value, v->values);
+    void *function = cmd_library_function("gems_variable_check");
+    int (*check)(const char *, const char *, char *, size_t) =
+        (int (*)(const char *, const char *, char *, size_t))function;
+    char why[400];
+    if (!check)
         return false;
-    }
-    bool is_table = v->type == GEMS_VAR_TEXT && value[strspn(value, " \t\r\n")] != '{';
-    bool is_path = v->type == GEMS_VAR_PATH || is_table;
-    if (is_table && access(value, R_OK) != 0) {
-        fprintf(stderr, "gems run: --%s: %s: %s\n", v->option, value, strerror(errno));
-        return false;
-    }
+    if (check(v->name, value, why, sizeof why) != 0)
+        return refuse("--%s: %.300s: %s", v->option, value, why);
+    bool is_path = v->type == GEMS_VAR_LOG || v->type == GEMS_VAR_FOLDER || v->type == GEMS_VAR_PATH ||
+                   (v->type == GEMS_VAR_TABLE && value[strspn(value, " \t\r\n")] != '{');
     return setenv(v->name, is_path ? absolute(value) : value, 1) == 0;
 }
 
@@ -50,18 +65,14 @@ static bool take_option(int argc, char **argv, int *i)
     const char *name = argv[*i] + 2;
     size_t n = strcspn(name, "=");
     const gems_variable *v = find_option(name, n);
-    if (!v) {
-        fprintf(stderr, "gems run: no option is named --%.*s (gems help lists them)\n", (int)n, name);
-        return false;
-    }
+    if (!v)
+        return refuse("no option is named --%.*s (gems help lists them)", (int)n, name);
     if (name[n] == '=')
         return set_variable(v, name + n + 1);
     if (v->type == GEMS_VAR_FLAG)
         return set_variable(v, "1");
-    if (*i + 1 >= argc) {
-        fprintf(stderr, "gems run: --%s wants a value: %s\n", v->option, v->values);
-        return false;
-    }
+    if (*i + 1 >= argc)
+        return refuse("--%s wants a value: %s", v->option, v->values);
     return set_variable(v, argv[++*i]);
 }
 

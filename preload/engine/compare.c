@@ -1,6 +1,7 @@
 /* Comparing our results with the host's. Errors are relative: to the host's value or, where an element is made of a row
  * of others (sums, whose terms may cancel), to the largest value around it as well. */
 #include "preload/engine/compare.h"
+#include "kernels/memory/host.h"
 #include "preload/base/clocale.h"
 #include "preload/base/config.h"
 #include "preload/base/hash.h"
@@ -112,7 +113,7 @@ static int64_t count(const gems_call *call, int more)
 static double element(const gems_tensor *t, int64_t offset)
 {
     return gems_number_double(
-        gems_element_number(t->dtype, (const char *)t->data + offset * gems_dtypes[t->dtype].size));
+        gems_element_number(t->dtype, (const char *)gems_tensor_host(t) + offset * gems_dtypes[t->dtype].size));
 }
 
 static void put_tensor(gems_text *text, const gems_tensor *t)
@@ -178,7 +179,7 @@ static void compare_element(const gems_tensor *ours, int64_t ours_at, const gems
                             double least_scale, struct difference *diff)
 {
     size_t size = gems_dtypes[host->dtype].size;
-    if (memcmp((char *)ours->data + ours_at * (int64_t)size, (char *)host->data + host_at * (int64_t)size, size) == 0)
+    if (memcmp((char *)gems_tensor_host(ours) + ours_at * (int64_t)size, (char *)gems_tensor_host(host) + host_at * (int64_t)size, size) == 0)
         return;
     double x = element(ours, ours_at), y = element(host, host_at), error = fabs(x - y), relative;
     bool integral = gems_dtypes[host->dtype].category != GEMS_CAT_FLOAT;
@@ -241,7 +242,7 @@ static void exchange(const gems_tensor *t, char *copy)
     int64_t index[64] = {0}, at = 0;
     size_t size = gems_dtypes[t->dtype].size;
     for (int64_t k = 0; k < t->numel; k++, at = next_element(t, index, at)) {
-        char *here = (char *)t->data + at * (int64_t)size, there[8];
+        char *here = (char *)gems_tensor_host(t) + at * (int64_t)size, there[8];
         memcpy(there, here, size);
         memcpy(here, copy, size);
         memcpy(copy, there, size);
@@ -255,7 +256,7 @@ static bool save(const gems_tensor *t, void **saved)
     size_t size = t->dtype < GEMS_DTYPE_COUNT ? gems_dtypes[t->dtype].size : 0;
     char *copy = size && t->ndim <= 64 ? malloc((size_t)t->numel * size + 1) : NULL;
     for (int64_t k = 0; copy && k < t->numel; k++, at = next_element(t, index, at))
-        memcpy(copy + (size_t)k * size, (char *)t->data + at * (int64_t)size, size);
+        memcpy(copy + (size_t)k * size, (char *)gems_tensor_host(t) + at * (int64_t)size, size);
     *saved = copy;
     return copy != NULL;
 }
@@ -317,7 +318,7 @@ void gems_compare_result(unsigned i, const gems_tensor *host)
     const gems_comparison *c = pending;
     gems_tensor ours = c->result[i];
     if (c->saved[i])
-        ours.data = c->saved[i];
+        ours.address = (uintptr_t)c->saved[i];
     struct difference diff = {.form = host ? form_difference(&ours, host) : "being there"};
     if (!diff.form && host->dtype != GEMS_DTYPE_NONE)
         compare_values(&ours, c->saved[i] != NULL, host, c->sums, &diff);

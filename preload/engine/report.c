@@ -3,6 +3,7 @@
 #include "preload/engine/report.h"
 #include "preload/engine/compare.h"
 #include "preload/base/config.h"
+#include "preload/base/hash.h"
 #include "preload/base/log.h"
 #include "preload/base/text.h"
 #include "kernels/device/device.h"
@@ -13,23 +14,68 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#define REASONS 6 /* kept per operator; further ones count as "other" */
+enum {
+    REASONS = 6,       /* kept per operator; further ones count as "other" */
+    REASON_TEXTS = 512 /* kept per process, a power of two */
+};
 
 struct counter {
     atomic_ullong routed, passed, failed, bytes, ns, device_ns;
     struct {
-        char *text; /* NULL: free */
+        const char *text; /* interned; NULL: free. The last place: all others */
         uint64_t count;
-    } reason[REASONS];
-    uint64_t other;
+    } reason[REASONS + 1];
 };
 
 static struct counter *counters;                         /* one per operator */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* reasons */
-static __thread const char *last_reason;                 /* static, or in last_text */
-static __thread char last_text[160];
+static atomic_uint resets;                               /* of the counters */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* reasons and their texts */
+static __thread char last_reason[160];                   /* "": the last call was routed */
+
+/* Calls that were left to the host above autograd, and may come again below it: the latest of a few operators, by
+ * index. They are one call, with the outcome that it has in the end. */
+typedef struct left {
+    uint16_t op; /* its index, from 1 */
+    bool failed;
+    int8_t reason; /* its place in the counter, or -1 */
+    unsigned resets;
+} left;
+enum {
+    LEFT = 8 /* few: thread-local memory of preloaded libraries is scarce */
+};
+static __thread left left_above[LEFT];
+static __thread unsigned newest_left;
+
+/* The operator's, or NULL. */
+static left *find_left(const gems_op *op)
+{
+    for (unsigned i = 0; i < LEFT; i++)
+        if (left_above[i].op == op->index + 1)
+            return &left_above[i];
+    return NULL;
+}
+
+static const char *const where_names[] = {"call", "redispatch", "aoti"};
+
+/* The one copy of a text that lives as long as the process. Under the lock. */
+static const char *intern(const char *text)
+{
+    static const char *texts[REASON_TEXTS];
+    static unsigned used;
+    for (uint64_t i = gems_hash_text(GEMS_HASH_START, text);; i++) {
+        const char **slot = &texts[i % REASON_TEXTS];
+        if (*slot && strcmp(*slot, text) == 0)
+            return *slot;
+        if (*slot)
+            continue;
+        char *copy = used < REASON_TEXTS / 4 * 3 ? strdup(text) : NULL;
+        if (!copy)
+            return "one of very many reasons";
+        used++;
+        return *slot = copy;
+    }
+}
 
 /* --- the call's line ---------------------------------------------------------------------------------------------- */
 
@@ -85,12 +131,13 @@ static void put_value(gems_text *t, const gems_value *v)
     }
 }
 
-static void log_call(const gems_call *call, gems_status status, const char *where)
+/* `decoded`: its arguments are there. */
+static void log_call(const gems_call *call, gems_status status, enum gems_where where, bool decoded)
 {
     char line_text[1024];
     gems_text t = gems_text_in(line_text, sizeof line_text);
-    gems_text_put(&t, "%s %s", call->op->name, where);
-    for (unsigned i = 0; i < call->op->nparams; i++)
+    gems_text_put(&t, "%s %s", call->op->name, where_names[where]);
+    for (unsigned i = 0; decoded && i < call->op->nparams; i++)
         put_value(&t, &call->arg[i]);
     if (status == GEMS_OK) {
         const char *variant = gems_rule_variant(call->rule);
@@ -108,69 +155,85 @@ static void log_call(const gems_call *call, gems_status status, const char *wher
 /* --- counting ------------------------------------------------------------------------------------------------------
  */
 
-static void count_reason(struct counter *c, const char *why)
+/* Adds to a reason of an operator; its place. */
+static int count_reason(struct counter *c, const char *why)
 {
+    int i = 0;
     pthread_mutex_lock(&lock);
-    for (int i = 0; i < REASONS; i++) {
-        if (!c->reason[i].text)
-            c->reason[i].text = strdup(why);
-        if (c->reason[i].text && strcmp(c->reason[i].text, why) == 0) {
-            c->reason[i].count++;
-            pthread_mutex_unlock(&lock);
-            return;
-        }
-    }
-    c->other++;
+    why = intern(why);
+    while (i < REASONS && c->reason[i].text && c->reason[i].text != why)
+        i++;
+    c->reason[i].text = i < REASONS ? why : "other";
+    c->reason[i].count++;
     pthread_mutex_unlock(&lock);
+    return i;
 }
 
-void gems_report_call(const gems_call *call, gems_status status, const char *where, double seconds)
+static void count_left(const gems_call *call, gems_status status, const char *why, enum gems_where where)
 {
-    if (!counters)
-        return;
-    struct counter *c = &counters[call->op->index];
-    if (status == GEMS_OK) {
-        atomic_fetch_add_explicit(&c->routed, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&c->bytes, call->bytes, memory_order_relaxed);
-        atomic_fetch_add_explicit(&c->ns, (uint64_t)(seconds * 1e9), memory_order_relaxed);
-        if (call->device_ns > 0)
-            atomic_fetch_add_explicit(&c->device_ns, (uint64_t)call->device_ns, memory_order_relaxed);
-        last_reason = NULL;
-        if (call->why) { /* why it was not done as the rule says */
-            snprintf(last_text, sizeof last_text, "%s", call->why);
-            last_reason = last_text;
-        }
-    } else {
-        const char *why = call->why ? call->why : "declined";
-        atomic_fetch_add_explicit(&c->passed, 1, memory_order_relaxed);
-        if (status == GEMS_FAILED)
-            atomic_fetch_add_explicit(&c->failed, 1, memory_order_relaxed);
-        snprintf(last_text, sizeof last_text, "%s", why);
-        last_reason = last_text;
-        if (gems_config_get()->report)
-            count_reason(c, why);
-    }
-    if (gems_log_wants_calls())
-        log_call(call, status, where);
-}
-
-void gems_report_passed(const gems_call *call, const char *why, const char *where, bool decoded)
-{
-    if (!counters)
-        return;
     struct counter *c = &counters[call->op->index];
     atomic_fetch_add_explicit(&c->passed, 1, memory_order_relaxed);
-    last_reason = why;
-    if (gems_config_get()->report)
-        count_reason(c, why);
-    if (decoded) {
-        log_call(call, GEMS_DECLINED, where);
-    } else if (gems_log_wants_calls()) {
-        char line_text[400];
-        gems_text t = gems_text_in(line_text, sizeof line_text);
-        gems_text_put(&t, "%s %s -> host: %s", call->op->name, where, why);
-        gems_log_call(t.s);
+    if (status == GEMS_FAILED)
+        atomic_fetch_add_explicit(&c->failed, 1, memory_order_relaxed);
+    int reason = gems_config_get()->report ? count_reason(c, why) : -1;
+    if (where != GEMS_WHERE_AOTI)
+        left_above[++newest_left % LEFT] =
+            (left){(uint16_t)(call->op->index + 1), status == GEMS_FAILED, (int8_t)reason, resets};
+}
+
+/* The call has come again: what was counted of it is taken back. */
+static void take_back(const gems_op *op)
+{
+    left *l = find_left(op);
+    if (!l || l->resets != resets)
+        return;
+    struct counter *c = &counters[op->index];
+    atomic_fetch_sub_explicit(&c->passed, 1, memory_order_relaxed);
+    if (l->failed)
+        atomic_fetch_sub_explicit(&c->failed, 1, memory_order_relaxed);
+    if (l->reason >= 0) {
+        pthread_mutex_lock(&lock);
+        c->reason[l->reason].count--;
+        pthread_mutex_unlock(&lock);
     }
+    l->op = 0;
+}
+
+void gems_report_new_call(const gems_op *op)
+{
+    left *l = find_left(op);
+    if (l)
+        l->op = 0;
+}
+
+static void count_routed(const gems_call *call, double seconds)
+{
+    struct counter *c = &counters[call->op->index];
+    atomic_fetch_add_explicit(&c->routed, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->bytes, call->bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->ns, (uint64_t)(seconds * 1e9), memory_order_relaxed);
+    if (call->device_ns > 0)
+        atomic_fetch_add_explicit(&c->device_ns, (uint64_t)call->device_ns, memory_order_relaxed);
+}
+
+void gems_report_call(const gems_call *call, gems_status status, enum gems_where where, bool decoded, double seconds)
+{
+    if (!counters)
+        return;
+    const char *why = call->why ? call->why : status == GEMS_OK ? "" : "declined";
+    size_t n = strnlen(why, sizeof last_reason - 1);
+    memcpy(last_reason, why, n); /* a routed call has one if it was not done as the rule says */
+    last_reason[n] = 0;
+    if (where == GEMS_WHERE_REDISPATCH)
+        take_back(call->op);
+    else
+        gems_report_new_call(call->op);
+    if (status == GEMS_OK)
+        count_routed(call, seconds);
+    else
+        count_left(call, status, why, where);
+    if (gems_log_wants_calls())
+        log_call(call, status, where, decoded);
 }
 
 void gems_report_counters(const gems_op *op, struct gems_counters *out)
@@ -188,24 +251,26 @@ void gems_report_counters(const gems_op *op, struct gems_counters *out)
 
 void gems_report_reset(void)
 {
+    pthread_mutex_lock(&lock);
+    resets++; /* calls on their way take nothing back any more */
     for (unsigned i = 0; counters && i < gems_op_count; i++) {
         struct counter *c = &counters[i];
         c->routed = c->passed = c->failed = c->bytes = c->ns = c->device_ns = 0;
+        memset(c->reason, 0, sizeof c->reason);
     }
+    pthread_mutex_unlock(&lock);
 }
 
 const char *gems_report_last_reason(void)
 {
-    return last_reason ? last_reason : "";
+    pthread_mutex_lock(&lock);
+    const char *text = intern(last_reason);
+    pthread_mutex_unlock(&lock);
+    return text;
 }
 
 /* --- the table at exit ---------------------------------------------------------------------------------------------
  */
-
-static void line(const char *text)
-{
-    fprintf(stderr, "gems: %s\n", text);
-}
 
 static int more_calls(const void *a, const void *b)
 {
@@ -214,7 +279,17 @@ static int more_calls(const void *a, const void *b)
     return nx < ny ? 1 : nx > ny ? -1 : 0;
 }
 
-static void print_report(void)
+static void put_reasons(gems_text *t, const struct counter *c)
+{
+    const char *comma = "";
+    for (int i = 0; i <= REASONS; i++)
+        if (c->reason[i].count) {
+            gems_text_put(t, "%s%s (%llu)", comma, c->reason[i].text, (unsigned long long)c->reason[i].count);
+            comma = ", ";
+        }
+}
+
+void gems_report_write(void (*line)(const char *text))
 {
     unsigned *order = malloc(gems_op_count * sizeof *order), n = 0;
     if (!order)
@@ -223,36 +298,38 @@ static void print_report(void)
         if (counters[i].routed || counters[i].passed)
             order[n++] = i;
     qsort(order, n, sizeof *order, more_calls);
-    char s[512];
+    char s[2048];
     snprintf(s, sizeof s, "%-44s %9s %9s %10s %10s %10s  %s", "operator", "routed", "host", "time ms", "device ms",
              "moved MB", "why host");
     line(s);
-    for (unsigned k = 0; k < n; k++) {
-        struct counter *c = &counters[order[k]];
-        size_t used =
-            (size_t)gems_c_snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f %10.2f  ", gems_ops[order[k]].name,
-                                    (unsigned long long)c->routed, (unsigned long long)c->passed, 1e-6 * (double)c->ns,
-                                    1e-6 * (double)c->device_ns, 1e-6 * (double)c->bytes);
-        for (int i = 0; i < REASONS && c->reason[i].text && used < sizeof s; i++)
-            used += (size_t)snprintf(s + used, sizeof s - used, "%s%s (%llu)", i ? ", " : "", c->reason[i].text,
-                                     (unsigned long long)c->reason[i].count);
+    for (unsigned k = 0; k <= n; k++) { /* the last one: all of them */
+        const gems_op *op = k < n ? &gems_ops[order[k]] : NULL;
+        struct gems_counters c;
+        gems_report_counters(op, &c);
+        gems_text t = gems_text_in(s, sizeof s);
+        gems_text_put(&t, "%-44s %9llu %9llu %10.2f %10.2f %10.2f", op ? op->name : "total",
+                      (unsigned long long)c.routed, (unsigned long long)c.passed, 1e3 * c.seconds,
+                      1e3 * c.device_seconds, 1e-6 * (double)c.bytes_moved);
+        if (n == 0)
+            line("no operator was called");
+        if (op) {
+            gems_text_put(&t, "  ");
+            put_reasons(&t, &counters[op->index]);
+        }
         line(s);
     }
-    if (n == 0)
-        line("no operator was called");
-    struct gems_counters all;
-    gems_report_counters(NULL, &all);
-    gems_c_snprintf(s, sizeof s, "%-44s %9llu %9llu %10.2f %10.2f %10.2f", "total", (unsigned long long)all.routed,
-                    (unsigned long long)all.passed, 1e3 * all.seconds, 1e3 * all.device_seconds,
-                    1e-6 * (double)all.bytes_moved);
-    line(s);
     free(order);
+}
+
+static void line(const char *text)
+{
+    fprintf(stderr, "gems: %s\n", text);
 }
 
 static void at_exit(void)
 {
     if (gems_config_get()->report)
-        print_report();
+        gems_report_write(line);
     gems_compare_report(line);
 }
 

@@ -8,14 +8,25 @@
 /* Registers the table at exit if it is wanted, and takes care of fork. */
 void gems_report_start(void);
 
-/* Notes the outcome of a decoded call: counters, reason, line in the log. `where`: "call", "redispatch" or "aoti". */
-void gems_report_call(const gems_call *call, gems_status status, const char *where, double seconds);
-/* The same for a call that is not for us. `why` is static; `decoded`: its arguments are there, for the log. */
-void gems_report_passed(const gems_call *call, const char *why, const char *where, bool decoded);
+/* Where in the host a call has met us. */
+enum gems_where {
+    GEMS_WHERE_CALL,
+    GEMS_WHERE_REDISPATCH, /* perhaps again: it is one call, and the last outcome counts */
+    GEMS_WHERE_AOTI
+};
+
+/* Notes the outcome of a call: counters, reason (call->why), line in the log. `decoded`: its arguments are there. */
+void gems_report_call(const gems_call *call, gems_status status, enum gems_where where, bool decoded, double seconds);
+/* A call of this operator begins, of which nothing is to be noted yet. */
+void gems_report_new_call(const gems_op *op);
 
 /* Of one operator, or of all (NULL). */
 void gems_report_counters(const gems_op *op, struct gems_counters *out);
 void gems_report_reset(void);
+/* Of the calling thread's last call; the text lives as long as the process. */
 const char *gems_report_last_reason(void);
+
+/* The table of GEMS_REPORT, line by line. */
+void gems_report_write(void (*line)(const char *text));
 
 #endif

@@ -1,4 +1,4 @@
-/* The decision: switches and scopes, the device, the family's plan, the table, the family's run. */
+/* The decision: switches and scopes, the device, the family's plan, the table, the family's work. */
 #include "preload/engine/route.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
@@ -6,11 +6,11 @@
 #include "kernels/opset.h"
 #include "preload/engine/report.h"
 #include "preload/engine/scope.h"
+#include "preload/engine/tables.h"
 #include "kernels/device/device.h"
 #include "kernels/embedded.h"
 #include "kernels/family.h"
-#include "tune/layers.h"
-#include "tune/table.h"
+#include "kernels/work/launcher.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -20,17 +20,18 @@
 
 #define CANDIDATES 16
 
-/* The process's side of routing, filled by gems_route_start; what changes later is atomic or under `lock`. */
+/* The process's side of routing. It changes under the lock alone; what calls read without it is atomic. */
 static struct {
     pthread_mutex_t lock; /* for changes: table, enabled, mode */
     const gems_host *host;
     const gems_opset *allowed;           /* what GEMS_ONLY and GEMS_EXCLUDE leave; NULL: all */
-    _Atomic(const gems_table *) table;   /* NULL until the device is open */
-    gems_tables *candidates[CANDIDATES]; /* until then: the tables of all vendors */
+    gems_tables *candidates[CANDIDATES]; /* until the device is open: the tables of all vendors */
     char *user_json;                     /* gems_table_set */
-    atomic_bool enabled, opened, no_device, started;
-    atomic_bool enabled_given, mode_given; /* by the C API, perhaps before the start: they stand */
-    atomic_int mode, scopes;               /* scopes: threads' open GEMS_SCOPE_USE */
+    atomic_bool enabled, opened, no_device;
+    bool started;
+    atomic_int mode;
+    bool enabled_given, mode_given; /* by the C API, perhaps before the start: they stand */
+    int scopes;                     /* threads' open GEMS_SCOPE_USE */
 } route = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 bool gems_route_notes_all(void)
@@ -41,7 +42,7 @@ bool gems_route_notes_all(void)
 
 bool gems_route_takes_time(void)
 {
-    return gems_device_timing() || gems_route_notes_all();
+    return gems_work_timing() || gems_route_notes_all();
 }
 
 static bool excluded(const gems_op *op)
@@ -59,7 +60,7 @@ static int64_t threshold(const gems_op *op)
         return INT64_MAX;
     if (route.mode == GEMS_ROUTE_ALL)
         return INT64_MIN;
-    const gems_table *table = route.table;
+    const gems_table *table = gems_tables_current();
     if (table)
         return gems_table_min_work(table, op);
     if (gems_config_get()->vendor || gems_config_get()->device >= 0)
@@ -77,6 +78,10 @@ static int64_t threshold(const gems_op *op)
 static void find_candidates(void)
 {
     int n = 0;
+    for (int i = 0; i < CANDIDATES; i++) {
+        gems_tables_free(route.candidates[i]);
+        route.candidates[i] = NULL;
+    }
     for (const gems_embedded_file *f = gems_embedded; f->name && n < CANDIDATES; f++) {
         char vendor[64];
         if (sscanf(f->name, "tune/%63[^.].json", vendor) != 1)
@@ -87,11 +92,13 @@ static void find_candidates(void)
     }
 }
 
+/* Under the lock, after every change. */
 static void set_thresholds(void)
 {
     if (!route.started)
         return;
-    if (route.mode == GEMS_ROUTE_TABLE && (route.enabled || route.scopes) && !route.table && !route.candidates[0])
+    if (route.mode == GEMS_ROUTE_TABLE && (route.enabled || route.scopes) && !gems_tables_current() &&
+        !route.candidates[0])
         find_candidates();
     for (unsigned i = 0; i < gems_op_count; i++)
         route.host->set_min_work(i, threshold(&gems_ops[i]));
@@ -101,21 +108,26 @@ static void set_thresholds(void)
 static void after_fork_in_child(void)
 {
     pthread_mutex_init(&route.lock, NULL);
+    gems_tables_after_fork_in_child();
 }
 
 void gems_route_start(const gems_host *host)
 {
-    route.host = host;
     pthread_atfork(NULL, NULL, after_fork_in_child);
     const gems_config *c = gems_config_get();
+    if (c->report)
+        gems_work_set_timing(true);
+    gems_report_start();
+    pthread_mutex_lock(&route.lock);
+    route.host = host;
     route.allowed = gems_allowed();
     if (!route.enabled_given)
         route.enabled = !c->disable;
     if (!route.mode_given)
         route.mode = (int)c->route;
-    gems_report_start();
     route.started = true;
     set_thresholds();
+    pthread_mutex_unlock(&route.lock);
 }
 
 /* Opens the device on the first call that may be worth it, and puts its tables in force. */
@@ -128,7 +140,8 @@ static bool device_ready(void)
         if (gems_device_open()) {
             const gems_device_info *d = gems_device_get(GEMS_LANE_MAIN);
             gems_tables *tables = gems_tables_build(d->vendor, d->name, route.user_json, NULL);
-            route.table = tables ? gems_tables_top(tables) : NULL;
+            if (tables && !gems_tables_replace(tables))
+                gems_tables_free(tables);
         } else {
             route.no_device = true;
         }
@@ -159,6 +172,32 @@ bool gems_route_allowed(const gems_op *op, const char **why)
     return false;
 }
 
+/* Where loops end early (gems_device_info.short_loops): whether no work-item can have long ones, by the named sizes of
+ * the call. Kernels for CPUs do up to all of a small call in one work-item. */
+static bool loops_are_short(const gems_call *call)
+{
+    for (int i = 0; i < GEMS_SIZE_COUNT; i++) {
+        int64_t most = i == GEMS_SIZE_NUMEL ? 8192 : i == GEMS_SIZE_BYTES ? INT64_MAX : 1024;
+        if (call->sizes.v[i] > most)
+            return false;
+    }
+    return true;
+}
+
+static gems_status serve(gems_call *call)
+{
+    gems_work work;
+    gems_lane lane = gems_lane_for(call);
+    if (gems_device_get(lane)->short_loops && !loops_are_short(call))
+        return gems_decline(call, "the device ends long loops early");
+    gems_work_begin(&work, lane);
+    gems_status status = call->op->kernel->prepare(call, &work);
+    if (status == GEMS_OK)
+        status = gems_work_run(&work, call);
+    gems_work_end(&work);
+    return status;
+}
+
 gems_status gems_route(gems_call *call)
 {
     const gems_op *op = call->op;
@@ -167,7 +206,7 @@ gems_status gems_route(gems_call *call)
     gems_status status = op->kernel->plan(call);
     if (status != GEMS_OK)
         return status;
-    const gems_table *table = route.table;
+    const gems_table *table = gems_tables_hold();
     call->rule = table ? gems_table_lookup(table, op, call->dtype, &call->sizes) : NULL;
     if (route.mode == GEMS_ROUTE_ALL) {
         if (call->rule && gems_rule_is_host(call->rule))
@@ -177,7 +216,7 @@ gems_status gems_route(gems_call *call)
     } else if (gems_rule_is_host(call->rule)) {
         return gems_decline(call, "the table says host");
     }
-    status = op->kernel->run(call);
+    status = serve(call);
     if (status == GEMS_FAILED) {
         gems_log("%s: %s; the host runs it", op->name, call->why ? call->why : "failed");
         if (gems_config_get()->strict) {
@@ -188,28 +227,40 @@ gems_status gems_route(gems_call *call)
     return status;
 }
 
+void gems_route_done(void)
+{
+    gems_tables_release();
+}
+
 /* --- changes at run time, for the public API -----------------------------------------------------------------------
  */
 
 void gems_route_enable(bool enabled)
 {
+    pthread_mutex_lock(&route.lock);
     route.enabled = enabled;
     route.enabled_given = true;
     set_thresholds();
+    pthread_mutex_unlock(&route.lock);
 }
 
 void gems_route_scopes(int change)
 {
-    int before = atomic_fetch_add(&route.scopes, change);
-    if (!route.enabled && (before == 0 || before + change == 0))
+    pthread_mutex_lock(&route.lock);
+    bool first_or_last = route.scopes == 0 || route.scopes + change == 0;
+    route.scopes += change;
+    if (!route.enabled && first_or_last)
         set_thresholds();
+    pthread_mutex_unlock(&route.lock);
 }
 
 void gems_route_set_mode(int mode)
 {
+    pthread_mutex_lock(&route.lock);
     route.mode = mode;
     route.mode_given = true;
     set_thresholds();
+    pthread_mutex_unlock(&route.lock);
 }
 
 gems_tables *gems_route_tables(const char *vendor, const char *device)
@@ -222,26 +273,26 @@ gems_tables *gems_route_tables(const char *vendor, const char *device)
 
 bool gems_route_set_table(const char *json, char *error, size_t n)
 {
-    bool ok = true;
     char *copy = json ? strdup(json) : NULL;
+    gems_table_error e = {"out of memory"};
     pthread_mutex_lock(&route.lock);
     const gems_device_info *d = route.opened && !route.no_device ? gems_device_get(GEMS_LANE_MAIN) : NULL;
-    gems_table_error e = {""};
-    gems_tables *tables = gems_tables_build(d ? d->vendor : "generic", d ? d->name : NULL, copy, &e);
-    if (tables) {
+    gems_tables *tables =
+        json && !copy ? NULL : gems_tables_build(d ? d->vendor : "generic", d ? d->name : NULL, copy, &e);
+    bool ok = tables && (!d || gems_tables_replace(tables));
+    if (ok) {
         free(route.user_json);
         route.user_json = copy;
-        if (d) /* the old tables stay: other threads may be reading them */
-            route.table = gems_tables_top(tables);
-        else
+        if (!d)
             find_candidates();
         set_thresholds();
     } else {
         free(copy);
-        if (error && n)
-            snprintf(error, n, "%s", e.text);
-        ok = false;
     }
+    if (!ok || !d)
+        gems_tables_free(tables);
     pthread_mutex_unlock(&route.lock);
+    if (!ok && error && n)
+        snprintf(error, n, "%s", e.text);
     return ok;
 }

@@ -10,8 +10,10 @@ void gems_route_start(const gems_host *host);
 /* Whether the calling thread and the process let this operator be routed at all. Cheap; sets *why if not. */
 bool gems_route_allowed(const gems_op *op, const char **why);
 
-/* Plans, asks the table, runs. GEMS_OK: the results are made. Otherwise call->why says why the host serves. */
+/* Plans, asks the table, runs. GEMS_OK: the results are made. Otherwise call->why says why the host serves. call->rule
+ * may be read until gems_route_done, which must follow in the same thread. */
 gems_status gems_route(gems_call *call);
+void gems_route_done(void);
 
 /* True if every call is to be noted, routed or not (log, report, check): then the gate lets all calls in. */
 bool gems_route_notes_all(void);

@@ -73,7 +73,14 @@ def test_run_makes_paths_absolute(env, tmp_path):
     (["--check"], "wants a value"),
     (["--route=fast", "true"], "accepted: table, all or off"),
     (["--log=", "true"], "makes no sense"),
-    (["--table", "no/such.json", "true"], "no/such.json: No such file or directory"),
+    (["--log", "/no/such/folder/log", "true"], "--log: /no/such/folder/log: /no/such/folder/: No such file or directory"),
+    (["--log", "/", "true"], "--log: /: /: Is a directory"),
+    (["--cache-dir", "/dev/null", "true"], "--cache-dir: /dev/null: /dev/null: Not a directory"),
+    (["--table", "no/such.json", "true"], "no/such.json: is no file that can be read, nor JSON"),
+    (["--table", '{"rules": [{"op": "ad.Tensor"}]}', "true"], "GEMS_TUNE_JSON:1:13: no operator is named ad.Tensor"),
+    (["--only", "add,mull", "true"], "--only: add,mull: names what is no operator of ours: mull (gems ops lists them)"),
+    (["--exclude", ",", "true"], "--exclude: ,: names no operator"),
+    (["--route", "a\nb\x1b[2J", "true"], "gems run: --route: a\\nb\\x1b[2J: makes no sense; accepted: table, all or off\n"),
     ([], "usage"),
     (["--report", "--"], "usage"),
 ])
@@ -151,7 +158,7 @@ def test_what_would_be_in_vain_is_told(env, variable, value, line):
 def test_a_broken_table_is_told_with_its_place_and_ignored(env, tmp_path):
     table = tmp_path / "table.json"
     table.write_text('{"rules": [\n  {"op": "add.Tensor", "dtype": "f32"},\n  {"op": "add.Tensorr"}]}')
-    done = run(env, "run", "--table", table, sys.executable, "-c", ADD)
+    done = run(env, "run", sys.executable, "-c", ADD, GEMS_TUNE_JSON=str(table))
     assert done.stdout.strip() == "16.0"
     assert done.stderr.count(f"{table}:3:4: no operator is named add.Tensorr") == 1
 
@@ -191,6 +198,10 @@ def test_doctor_says_what_is_wrong(env):
     done = run(env, "doctor", GEMS_VENDOR="acme")
     assert done.returncode == 1 and "No OpenCL device can be used" in done.stdout and "acme" in done.stdout
     assert run(env, "doctor", GEMS_VENDOR="acme", GEMS_STRICT="1").stdout == done.stdout
+    done = run(env, "doctor", POCL_CACHE_DIR="/proc/x")
+    assert "POCL_CACHE_DIR=/proc/x cannot be used (/proc/x: No such file or directory)" in done.stdout
+    done = run({k: v for k, v in env.items() if k not in ("POCL_CACHE_DIR", "XDG_CACHE_HOME")}, "doctor", HOME="/proc")
+    assert "HOME=/proc cannot be used (/proc/.cache: No such file or directory)" in done.stdout
     done = run(env, "doctor", "--libtorch", "/etc/passwd")
     assert done.returncode == 1 and "no 64-bit ELF shared library" in done.stdout
 

@@ -6,10 +6,12 @@
 
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static gems_table *compile(const char *json, const gems_table *below)
@@ -332,6 +334,10 @@ Test(table, a_table_with_anything_not_understood_is_refused_whole)
         {"{\"rules\": [], \"device\": \"H200\"}",
          "t:1:15: \"device\" of a table is an object (a rule takes a device's name)"},
         {"{\"devices\": {}}", "t:1:2: unknown key \"devices\" in a table"},
+        {"{\"device\": {\"order\": 1,\n \"memroy\": 1}}", "t:2:2: unknown key \"memroy\" in \"device\""},
+        {"{\"device\": {\"staging\": {\"kb\": 1}}}", "t:1:25: unknown key \"kb\" in \"staging\""},
+        {"{\"device\": {\"lanes\": 1}}", "t:1:13: \"lanes\" of a table is an object"},
+        {"{\"match\": {\"platfrom\": \"x\"}}", "t:1:12: unknown key \"platfrom\" in \"match\""},
         {"{\"rules\": [{\"op\": \"cumsum\", \"params\": {\"split\": 1}}]}",
          "t:1:40: no kernel of these operators has a parameter split"},
         {"{\"rules\": [{\"op\": \"cumsum\", \"variant\": \"grou\"}]}",
@@ -386,6 +392,59 @@ Test(table, places_in_json)
         gems_json_place at = gems_json_locate(json, cases[i].path, cases[i].steps);
         cr_expect(at.line == cases[i].line && at.column == cases[i].column, "case %zu: %d:%d", i, at.line, at.column);
     }
+}
+
+/* A table of n rules as a tuner writes them: every rule with operator, dtype, range and parameter on a line of its own.
+ */
+static char *long_table(int n)
+{
+    static const char *const ops[] = {"add.Tensor", "mul", "softmax.int", "sum.*", "cumsum"};
+    char *json = malloc((size_t)n * 160 + 100), *at = json + sprintf(json, "{\"rules\": [");
+    for (int i = 0; i < n; i++)
+        at += sprintf(at, "%s\n {\"op\": \"%s\", \"dtype\": [\"f32\", \"f16\"], \"where\": {\"numel\": [%d, %d]}}",
+                      i ? "," : "", ops[i % 5], i, i + 100);
+    sprintf(at, "]}");
+    return json;
+}
+
+static double load_seconds(int rules)
+{
+    char *json = long_table(rules);
+    double best = INFINITY;
+    for (int i = 0; i < 5; i++) {
+        struct timespec start, end;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start);
+        gems_table *table = gems_table_compile("long", json, NULL, NULL);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+        cr_assert_not_null(table);
+        gems_table_free(table);
+        best = fmin(best, (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec));
+    }
+    free(json);
+    return best;
+}
+
+Test(table, reading_takes_time_in_proportion_to_the_rules)
+{
+    double some = load_seconds(1000), many = load_seconds(8000);
+    cr_log_info("1000 rules: %g s, 8000 rules: %g s", some, many);
+    cr_expect(many < 24 * some, "1000 rules: %g s, 8000 rules: %g s", some, many); /* quadratic: 64 times */
+}
+
+Test(table, every_rule_of_a_long_table_knows_its_line)
+{
+    char *json = long_table(500), want[40];
+    gems_table *table = gems_table_compile("long", json, NULL, NULL);
+    cr_assert_not_null(table);
+    const gems_rule *const *rules;
+    unsigned n = gems_table_rules(table, op("add.Tensor"), &rules);
+    cr_expect_eq(n, 100);
+    for (unsigned i = 0; i < n; i++) {
+        snprintf(want, sizeof want, "long:%u", 2 + 5 * i);
+        cr_expect_str_eq(gems_rule_origin(rules[i]), want);
+    }
+    gems_table_free(table);
+    free(json);
 }
 
 /* ---- layers: each test is its own process ---- */

@@ -1,6 +1,6 @@
-/* preload/base: the hash, text in a bounded buffer, words of a list, whole files. */
+/* preload/base: the hash, text in a bounded buffer, words of a list, files. */
 #include "preload/base/hash.h"
-#include "preload/base/text.h"
+#include "preload/base/file.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -99,4 +99,32 @@ Test(text, whole_files)
     cr_expect(text && !*text, "empty, not absent");
     free(text);
     remove(path);
+}
+
+/* Why a log, or else a folder, cannot be used; "" if it can. */
+static const char *trouble(const char *path, bool log)
+{
+    static char why[300];
+    gems_text t = gems_text_in(why, sizeof why);
+    bool ok = log ? gems_file_check_log(path, &t) : gems_file_check_folder(path, &t);
+    cr_expect_eq(ok, !*why, "%s", path);
+    return why;
+}
+
+Test(text, what_could_be_written)
+{
+    char path[] = "/tmp/gems-test-text-XXXXXX", inside[64];
+    cr_assert_not_null(mkdtemp(path));
+    snprintf(inside, sizeof inside, "%s/a/b", path);
+    cr_expect_str_eq(trouble(inside, false), "", "two folders would be made");
+    cr_expect_neq(access(inside, F_OK), 0);
+    cr_expect_str_eq(trouble(path, false), "");
+    cr_expect_str_eq(trouble("/dev/null", false), "/dev/null: Not a directory");
+    cr_expect_str_eq(trouble("/proc/x/y", false), "/proc/x/: No such file or directory");
+    snprintf(inside, sizeof inside, "%s/log.%%p", path);
+    cr_expect_str_eq(trouble(inside, true), "");
+    cr_expect_str_eq(trouble("/dev/null", true), "");
+    cr_expect_str_eq(trouble("/no/such/log", true), "/no/such/: No such file or directory");
+    cr_expect_str_eq(trouble("/tmp", true), "/tmp: Is a directory");
+    cr_expect_eq(rmdir(path), 0, "nothing is left behind");
 }
