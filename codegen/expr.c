@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <stdarg.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,8 @@ typedef struct statement {
 
 struct gems_expr {
     char *text;
-    uint64_t hash;
+    const gems_expr *first; /* of all with this text */
+    gems_expr *next;        /* if it is the first: the first of another text */
     unsigned nnodes, nstatements, nnames, nfacts, nresults;
     node nodes[MAX_NODES];
     statement statements[MAX_STATEMENTS];
@@ -367,12 +369,29 @@ static void program(parser *p)
         fail(p, "no result");
 }
 
-static uint64_t hash_text(const char *s)
+/* The first expression of each text. They stay: kernels are told apart by them. */
+static struct {
+    pthread_mutex_t lock;
+    gems_expr *list;
+} firsts = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void find_first(gems_expr *e)
 {
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
-    for (; *s; s++)
-        h = (h ^ (unsigned char)*s) * 0x100000001b3u;
-    return h;
+    pthread_mutex_lock(&firsts.lock);
+    const gems_expr *f = firsts.list;
+    while (f && strcmp(f->text, e->text) != 0)
+        f = f->next;
+    if (!f) {
+        e->next = firsts.list;
+        f = firsts.list = e;
+    }
+    e->first = f;
+    pthread_mutex_unlock(&firsts.lock);
+}
+
+const gems_expr *gems_expr_first(const gems_expr *expr)
+{
+    return expr->first;
 }
 
 gems_expr *gems_expr_parse(const char *text, const char *const *names, unsigned n, const char *functions,
@@ -385,19 +404,20 @@ gems_expr *gems_expr_parse(const char *text, const char *const *names, unsigned 
         return NULL;
     }
     parser p = {.e = e, .at = e->text, .names = names, .nnames = n, .functions = functions, .error = error};
-    e->hash = hash_text(text);
     program(&p);
     if (p.failed) {
         gems_expr_free(e);
         return NULL;
     }
+    find_first(e);
     return e;
 }
 
 void gems_expr_free(gems_expr *expr)
 {
-    if (expr)
-        free(expr->text);
+    if (!expr || expr->first == expr)
+        return;
+    free(expr->text);
     free(expr);
 }
 
@@ -406,11 +426,6 @@ void gems_expr_free(gems_expr *expr)
 unsigned gems_expr_result_count(const gems_expr *expr)
 {
     return expr->nresults;
-}
-
-uint64_t gems_expr_hash(const gems_expr *expr)
-{
-    return expr->hash;
 }
 
 unsigned gems_expr_name_count(const gems_expr *expr)

@@ -40,7 +40,8 @@ gems_expr *gems_expr_parse(const char *text, const char *const *names, unsigned 
 void gems_expr_free(gems_expr *expr);
 
 unsigned gems_expr_result_count(const gems_expr *expr);
-uint64_t gems_expr_hash(const gems_expr *expr); /* of its text */
+/* The same for all expressions of one text, which are written alike. */
+const gems_expr *gems_expr_first(const gems_expr *expr);
 
 /* The parameters used, in the order of `names` given to gems_expr_parse; their index there. */
 unsigned gems_expr_name_count(const gems_expr *expr);

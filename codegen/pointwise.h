@@ -61,7 +61,7 @@ typedef struct gems_pw_bind {
 
 /* One expression. */
 typedef struct gems_pw_step {
-    const gems_expr *expr;
+    const gems_expr *expr; /* gems_expr_first */
     uint32_t facts;
     uint8_t compute; /* gems_dtype */
     uint8_t nresults;
@@ -71,8 +71,7 @@ typedef struct gems_pw_step {
     gems_pw_bind bind[GEMS_EXPR_NAMES]; /* by the expression's names */
 } gems_pw_step;
 
-/* All that a kernel's text is made of. Start from zero bytes: those in use identify the kernel. Two expressions of the
- * same text are two kernels, of one program. */
+/* All that a kernel's text is made of. Start from zero bytes: those in use identify the kernel. */
 typedef struct gems_pw_spec {
     uint8_t loop; /* gems_pw_loop */
     uint8_t vec;   /* elements of a vector (VEC) */

@@ -178,14 +178,21 @@ static const gems_variant *next_variant(const gems_rule *rule, unsigned *op, con
     return NULL;
 }
 
+/* Whether a list of words, with blanks or commas between them, has this one. */
+static bool has_word(const char *list, const char *word)
+{
+    const char *w;
+    for (size_t n = strlen(word), length; (length = gems_word(&list, ", ", &w));)
+        if (length == n && memcmp(w, word, n) == 0)
+            return true;
+    return false;
+}
+
 /* Appends a name to a list, once. */
 static void list_name(gems_text *list, const char *name)
 {
-    size_t n = strlen(name);
-    for (const char *p = list->s; (p = strstr(p, name)); p += n)
-        if ((p == list->s || p[-1] == ' ') && (!p[n] || p[n] == ','))
-            return;
-    gems_text_put(list, "%s%s", list->n ? ", " : "", name);
+    if (!has_word(list->s, name))
+        gems_text_put(list, "%s%s", list->n ? ", " : "", name);
 }
 
 static bool has_kernel(const gems_rule *rule)
@@ -386,9 +393,8 @@ static const struct key {
     {"a table", "vendor"},
     {"a table", "match", "platform vendor device"},
     {"a table", "device",
-     "order memory staging seats save loads needs kernels_in own_cache environment lanes libraries exact options "
-     "prelude"},
-    {"\"device\"", "staging", "mb piece_kb from_kb"},
+     "order memory bounce queues save needs kernels_in own_cache environment lanes libraries exact options prelude"},
+    {"\"device\"", "bounce", "mb piece_kb from_kb"},
     {"\"device\"", "lanes", "small main"},
     {"a table", "defaults"},
     {"a table", "rules"},
@@ -414,7 +420,7 @@ static bool check_keys(loader *l, json_t *object, const char *parent, const char
     {
         const struct key *row = find_key(parent, key);
         enter_key(l, key);
-        if (members ? !find_word(members, key) : !row)
+        if (members ? !has_word(members, key) : !row)
             return refuse(l, "unknown key \"%.40s\" in %s", key, parent);
         if (row && row->members) {
             char name[40];

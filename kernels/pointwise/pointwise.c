@@ -134,7 +134,7 @@ static gems_status bind_operands(binding *b)
     const pw_plan *p = b->plan;
     gems_pw_step *step = &b->recipe->spec.step[0];
     b->recipe->spec.nsteps = 1;
-    step->expr = p->expr;
+    step->expr = gems_expr_first(p->expr);
     step->facts = p->facts;
     step->compute = (uint8_t)p->compute;
     step->nresults = (uint8_t)p->nresults;

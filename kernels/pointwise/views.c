@@ -57,7 +57,7 @@ static gems_status compute(gems_call *call, gems_work *work, formula *f, gems_dt
         bool last = s + 1 == r->spec.nsteps;
         if (!e || gems_expr_result_count(e) != (last ? nresults : 1))
             return gems_decline(call, "row is wrong");
-        step->expr = e;
+        step->expr = gems_expr_first(e);
         step->compute = (uint8_t)dtype;
         step->nresults = (uint8_t)gems_expr_result_count(e);
         for (unsigned k = 0; k < step->nresults; k++) {
