@@ -118,8 +118,7 @@ static const char *status_name(int status)
             snprintf(text, sizeof text, "%s (%d)", own[i].name, status);
             return text;
         }
-    snprintf(text, sizeof text, "OpenCL error %d", status);
-    return text;
+    return gems_cl_error(status);
 }
 
 /* Memory may be there again the next time. */

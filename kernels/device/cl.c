@@ -1,5 +1,6 @@
 /* Finding and loading OpenCL, fault injection, names of errors. See cl.h. */
 #include "kernels/device/cl.h"
+#include "kernels/device/device.h"
 #include "preload/base/log.h"
 
 #include <dlfcn.h>
@@ -132,7 +133,7 @@ static const struct {
     {-9999, "illegal memory access (NVIDIA)"},
 };
 
-const char *gems_cl_error(cl_int code)
+const char *gems_cl_error(int code)
 {
     static __thread char text[64];
     const char *name = "OpenCL error";

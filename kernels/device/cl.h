@@ -82,8 +82,6 @@ bool gems_cl_load(const char **why);
  * objects work with the loader's functions, which only follow the dispatch pointer. Number of platforms written, at
  * most n. */
 unsigned gems_cl_driver_platforms(const char *library, cl_platform_id *out, unsigned n);
-/* "CL_OUT_OF_RESOURCES (-5)"; valid until the thread's next call. */
-const char *gems_cl_error(cl_int code);
 /* True for codes that say that memory ran out, so that the same call may work later. */
 bool gems_cl_error_is_memory(cl_int code);
 

@@ -77,6 +77,8 @@ typedef struct gems_trouble {
     char text[160];
 } gems_trouble;
 
+/* Name and number of one of OpenCL's codes: "CL_OUT_OF_RESOURCES (-5)"; valid until the thread's next call. */
+const char *gems_cl_error(int code);
 /* Notes trouble unless there is some already. */
 void gems_trouble_note(gems_trouble *trouble, gems_trouble_kind kind, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

@@ -168,3 +168,11 @@ bool gems_bounce_down(gems_queue *queue, gems_lane lane, const gems_transfer *t,
     give_ring(lane, &wait);
     return fits;
 }
+
+bool gems_bounce_in_use(gems_lane lane)
+{
+    pthread_mutex_lock(&rings[lane].lock);
+    bool in_use = rings[lane].ring != NULL;
+    pthread_mutex_unlock(&rings[lane].lock);
+    return in_use;
+}

@@ -32,5 +32,7 @@ bool gems_memory_download(gems_queue *queue, gems_lane lane, const gems_transfer
  * done on return. */
 bool gems_bounce_up(gems_queue *queue, gems_lane lane, const gems_transfer *t);
 bool gems_bounce_down(gems_queue *queue, gems_lane lane, const gems_transfer *t, bool whole);
+/* Whether there is such memory, and it is trusted. */
+bool gems_bounce_in_use(gems_lane lane);
 
 #endif

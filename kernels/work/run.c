@@ -261,19 +261,29 @@ static void give_memory(run *r)
         free(r->staged[i].landing);
 }
 
-static void note_outcome(gems_queue *queue, const gems_work *w)
+static bool device_works(gems_lane lane)
 {
-    const gems_trouble *trouble = gems_queue_trouble(queue);
-    if (trouble->kind == GEMS_TROUBLE_NONE) {
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    gems_queue *queue = gems_queue_take(lane, false, &trouble);
+    bool works = queue && gems_queue_alive(queue);
+    if (queue)
+        gems_queue_give(queue);
+    return works;
+}
+
+static void note_outcome(const gems_work *w)
+{
+    if (w->trouble.kind == GEMS_TROUBLE_NONE) {
         if (atomic_load_explicit(&failures_in_a_row, memory_order_relaxed))
             atomic_store(&failures_in_a_row, 0);
         return;
     }
-    if (trouble->kind == GEMS_TROUBLE_MEMORY) /* some drivers allocate at first use */
+    if (w->trouble.kind == GEMS_TROUBLE_MEMORY) /* some drivers allocate at first use */
         gems_memory_trim(w->lane);
-    if ((atomic_fetch_add(&failures_in_a_row, 1) + 1) % LOST_AFTER == 0 && !gems_queue_alive(queue)) {
+    if (w->trouble.kind != GEMS_TROUBLE_NO_DEVICE && (atomic_fetch_add(&failures_in_a_row, 1) + 1) % LOST_AFTER == 0 &&
+        !device_works(w->lane)) {
         gems_log("%d calls in a row failed on %s, the last one: %s; the host runs everything from now on", LOST_AFTER,
-                 gems_device_get(w->lane)->name, trouble->text);
+                 gems_device_get(w->lane)->name, w->trouble.text);
         gems_device_stop("the device failed too often");
     }
 }
@@ -293,7 +303,6 @@ static void execute(run *r)
     }
     w->device_ns += gems_queue_device_ns(r->queue);
     give_memory(r);
-    note_outcome(r->queue, w);
     w->trouble = *r->trouble;
 }
 
@@ -333,6 +342,7 @@ gems_status gems_work_run(gems_work *w, gems_call *call)
     }
     if (w->trouble.kind == GEMS_TROUBLE_NONE && w->nlaunches)
         gems_device_deep(run_work, w);
+    note_outcome(w);
     call->bytes += w->moved;
     call->device_ns += w->device_ns;
     switch (w->trouble.kind) {

@@ -39,7 +39,7 @@ static inline bool fake_tensor_make(gems_tensor *t, gems_dtype dtype, bool compl
     made->part = dtype;
     t->sizes = made->sizes;
     t->strides = made->strides;
-    t->data = made->data;
+    t->address = (uintptr_t)made->data;
     t->host = made;
     return true;
 }

@@ -339,12 +339,11 @@ static int build_and_run(void *unused)
     (void)unused;
     if (run_add(GEMS_LANE_SMALL, &call, x, x, x, 3) != GEMS_OK || x[2] != 6)
         return 2;
-    gems_job *job = gems_job_begin(&call, GEMS_LANE_SMALL);
-    const gems_kernel *kernel = gems_kernel_find(job, ADD_KEY);
+    uint64_t id = ADD_KEY;
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    const gems_kernel *kernel = gems_kernel_find(GEMS_LANE_SMALL, &id, sizeof id, &trouble);
     bool cached = kernel && !kernel->program->key;
     const gems_program *program = kernel ? kernel->program : NULL;
-    if (gems_job_end(job) != GEMS_OK)
-        return 2;
     for (int i = 0; i < 600 && program && !cached && !has_binary(program); i++)
         nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
     return cached;

@@ -1,6 +1,7 @@
 /* kernels/device/clblast.c on the real library: a product is done or has not happened, whichever OpenCL call fails; a
  * routine that goes on failing is given up; wrong arguments are an error with a name. In place, so that work done twice
  * would be seen. */
+#include "kernels/blas/blas.h"
 #include "kernels/device/internal.h"
 #include "tests/unit/device_jobs.h"
 
@@ -27,24 +28,26 @@ static gems_tensor *square(gems_tensor *t, float *data)
     return t;
 }
 
-static gems_status multiply(problem *p, size_t step)
+static gems_status multiply(problem *p, size_t lead)
 {
     gems_tensor a, b, c;
     memset(&p->call, 0, sizeof p->call);
     p->call.op = some_op();
-    gems_job *job = gems_job_begin(&p->call, GEMS_LANE_MAIN);
-    gems_clblast_run(job, &(gems_clblast_product){.routine = GEMS_CLBLAST_GEMM,
-                                                  .dtype = GEMS_F32,
-                                                  .m = N,
-                                                  .n = N,
-                                                  .k = N,
-                                                  .batch = 1,
-                                                  .a = {.tensor = square(&a, p->a), .step = step},
-                                                  .b = {.tensor = square(&b, p->b), .step = N},
-                                                  .c = {.tensor = square(&c, p->c), .step = N},
-                                                  .alpha = 1,
-                                                  .beta = 1});
-    return gems_job_end(job);
+    gems_work work;
+    gems_work_begin(&work, GEMS_LANE_MAIN);
+    const gems_clblast_product product = {.routine = GEMS_CLBLAST_GEMM,
+                                          .m = N,
+                                          .n = N,
+                                          .k = N,
+                                          .batch = 1,
+                                          .a = {.lead = lead, .span = sizeof p->a},
+                                          .b = {.lead = N, .span = sizeof p->b},
+                                          .c = {.lead = N, .span = sizeof p->c},
+                                          .alpha = 1,
+                                          .beta = 1};
+    gems_arg args[] = {GEMS_IN(square(&a, p->a)), GEMS_IN(square(&b, p->b)), GEMS_INOUT(square(&c, p->c))};
+    gems_launch_library(&work, gems_clblast_run, &product, sizeof product, args, 3);
+    return run_and_end(&work, &p->call);
 }
 
 static void fill(problem *p)

@@ -26,7 +26,7 @@ static void add_line(const char *text)
 
 static gems_tensor vector(float *data, const int64_t *size, const int64_t *stride)
 {
-    return (gems_tensor){.data = data, .sizes = size, .strides = stride, .numel = *size, .ndim = 1, .dtype = GEMS_F32};
+    return (gems_tensor){.address = (uintptr_t)data, .sizes = size, .strides = stride, .numel = *size, .ndim = 1, .dtype = GEMS_F32};
 }
 
 /* One call of a unary operator with the results given: ours, then the host's. `cols`: of the named sizes. */
@@ -42,7 +42,7 @@ static void compare(const char *name, int64_t n, float *ours, float *host, int64
     gems_comparison *c = gems_compare_begin(&call);
     cr_assert_not_null(c);
     cr_assert_not_null(gems_call_result(&call, 0, GEMS_F32, 1, &n, NULL));
-    memcpy(call.result[0].data, ours, (size_t)n * sizeof *ours);
+    memcpy((void *)call.result[0].address, ours, (size_t)n * sizeof *ours);
     cr_assert(gems_compare_keep(c, &call, true));
     cr_assert_eq(gems_compare_pending(), call.op);
     gems_compare_result(0, &y);

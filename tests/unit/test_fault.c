@@ -1,7 +1,7 @@
-/* Whichever OpenCL call fails, a job is either done or has not happened, and says which.
+/* Whichever OpenCL call fails, a work is either done or has not happened, and says which.
  *
  * For every n the same work runs in a process of its own in which the n-th OpenCL call fails (or all from the n-th on),
- * opening and building included. The work is in place, so that a job that reports a failure although its kernel ran, or
+ * opening and building included. The work is in place, so that one that reports a failure although its kernel ran, or
  * runs, would be seen: the host would add twice. */
 #include "kernels/device/internal.h"
 #include "tests/unit/device_jobs.h"
@@ -55,22 +55,23 @@ static enum outcome add_to(gems_lane lane, float *x, float *y)
 /* A sum over two launches with scratch memory between them; the result is a new one. */
 static enum outcome two_launches(gems_lane lane, const float *x)
 {
-    static const char source[] = "kernel void twice(global const float *x, global float *t)\n"
-                                 "{\n    int i = get_global_id(0);\n    t[i] = 2 * x[i];\n}\n";
+    static const char source[] = "kernel void twice(GEMS_BUFFER(const float, x), GEMS_BUFFER(float, t))\n"
+                                 "{\n    GEMS_AT(const float, x);\n    GEMS_AT(float, t);\n    int i = get_global_id(0);\n    t[i] = 2 * x[i];\n}\n";
     float out[N];
     vector vx, vout;
     size_t global = N;
     gems_call call = {.op = some_op()};
-    gems_job *job = gems_job_begin(&call, lane);
-    gems_kernel *kernel = gems_kernel_find(job, 51);
+    gems_work work;
+    begin_work(&work, lane);
+    gems_kernel *kernel = find_kernel(&work, 51);
     if (!kernel)
-        kernel = gems_kernel_build(job, 51, "test/twice", NULL, source, "", "twice");
-    int scratch = gems_job_scratch(job, sizeof out);
-    gems_launch(job, kernel, 1, &global, NULL,
+        kernel = build_kernel(&work, 51, "test/twice", NULL, source, "twice");
+    int scratch = gems_work_scratch(&work, sizeof out);
+    gems_launch(&work, kernel, 1, &global, NULL,
                 (gems_arg[]){GEMS_IN(vector_of(&vx, (float *)x, N)), GEMS_SCRATCH(scratch)}, 2);
-    gems_launch(job, kernel, 1, &global, NULL,
+    gems_launch(&work, kernel, 1, &global, NULL,
                 (gems_arg[]){GEMS_SCRATCH(scratch), GEMS_OUT_ARG(vector_of(&vout, out, N))}, 2);
-    gems_status status = gems_job_end(job);
+    gems_status status = run_and_end(&work, &call);
     if (status != GEMS_OK)
         return call.why && *call.why ? SURVIVED : NO_REASON;
     for (int i = 0; i < N; i++)
@@ -79,7 +80,7 @@ static enum outcome two_launches(gems_lane lane, const float *x)
     return SURVIVED;
 }
 
-static int work(void *fault)
+static int works(void *fault)
 {
     char text[32];
     float x[N], y[N];
@@ -116,11 +117,11 @@ static int opening(void *unused)
 static void for_every_call(int sign, int64_t start, int step)
 {
     int64_t none = 0, n = start;
-    int first = in_child(work, &none);
+    int first = in_child(works, &none);
     cr_assert_eq(first, SURVIVED, "without any fault: %d", first); /* also fills the cache */
     for (int result = SURVIVED; result != NOT_REACHED; n += step) {
         int64_t fault = sign * n;
-        result = in_child(work, &fault);
+        result = in_child(works, &fault);
         cr_assert(result == SURVIVED || result == NOT_REACHED, "GEMS_FAULT=%lld: %s (%d)", (long long)fault,
                   result == WRONG_RESULT ? "the result is wrong"
                   : result == NO_REASON  ? "no reason was given"

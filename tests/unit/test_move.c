@@ -53,9 +53,16 @@ static gems_tensor tensor_of(void *memory, int ndim, const int64_t *sizes, int64
 
 static const gems_dtype dtypes[] = {GEMS_U8, GEMS_F16, GEMS_F32, GEMS_I64};
 
-static gems_job *begin(gems_call *call)
+static gems_lane any_lane(void)
 {
-    return gems_job_begin(call, any(0, 1) ? GEMS_LANE_MAIN : GEMS_LANE_SMALL);
+    return any(0, 1) ? GEMS_LANE_MAIN : GEMS_LANE_SMALL;
+}
+
+static gems_status run_and_end(gems_work *work, gems_call *call)
+{
+    gems_status status = gems_work_run(work, call);
+    gems_work_end(work);
+    return status;
 }
 
 static uint8_t *source, *wanted, *got;
@@ -137,9 +144,11 @@ static void round_of_move(int pick_dim, bool full_index)
             b += index_memory[p] * from_strides[pick_dim];
         memcpy(base + a * size, (uint8_t *)from.address + b * size, (size_t)size);
     }
-    gems_job *job = begin(&call);
-    gems_move_launch(job, &move);
-    cr_assert_eq(gems_job_end(job), GEMS_OK, "%s", call.why);
+    gems_work work;
+    gems_device_open();
+    gems_work_begin(&work, any_lane());
+    gems_move_launch(&work, &move);
+    cr_assert_eq(run_and_end(&work, &call), GEMS_OK, "%s", call.why);
     cr_assert_arr_eq(got, wanted, BUFFER);
     free(index_memory);
 }
@@ -178,9 +187,11 @@ Test(move, fill)
             }
             memcpy(base + a * (int64_t)size, &bits, size);
         }
-        gems_job *job = begin(&call);
-        gems_fill_launch(job, &to, bits);
-        cr_assert_eq(gems_job_end(job), GEMS_OK, "%s", call.why);
+        gems_work work;
+    gems_device_open();
+    gems_work_begin(&work, any_lane());
+        gems_fill_launch(&work, &to, bits);
+        cr_assert_eq(run_and_end(&work, &call), GEMS_OK, "%s", call.why);
         cr_assert_arr_eq(got, wanted, BUFFER);
     }
 }
@@ -220,9 +231,11 @@ Test(move, triangle)
             else if (!in_place)
                 memcpy(base + a * (int64_t)size, (uint8_t *)from.address + b * (int64_t)size, size);
         }
-        gems_job *job = begin(&call);
-        gems_tri_launch(job, &to, &from, diagonal, upper);
-        cr_assert_eq(gems_job_end(job), GEMS_OK, "%s", call.why);
+        gems_work work;
+    gems_device_open();
+    gems_work_begin(&work, any_lane());
+        gems_tri_launch(&work, &to, &from, diagonal, upper);
+        cr_assert_eq(run_and_end(&work, &call), GEMS_OK, "%s", call.why);
         cr_assert_arr_eq(got, wanted, BUFFER);
     }
 }

@@ -1,6 +1,7 @@
-/* kernels/device/staging.c and memory.c: transfers through the ring of a device that has memory of its own, here PoCL
- * told to behave like one. Its ring is small, so that these operands go round it several times. */
+/* kernels/memory/bounce.c and kernels/work/run.c: transfers through the ring of a device that has memory of its own, here
+ * PoCL told to behave like one. Its ring is small, so that these operands go round it several times. */
 #include "kernels/device/internal.h"
+#include "kernels/memory/memory.h"
 #include "tests/unit/device_jobs.h"
 
 #include <criterion/criterion.h>
@@ -20,15 +21,16 @@ static void drop_cache(void)
     remove_folder(cache);
 }
 
-TestSuite(staging, .init = staged, .fini = drop_cache, .timeout = 120);
+TestSuite(bounce, .init = staged, .fini = drop_cache, .timeout = 120);
 
-static gems_lane_state *lane_with_ring(void)
+/* The device, which this test may change. */
+static gems_device_info *device_with_ring(void)
 {
     cr_assert(gems_device_open(), "%s", gems_device_error());
-    gems_lane_state *lane = gems_open_lane(GEMS_LANE_MAIN);
-    if (lane->vendor->staging_bytes == 0)
+    gems_device_info *device = (gems_device_info *)gems_device_get(GEMS_LANE_MAIN);
+    if (device->bounce_bytes == 0)
         cr_skip_test("this vendor has no ring");
-    return lane;
+    return device;
 }
 
 static float *numbers(int n, float first, float step)
@@ -57,15 +59,15 @@ static void check_size(int n)
     free(out);
 }
 
-Test(staging, every_size_of_a_transfer)
+Test(bounce, every_size_of_a_transfer)
 {
-    const gems_vendor_data *v = lane_with_ring()->vendor;
-    int from = (int)(v->staging_from / 4), piece = (int)(v->staging_piece / 4), ring = (int)(v->staging_bytes / 4);
+    const gems_device_info *d = device_with_ring();
+    int from = (int)(d->bounce_from / 4), piece = (int)(d->bounce_piece / 4), ring = (int)(d->bounce_bytes / 4);
     int sizes[] = {from - 1,     from,     piece - 1, piece,    piece + 1,    2 * piece,
                    ring - piece, ring - 1, ring,      ring + 1, ring + piece, 3 * ring + 17};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         check_size(sizes[i]);
-    cr_expect_not_null(gems_open_lane(GEMS_LANE_MAIN)->staging, "the ring is still in use");
+    cr_expect(gems_bounce_in_use(GEMS_LANE_MAIN), "the ring is still in use");
 }
 
 static void *many(void *arg)
@@ -75,24 +77,21 @@ static void *many(void *arg)
     return NULL;
 }
 
-Test(staging, threads_share_the_ring)
+Test(bounce, threads_share_the_ring)
 {
     pthread_t thread[6];
-    lane_with_ring();
+    device_with_ring();
     for (int i = 0; i < 6; i++)
         pthread_create(&thread[i], NULL, many, (void *)(intptr_t)i);
     for (int i = 0; i < 6; i++)
         pthread_join(thread[i], NULL);
 }
 
-Test(staging, without_a_ring_transfers_are_direct)
+Test(bounce, without_a_ring_transfers_are_direct)
 {
-    gems_lane_state *lane = lane_with_ring();
-    gems_vendor_data direct = *lane->vendor;
-    direct.staging_bytes = 0;
-    lane->vendor = &direct;
+    device_with_ring()->bounce_bytes = 0;
     check_size(300001);
-    cr_expect_not(lane->staging_tried);
+    cr_expect_not(gems_bounce_in_use(GEMS_LANE_MAIN));
 }
 
 /* ---- a device that breaks while results come back ---- */
@@ -147,21 +146,59 @@ static void check_nothing_is_lost(int n, int reads)
     free(before);
 }
 
-Test(staging, an_operand_outlives_a_result_that_does_not_arrive)
+Test(bounce, an_operand_outlives_a_result_that_does_not_arrive)
 {
     cr_redirect_stderr();
-    const gems_lane_state *lane = lane_with_ring();
-    int ring = (int)(lane->vendor->staging_bytes / 4);
+    int ring = (int)(device_with_ring()->bounce_bytes / 4);
     check_nothing_is_lost(1000, 0);
     check_nothing_is_lost(ring, 3); /* through the ring, which is given up */
-    cr_expect_null(lane->staging);
+    cr_expect_not(gems_bounce_in_use(GEMS_LANE_MAIN));
     check_nothing_is_lost(ring, 0);
     check_size(ring + 1); /* and the device goes on, if it can */
 }
 
-Test(staging, an_operand_larger_than_the_ring_outlives_it_too)
+Test(bounce, an_operand_larger_than_the_ring_outlives_it_too)
 {
     cr_redirect_stderr();
-    const gems_vendor_data *v = lane_with_ring()->vendor;
-    check_nothing_is_lost(2 * (int)(v->staging_bytes / 4), (int)(v->staging_bytes / v->staging_piece) + 3);
+    const gems_device_info *d = device_with_ring();
+    check_nothing_is_lost(2 * (int)(d->bounce_bytes / 4), (int)(d->bounce_bytes / d->bounce_piece) + 3);
+}
+
+/* ---- the same where kernels write to the host's own memory ---- */
+
+static void unified(void)
+{
+    cache = make_folder();
+    setenv("GEMS_CACHE_DIR", cache, 0);
+    setenv("GEMS_MEMORY", "unified", 1);
+}
+
+/* The kernel has run, and the driver calls it a failure: the host will do the addition, on what was there before. */
+Test(bounce, an_operand_outlives_a_kernel_that_fails_after_it_has_written, .init = unified)
+{
+    enum {
+        N = 1000
+    };
+    cr_redirect_stderr();
+    cr_assert(gems_device_open(), "%s", gems_device_error());
+    gems_device_info *device = (gems_device_info *)gems_device_get(GEMS_LANE_MAIN);
+    if (!device->unified)
+        cr_skip_test("this device has memory of its own");
+    device->undoes = false;
+    float *a = numbers(N, 1, 1), *b = numbers(N, 5, 2), *before = numbers(N, 1, 1);
+    gems_call call;
+    cr_assert_eq(run_add(GEMS_LANE_MAIN, &call, a, b, a, N), GEMS_OK, "%s", call.why);
+    for (int i = 0; i < N; i++)
+        cr_assert_eq(a[i], before[i] + b[i]);
+    memcpy(a, before, N * sizeof *a);
+    real = gems_cl;
+    broken = true;
+    gems_cl.clWaitForEvents = failing_wait;
+    gems_cl.clGetEventInfo = failed_event;
+    cr_expect_eq(run_add(GEMS_LANE_MAIN, &call, a, b, a, N), GEMS_FAILED);
+    gems_cl = real;
+    cr_expect_eq(memcmp(a, before, N * sizeof *a), 0);
+    free(a);
+    free(b);
+    free(before);
 }
