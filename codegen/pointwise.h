@@ -74,7 +74,7 @@ typedef struct gems_pw_step {
 /* All that a kernel's text is made of. Start from zero bytes: those in use identify the kernel. */
 typedef struct gems_pw_spec {
     uint8_t loop; /* gems_pw_loop */
-    uint8_t vec;   /* elements of a vector (VEC) */
+    uint8_t vec;  /* elements of a vector (VEC) */
     uint8_t wide;
     uint8_t rank;
     uint8_t noperands, nsteps;

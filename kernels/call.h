@@ -157,7 +157,7 @@ static inline unsigned gems_op_written(const gems_op *op, unsigned i)
 
 /* Sizes that rules test. A family fills those that mean something for it; the rest stay -1. */
 typedef enum gems_size {
-    GEMS_SIZE_NUMEL, /* elements of the largest operand or result */
+    GEMS_SIZE_NUMEL, /* elements: of a pointwise result, of what is moved, else of the largest operand */
     GEMS_SIZE_ROWS,  /* independent rows of a reduction, softmax, norm, gather */
     GEMS_SIZE_COLS,  /* elements of one row */
     GEMS_SIZE_M,
@@ -185,7 +185,7 @@ struct gems_host;
 #define GEMS_PLAN_BYTES 512
 #define GEMS_PLAN(type, call)                                                                                          \
     __extension__({                                                                                                    \
-        _Static_assert(sizeof(type) <= GEMS_PLAN_BYTES, "a plan is larger than its place in gems_call");                \
+        _Static_assert(sizeof(type) <= GEMS_PLAN_BYTES, "a plan is larger than its place in gems_call");               \
         (type *)(void *)(call)->plan;                                                                                  \
     })
 

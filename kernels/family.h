@@ -26,7 +26,7 @@ enum {
  * wherever it can be. Every variant takes "lane" as well: 0 the main lane, 1 the small one. */
 typedef struct gems_variant {
     const char *name;
-    uint16_t dtypes;                        /* a bit for each gems_dtype that it computes with; 0: all of the family's */
+    uint16_t dtypes; /* a bit for each gems_dtype that it computes with; 0: all of the family's */
     gems_parameter params[GEMS_PARAMETERS]; /* ends with a NULL name, or is full */
     /* Whether it computes this call, and whether it is the one to use if none is named. NULL: always. `problem` is the
      * family's own. */
@@ -48,8 +48,8 @@ typedef struct gems_family {
     const gems_variant *variants; /* ends with a NULL name */
     /* Without a rule the small lane is used below so many elements, or bytes; 0: never. */
     int64_t small_numel, small_bytes;
-    /* True if a result or named size may exceed the product of the element counts of the tensor arguments (repeat,
-     * pad): then the gate must look at small calls too. */
+    /* True if a named size may exceed the number of elements of the largest operand (repeat, pad, embedding): then the
+     * gate must look at small calls too. */
     bool grows;
 } gems_family;
 

@@ -2,14 +2,14 @@
  *
  *   void *at_ops_add_Tensor_call(void *ret_, const void *self, const void *other, const void *alpha)
  *   {
- *       if (gems_work(gems_numel(self), gems_numel(other)) >= gems_min_work(N))
+ *       if (gems_larger(gems_numel(self), gems_numel(other)) >= gems_min_work(N))
  *           return at_ops_add_Tensor_call_slow(ret_, self, other, alpha);
  *       return ((fn)gems_original(N, GEMS_ENTRY_CALL))(ret_, self, other, alpha);
  *   }
  *
  * The slow half puts the address of each argument into an array in schema order and calls gems_enter; if that declines,
- * it too calls the original. Work is the product of the numbers of elements of the tensors read (`out` does not count,
- * an optional tensor counts if it is there); with a list of tensors, or none, it is INT64_MAX - 1. */
+ * it too calls the original. What the gate compares is the number of elements of the largest tensor that is read (`out`
+ * does not count); with a list of tensors, or none, INT64_MAX - 1. */
 #ifndef GEMS_THUNK_H
 #define GEMS_THUNK_H
 
@@ -41,23 +41,19 @@ static inline int64_t gems_numel(const void *tensor)
     return *(const int64_t *)(*(const char *const *)tensor + gems_numel_offset);
 }
 
-/* Product of two numbers of elements; what does not fit is INT64_MAX - 1, below the gate that never opens. */
-static inline int64_t gems_work(int64_t a, int64_t b)
+static inline int64_t gems_larger(int64_t a, int64_t b)
 {
-    int64_t r;
-    return __builtin_mul_overflow(a, b, &r) ? INT64_MAX - 1 : r;
+    return a > b ? a : b;
 }
-/* An optional tensor that is absent (also: present but undefined, which has no elements) counts as 1. */
+/* An optional tensor that is absent has no elements. */
 static inline int64_t gems_numel_opt(const void *opt)
 {
-    int64_t n = ((const struct gems_abi_opt_tensor *)opt)->has ? gems_numel(opt) : 0;
-    return n ? n : 1;
+    return ((const struct gems_abi_opt_tensor *)opt)->has ? gems_numel(opt) : 0;
 }
 /* The C shim's optional tensor: NULL, or the address of a handle. */
 static inline int64_t gems_numel_handle(void *const *handle)
 {
-    int64_t n = handle && *handle ? gems_numel(*handle) : 0;
-    return n ? n : 1;
+    return handle && *handle ? gems_numel(*handle) : 0;
 }
 
 /* Start-up stores the originals first, then min_work with release. */

@@ -243,7 +243,8 @@ static bool check_param(loader *l, const gems_rule *rule, const char *name, long
                 return refuse(l, "%.40s is %lld; %s takes %lld to %lld%s", name, value, v->name, (long long)p->low,
                               (long long)p->high, steps);
         }
-    return *known || defaults || refuse(l, "no kernel of these operators has a parameter %.40s; there is %s", name, names);
+    return *known || defaults ||
+           refuse(l, "no kernel of these operators has a parameter %.40s; there is %s", name, names);
 }
 
 static bool read_params(loader *l, json_t *value, gems_rule *rule, bool defaults)
@@ -345,8 +346,7 @@ static bool read_choice(loader *l, const rule_parts *parts, json_t *defaults, ge
     rule->variant = "";
     if (rule->host && (parts->variant || parts->params))
         return refuse(l, "a rule for the host takes no variant and no parameters");
-    MEMBER(l, "variant", parts->variant,
-           read_string(l, parts->variant, &rule->variant) && check_variant(l, rule));
+    MEMBER(l, "variant", parts->variant, read_string(l, parts->variant, &rule->variant) && check_variant(l, rule));
     MEMBER(l, "params", parts->params, read_params(l, parts->params, rule, false));
     if (defaults && !rule->host) {
         gems_json_step here[DEPTH_MAX];

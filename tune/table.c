@@ -52,12 +52,12 @@ static int64_t low_product(const gems_rule *rule, uint32_t sizes)
     return product;
 }
 
-/* The work of a call is the product of the element counts of its tensor arguments. If the named sizes of an operator
- * are bounded by it (no list of tensors, at least one tensor for certain, a family that does not grow), a rule's lower
- * bounds give one on the work: numel and inner are the count of one operand or of a broadcast of several; rows * cols
- * is the count of one operand, or of indices times one operand's; m * n * k * batch divides the product of both
- * factors; the bytes are those of at most 8 for each operand and result, each of them no larger than the work. */
-static bool work_bounds_sizes(const gems_op *op)
+/* The gate sees the elements of a call's largest operand. Where named sizes are bounded by that (no list of tensors, at
+ * least one tensor for certain, a family that does not grow), a rule's lower bounds give one on it: numel and inner are
+ * the count of an operand, and so are rows * cols, and for products batch * m * k and k * n; the bytes are those of at
+ * most 8 for each element of every operand and result. A result that is larger than all operands, by broadcasting, is
+ * not thought of: such calls stay with the host while their operands are small. */
+static bool operand_bounds_sizes(const gems_op *op)
 {
     bool tensor = false;
     for (int i = 0; i < op->nparams; i++) {
@@ -72,14 +72,14 @@ static bool work_bounds_sizes(const gems_op *op)
 
 static int64_t rule_min_work(const gems_op *op, const gems_rule *rule)
 {
-    if (!work_bounds_sizes(op))
+    if (!operand_bounds_sizes(op))
         return INT64_MIN + 1;
-    const uint32_t single[] = {1u << GEMS_SIZE_NUMEL, 1u << GEMS_SIZE_INNER,
-                               1u << GEMS_SIZE_ROWS | 1u << GEMS_SIZE_COLS,
-                               1u << GEMS_SIZE_M | 1u << GEMS_SIZE_N | 1u << GEMS_SIZE_K | 1u << GEMS_SIZE_BATCH};
+    const uint32_t single[] = {
+        1u << GEMS_SIZE_NUMEL, 1u << GEMS_SIZE_INNER, 1u << GEMS_SIZE_ROWS | 1u << GEMS_SIZE_COLS,
+        1u << GEMS_SIZE_BATCH | 1u << GEMS_SIZE_M | 1u << GEMS_SIZE_K, 1u << GEMS_SIZE_K | 1u << GEMS_SIZE_N};
     int64_t least = low_product(rule, 1u << GEMS_SIZE_BYTES) / (8 * (op->nparams + op->nresults));
     for (size_t i = 0; i < sizeof single / sizeof *single; i++) {
-        /* A bound of 0 takes in empty tensors, whose work is 0; without any bound they are taken in as well. */
+        /* A bound of 0 takes in empty tensors, which have none; without any bound they are taken in as well. */
         int64_t low = low_product(rule, single[i]);
         if (low > 1 && low > least)
             least = low;
@@ -96,9 +96,9 @@ static int64_t list_min_work(const gems_op *op, const rule_list *list)
         const gems_rule *rule = list->rules[i];
         if (rule->host && rule->dtypes == UINT16_MAX && rule->nranges == 0)
             break; /* nothing below it is ever asked */
-        int64_t work = rule->host ? INT64_MAX : rule_min_work(op, rule);
-        if (work < least)
-            least = work;
+        int64_t numel = rule->host ? INT64_MAX : rule_min_work(op, rule);
+        if (numel < least)
+            least = numel;
     }
     return least;
 }

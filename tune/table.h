@@ -40,7 +40,7 @@ void gems_table_free(gems_table *table);
 const gems_rule *gems_table_lookup(const gems_table *table, const gems_op *op, gems_dtype dtype,
                                    const gems_sizes *sizes);
 
-/* Smallest product of the element counts of a call's tensor arguments at which any rule might send `op` to the device;
+/* Least number of elements of a call's largest operand at which any rule might send `op` to the device;
  * INT64_MAX if none ever does. The gate lets smaller calls pass without a look. */
 int64_t gems_table_min_work(const gems_table *table, const gems_op *op);
 

@@ -223,10 +223,7 @@ static void launch_gpu(gems_call *call, gems_work *work, const void *given)
 }
 
 static const gems_variant variants[] = {
-    {"cpu",
-     .params = {{"bq", 16, 256, 16, 64}, {"bk", 32, 256, 32, 64}},
-     .can = can_cpu,
-     .suits = gems_suits_cpu,
+    {"cpu", .params = {{"bq", 16, 256, 16, 64}, {"bk", 32, 256, 32, 64}}, .can = can_cpu, .suits = gems_suits_cpu,
      .launch = launch_cpu},
     {"gpu", .can = can_gpu, .launch = launch_gpu},
     {NULL},
@@ -249,5 +246,4 @@ static gems_status prepare(gems_call *call, gems_work *work)
     return gems_launch_variant(call, work, &a);
 }
 
-const gems_family gems_family_attention = {
-    .name = "attention", .plan = plan, .prepare = prepare, .variants = variants};
+const gems_family gems_family_attention = {.name = "attention", .plan = plan, .prepare = prepare, .variants = variants};

@@ -10,7 +10,6 @@
  * 2^bits for integers, rounded once. All operands have one dtype; bool is the host's. */
 #include "kernels/blas/blas.h"
 
-
 #include <math.h>
 #include <string.h>
 
@@ -222,8 +221,8 @@ static gems_status plan(gems_call *call)
     call->sizes.v[GEMS_SIZE_N] = p.n;
     call->sizes.v[GEMS_SIZE_K] = p.k;
     call->sizes.v[GEMS_SIZE_BATCH] = p.batch;
-    int64_t a = p.m * p.k, b = p.k * p.n, c = p.m * p.n, most = a > b ? a : b;
-    call->sizes.v[GEMS_SIZE_NUMEL] = gems_size_times(p.batch, most > c ? most : c);
+    int64_t a = p.m * p.k, b = p.k * p.n, c = p.m * p.n;
+    call->sizes.v[GEMS_SIZE_NUMEL] = gems_size_times(p.batch, a > b ? a : b);
     call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(gems_size_times(p.batch, gems_size_plus(a + b, c)), p.dtype);
     return GEMS_OK;
 }
@@ -266,5 +265,4 @@ static gems_status prepare(gems_call *call, gems_work *work)
     return gems_launch_variant(call, work, &p);
 }
 
-const gems_family gems_family_blas = {
-    .name = "blas", .plan = plan, .prepare = prepare, .variants = gems_blas_variants};
+const gems_family gems_family_blas = {.name = "blas", .plan = plan, .prepare = prepare, .variants = gems_blas_variants};

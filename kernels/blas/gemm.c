@@ -36,7 +36,8 @@ typedef struct kernel_id {
     int64_t dtype, number[4];
 } kernel_id;
 
-/* Kernel `entry` of an embedded file for a product's dtype; `options`, with up to four numbers, goes on those of all. */
+/* Kernel `entry` of an embedded file for a product's dtype; `options`, with up to four numbers, goes on those of all.
+ */
 static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const char *file, const char *entry,
                                const char *options, const int number[4])
 {
@@ -49,7 +50,8 @@ static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const cha
     bool real = info->category == GEMS_CAT_FLOAT;
     const char *factor = !real ? "long" : p->dtype == GEMS_F64 ? "double" : "float";
     char more[96], all[160];
-    snprintf(more, sizeof more, options, number[0], number[1], number[2], number[3]); /* NOLINT: constants of this file */
+    snprintf(more, sizeof more, options, number[0], number[1], number[2],
+             number[3]); /* NOLINT: constants of this file */
     snprintf(all, sizeof all, "-DD=%s -DS=%s %s %s", info->name, factor, real ? "-DFLOAT" : "", more);
     return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, all, entry});
 }
@@ -137,8 +139,7 @@ static void launch_cpu(gems_call *call, gems_work *work, const void *problem)
     while (((mc + 16) * (kc + 16 + nc) + kc * 32) * element > device->local_bytes && kc > 32)
         kc /= 2, nc = nc > 32 ? nc / 2 : nc, mc = mc > 16 ? mc / 2 / 16 * 16 : mc;
     const int number[4] = {(int)mc, (int)nc, (int)kc};
-    gems_kernel *kernel =
-        kernel_for(work, p, "kernels/blas/gemm_cpu.cl", "gemm", "-DMC=%d -DNC=%d -DKC=%d", number);
+    gems_kernel *kernel = kernel_for(work, p, "kernels/blas/gemm_cpu.cl", "gemm", "-DMC=%d -DNC=%d -DKC=%d", number);
 
     balance(p, device->compute_units, &mc, &nc);
     int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)mc, (int32_t)nc};
@@ -280,14 +281,8 @@ static void launch_clblast(gems_call *call, gems_work *work, const void *problem
 
 const gems_variant gems_blas_variants[] = {
     {"vector", .params = {{"split", 1, 4096, 1, 0}}, .can = can_vector, .launch = launch_vector},
-    {"cpu",
-     .params = {{"tm", 16, 256, 16, 96}, {"tn", 32, 1024, 32, 256}},
-     .suits = suits_cpu,
-     .launch = launch_cpu},
-    {"gpu",
-     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}},
-     .can = can_gpu,
-     .launch = launch_gpu},
+    {"cpu", .params = {{"tm", 16, 256, 16, 96}, {"tn", 32, 1024, 32, 256}}, .suits = suits_cpu, .launch = launch_cpu},
+    {"gpu", .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .can = can_gpu, .launch = launch_gpu},
     {"clblast", .dtypes = 1 << GEMS_F32 | 1 << GEMS_F64, .suits = never, .launch = launch_clblast},
     {NULL},
 };

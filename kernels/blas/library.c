@@ -131,8 +131,8 @@ static bool is_memory(int status)
 static void failed(gems_queue *queue, const gems_clblast_product *p, int status)
 {
     const char *name = routine_names[p->routine][p->wide];
-    gems_trouble_note(gems_queue_trouble(queue), is_memory(status) ? GEMS_TROUBLE_MEMORY : GEMS_TROUBLE_OTHER,
-                      "%s: %s", name, status_name(status));
+    gems_trouble_note(gems_queue_trouble(queue), is_memory(status) ? GEMS_TROUBLE_MEMORY : GEMS_TROUBLE_OTHER, "%s: %s",
+                      name, status_name(status));
     if ((!is_memory(status) ||
          atomic_fetch_add(&state[p->routine][p->wide].memory_failures, 1) + 1 >= MEMORY_FAILURES) &&
         !atomic_exchange(&state[p->routine][p->wide].quarantined, true))
@@ -144,7 +144,7 @@ static void failed(gems_queue *queue, const gems_clblast_product *p, int status)
 /* A matrix as CLBlast takes it. */
 typedef struct lent {
     cl_mem mem;
-    size_t offset;      /* of the first element, in elements */
+    size_t offset;       /* of the first element, in elements */
     gems_buffer *buffer; /* unified: stands for the host's own memory, and is ours to free */
 } lent;
 

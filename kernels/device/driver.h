@@ -36,7 +36,7 @@ struct gems_driver {
 /* Registers it: GEMS_DRIVER(pocl) = {.vendor = "pocl", ...}; */
 #define GEMS_DRIVER(name)                                                                                              \
     static const gems_driver gems_driver_##name;                                                                       \
-    __attribute__((section("gems_drivers"), used)) static const gems_driver *const gems_driver_entry_##name =         \
+    __attribute__((section("gems_drivers"), used)) static const gems_driver *const gems_driver_entry_##name =          \
         &gems_driver_##name;                                                                                           \
     static const gems_driver gems_driver_##name
 

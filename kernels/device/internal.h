@@ -41,14 +41,14 @@ typedef struct gems_vendor_data {
     const char **kernels_in; /* the folder where it builds kernels, as it chooses it itself: VARIABLE[/below] or a path,
                                 the first whose variable is not empty */
     char *folder;            /* that one, as it was when the driver was loaded */
-    const gems_driver *driver; /* NULL: none */
-    bool save_when_idle;     /* handing out a binary is slow */
-    unsigned queues;         /* queues used at once, at most */
+    const gems_driver *driver;         /* NULL: none */
+    bool save_when_idle;               /* handing out a binary is slow */
+    unsigned queues;                   /* queues used at once, at most */
     size_t bounce_bytes, bounce_piece; /* kernels/memory/bounce.c; 0 bytes: transfers are direct */
     size_t bounce_from;                /* transfers of fewer bytes are direct */
-    bool exact;                          /* blocks are no larger than asked for and not kept: for finding overruns */
-    bool unified;                        /* kernels may take the host's pointers: tried at start */
-    const char *options, *prelude;       /* "" if none */
+    bool exact;                        /* blocks are no larger than asked for and not kept: for finding overruns */
+    bool unified;                      /* kernels may take the host's pointers: tried at start */
+    const char *options, *prelude;     /* "" if none */
 } gems_vendor_data;
 
 /* All vendors of this library, in order of preference; ends with a NULL name. Parsed once. */

@@ -313,7 +313,8 @@ void gems_queue_launch(gems_queue *queue, gems_kernel *kernel, int dims, const s
     if (driver && driver->before_launch && !driver->before_launch(queue, kernel, group, whole))
         return;
     cl_event event = NULL;
-    error = CL(clEnqueueNDRangeKernel, queue->queue, clone->kernel, (cl_uint)dims, NULL, global, local, 0, NULL, &event);
+    error =
+        CL(clEnqueueNDRangeKernel, queue->queue, clone->kernel, (cl_uint)dims, NULL, global, local, 0, NULL, &event);
     if (error != CL_SUCCESS) {
         fail(queue, "clEnqueueNDRangeKernel", kernel->entry, error);
         gems_kernel_failed(kernel, &queue->trouble);
@@ -351,8 +352,8 @@ void gems_queue_write(gems_queue *queue, gems_buffer *buffer, size_t offset, con
     cl_event event = NULL;
     if (queue->trouble.kind != GEMS_TROUBLE_NONE || n == 0)
         return;
-    cl_int error = CL(clEnqueueWriteBuffer, queue->queue, gems_buffer_handle(buffer), CL_FALSE, offset, n, from, 0, NULL,
-                      &event);
+    cl_int error =
+        CL(clEnqueueWriteBuffer, queue->queue, gems_buffer_handle(buffer), CL_FALSE, offset, n, from, 0, NULL, &event);
     transferred(queue, "clEnqueueWriteBuffer", error, event, mark);
 }
 
@@ -403,11 +404,11 @@ void gems_queue_show(gems_queue *queue, gems_buffer *buffer, size_t offset, size
     cl_mem mem = gems_buffer_handle(buffer);
     if (queue->trouble.kind != GEMS_TROUBLE_NONE)
         return;
-    void *mapped = CL_NEW(&error, clEnqueueMapBuffer, queue->queue, mem, CL_FALSE, CL_MAP_READ, offset, n, 0, NULL,
-                          &event);
+    void *mapped =
+        CL_NEW(&error, clEnqueueMapBuffer, queue->queue, mem, CL_FALSE, CL_MAP_READ, offset, n, 0, NULL, &event);
     if (!mapped)
-        mapped = gems_cl.clEnqueueMapBuffer(queue->queue, mem, CL_FALSE, CL_MAP_READ, offset, n, 0, NULL, &event,
-                                            &error);
+        mapped =
+            gems_cl.clEnqueueMapBuffer(queue->queue, mem, CL_FALSE, CL_MAP_READ, offset, n, 0, NULL, &event, &error);
     if (!mapped) {
         fail(queue, "clEnqueueMapBuffer", "", error);
         return;

@@ -200,7 +200,13 @@ static gems_status prepare_stack(gems_call *call, gems_work *work)
     return prepare_inputs(call, work, true);
 }
 
-const gems_family gems_family_cat = {
-    .name = "cat", .plan = plan_cat, .prepare = prepare_cat, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
-const gems_family gems_family_stack = {
-    .name = "stack", .plan = plan_stack, .prepare = prepare_stack, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
+const gems_family gems_family_cat = {.name = "cat",
+                                     .plan = plan_cat,
+                                     .prepare = prepare_cat,
+                                     .variants = gems_move_variants,
+                                     .small_bytes = GEMS_MOVE_SMALL};
+const gems_family gems_family_stack = {.name = "stack",
+                                       .plan = plan_stack,
+                                       .prepare = prepare_stack,
+                                       .variants = gems_move_variants,
+                                       .small_bytes = GEMS_MOVE_SMALL};

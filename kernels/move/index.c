@@ -66,8 +66,12 @@ static gems_status prepare_embedding(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_embedding = {
-    .name = "embedding", .plan = plan_embedding, .prepare = prepare_embedding, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
+const gems_family gems_family_embedding = {.name = "embedding",
+                                           .plan = plan_embedding,
+                                           .prepare = prepare_embedding,
+                                           .variants = gems_move_variants,
+                                           .small_bytes = GEMS_MOVE_SMALL,
+                                           .grows = true};
 
 /* ---- index_select(self, dim, index), and out ----------------------------------------------------------------- */
 
@@ -110,8 +114,12 @@ static gems_status prepare_select(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_index_select = {
-    .name = "index_select", .plan = plan_select, .prepare = prepare_select, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
+const gems_family gems_family_index_select = {.name = "index_select",
+                                              .plan = plan_select,
+                                              .prepare = prepare_select,
+                                              .variants = gems_move_variants,
+                                              .small_bytes = GEMS_MOVE_SMALL,
+                                              .grows = true};
 
 /* ---- gather(self, dim, index, sparse_grad), and out ---------------------------------------------------------- */
 
@@ -151,5 +159,8 @@ static gems_status prepare_gather(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_gather = {
-    .name = "gather", .plan = plan_gather, .prepare = prepare_gather, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
+const gems_family gems_family_gather = {.name = "gather",
+                                        .plan = plan_gather,
+                                        .prepare = prepare_gather,
+                                        .variants = gems_move_variants,
+                                        .small_bytes = GEMS_MOVE_SMALL};

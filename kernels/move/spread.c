@@ -67,8 +67,11 @@ static gems_status prepare_flip(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_flip = {
-    .name = "flip", .plan = plan_flip, .prepare = prepare_flip, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
+const gems_family gems_family_flip = {.name = "flip",
+                                      .plan = plan_flip,
+                                      .prepare = prepare_flip,
+                                      .variants = gems_move_variants,
+                                      .small_bytes = GEMS_MOVE_SMALL};
 
 /* ---- repeat(self, repeats) ----------------------------------------------------------------------------------- */
 
@@ -114,8 +117,12 @@ static gems_status prepare_repeat(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_repeat = {
-    .name = "repeat", .plan = plan_repeat, .prepare = prepare_repeat, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL, .grows = true};
+const gems_family gems_family_repeat = {.name = "repeat",
+                                        .plan = plan_repeat,
+                                        .prepare = prepare_repeat,
+                                        .variants = gems_move_variants,
+                                        .small_bytes = GEMS_MOVE_SMALL,
+                                        .grows = true};
 
 /* ---- repeat_interleave.self_int(self, repeats, dim, output_size) ----------------------------------------------- */
 
@@ -169,7 +176,8 @@ static gems_status prepare_interleave(gems_call *call, gems_work *work)
 const gems_family gems_family_repeat_interleave = {.name = "repeat_interleave",
                                                    .plan = plan_interleave,
                                                    .prepare = prepare_interleave,
-                                                   .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL,
+                                                   .variants = gems_move_variants,
+                                                   .small_bytes = GEMS_MOVE_SMALL,
                                                    .grows = true};
 
 /* Bits of a scalar argument as an element of `dtype`. False if it is no scalar, or would overflow: the host's error. */
@@ -256,5 +264,9 @@ static gems_status prepare_pad(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_pad = {
-    .name = "pad", .plan = plan_pad, .prepare = prepare_pad, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL, .grows = true};
+const gems_family gems_family_pad = {.name = "pad",
+                                     .plan = plan_pad,
+                                     .prepare = prepare_pad,
+                                     .variants = gems_move_variants,
+                                     .small_bytes = GEMS_MOVE_SMALL,
+                                     .grows = true};

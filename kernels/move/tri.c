@@ -43,5 +43,8 @@ static gems_status prepare_tri(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_tri = {
-    .name = "tri", .plan = plan_tri, .prepare = prepare_tri, .variants = gems_move_variants, .small_bytes = GEMS_MOVE_SMALL};
+const gems_family gems_family_tri = {.name = "tri",
+                                     .plan = plan_tri,
+                                     .prepare = prepare_tri,
+                                     .variants = gems_move_variants,
+                                     .small_bytes = GEMS_MOVE_SMALL};

@@ -101,8 +101,8 @@ static void write_defines(const void *what, char *out, size_t n)
     const text *t = what;
     const problem *p = t->p;
     const found *f = p->f;
-    snprintf(out, n, "#define GROUP %d\n#define IN %s\n#define T %s\n#define W %s\n#define S %s\n%s%s%s%s%s%s", t->group,
-             gems_dtypes[t->call->dtype].name, gems_dtypes[t->call->dtype].compute,
+    snprintf(out, n, "#define GROUP %d\n#define IN %s\n#define T %s\n#define W %s\n#define S %s\n%s%s%s%s%s%s",
+             t->group, gems_dtypes[t->call->dtype].name, gems_dtypes[t->call->dtype].compute,
              f->weight_dtype < GEMS_DTYPE_NONE ? gems_dtypes[f->weight_dtype].name : "f32",
              gems_dtypes[f->stats_dtype].name, gems_op_attr(t->call->op, "center") ? "#define CENTER\n" : "",
              p->weight ? "#define WEIGHT\n" : "", p->bias ? "#define BIAS\n" : "", p->mean ? "#define MEAN\n" : "",
@@ -116,7 +116,9 @@ static void launch(const gems_call *call, gems_work *work, const problem *p, con
     unsigned what = (p->weight != NULL) | (p->bias != NULL) << 1 | (p->mean != NULL) << 2 | (p->rstd != NULL) << 3 |
                     (unsigned)dense << 4;
     gems_kernel_id id = {
-        "kernels/norm/norm.cl", entry, call->op,
+        "kernels/norm/norm.cl",
+        entry,
+        call->op,
         {(uint64_t)call->dtype << 24 | p->f->weight_dtype << 16 | p->f->stats_dtype << 8 | what, local}};
     float eps = (float)p->f->eps;
     gems_arg args[12] = {GEMS_IN(p->in),

@@ -1,9 +1,9 @@
 /* The pointwise family: every operator whose row has an expression. plan() works out dtypes, shape and operands from
- * the row (plan.h); prepare() makes the results as the host would lay them out, and writes the recipe of a kernel for exactly this
- * kind of call (recipe.h).
+ * the row (plan.h); prepare() makes the results as the host would lay them out, and writes the recipe of a kernel for
+ * exactly this kind of call (recipe.h).
  *
- * Parameters: "vec" (elements of a vector on a GPU), "run" (least elements of a work-item on a CPU), "group" (work-items
- * of a group on a GPU). */
+ * Parameters: "vec" (elements of a vector on a GPU), "run" (least elements of a work-item on a CPU), "group"
+ * (work-items of a group on a GPU). */
 #include "kernels/device/device.h"
 #include "kernels/family.h"
 #include "kernels/memory/host.h"
@@ -23,7 +23,8 @@ static gems_status check_divisor(gems_call *call, const pw_plan *p)
 {
     for (int i = 0; i < call->op->nparams && p->row->divisor >> i; i++)
         if ((p->row->divisor >> i & 1) && gems_dtypes[p->compute].category != GEMS_CAT_FLOAT &&
-            call->arg[i].kind == GEMS_TENSOR && gems_has_zero(call->arg[i].tensor, gems_tensor_host(call->arg[i].tensor)))
+            call->arg[i].kind == GEMS_TENSOR &&
+            gems_has_zero(call->arg[i].tensor, gems_tensor_host(call->arg[i].tensor)))
             return gems_decline(call, "integer divisor with a zero");
     return GEMS_OK;
 }
@@ -116,8 +117,8 @@ static gems_status bind_operand(binding *b, unsigned param, gems_pw_bind *bind)
     } else {
         if (v->kind != GEMS_TENSOR && !gems_value_is_number(v))
             return gems_decline(b->call, "an argument that no kernel takes");
-        gems_number number =
-            v->kind == GEMS_TENSOR ? gems_element_number(v->tensor->dtype, gems_tensor_host(v->tensor)) : gems_value_number(v);
+        gems_number number = v->kind == GEMS_TENSOR ? gems_element_number(v->tensor->dtype, gems_tensor_host(v->tensor))
+                                                    : gems_value_number(v);
         gems_element element;
         /* What takes part in promotion is converted like a tensor, other numbers are taken as they are. */
         uint32_t whole = p->row->promotes >> param & 1 ? p->row->unrounded : p->opmath ? ~p->row->strict : 0;

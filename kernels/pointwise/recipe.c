@@ -171,10 +171,9 @@ static void launch(gems_work *work, gems_kernel *kernel, const pw_recipe *r, con
         }
     for (unsigned i = 0; i < s->noperands; i++)
         if (r->in[i].operand < 0)
-            args[n++] =
-                GEMS_BYTES(&r->in[i].number, strcmp(gems_dtypes[s->operand[i].dtype].compute, "float") == 0
-                                                 ? sizeof(float)
-                                                 : gems_dtypes[s->operand[i].dtype].size);
+            args[n++] = GEMS_BYTES(&r->in[i].number, strcmp(gems_dtypes[s->operand[i].dtype].compute, "float") == 0
+                                                         ? sizeof(float)
+                                                         : gems_dtypes[s->operand[i].dtype].size);
     int64_t numel = r->shape.numel, units = device->compute_units;
     int64_t least = r->run ? r->run : 8192;
     size_t local = 1, global;

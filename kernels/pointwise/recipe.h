@@ -11,9 +11,9 @@
 #include "kernels/work/work.h"
 
 typedef struct pw_recipe {
-    gems_pw_spec spec;      /* loop, vec, wide, rank and the operands' strides are chosen when it is run */
-    gems_shape shape;       /* of at least one element; operands are broadcast to it */
-    const char *name;       /* of the kernel, for people: a constant */
+    gems_pw_spec spec;       /* loop, vec, wide, rank and the operands' strides are chosen when it is run */
+    gems_shape shape;        /* of at least one element; operands are broadcast to it */
+    const char *name;        /* of the kernel, for people: a constant */
     bool cpu;                /* variant */
     int64_t vec, run, group; /* parameters; 0: found from sizes and device */
     struct {
@@ -25,7 +25,8 @@ typedef struct pw_recipe {
 
 /* An empty recipe in the work, for these sizes. NULL: see the work's trouble. */
 pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const gems_call *call);
-/* Adds an operand in memory, or by value; its index, or -1 if there are too many. Operands that are written come first. */
+/* Adds an operand in memory, or by value; its index, or -1 if there are too many. Operands that are written come first.
+ */
 int pw_recipe_memory(gems_work *work, pw_recipe *r, const gems_tensor *tensor, gems_pw_place place);
 int pw_recipe_value(pw_recipe *r, gems_dtype dtype, gems_element number);
 /* The operand, which was added to be written, is read as well. */

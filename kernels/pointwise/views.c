@@ -149,7 +149,8 @@ static gems_status prepare_glu(gems_call *call, gems_work *work)
     return out ? compute(call, work, &f, self->dtype, &half, 1, out, in) : GEMS_DECLINED;
 }
 
-const gems_family gems_family_glu = {.name = "glu", .plan = plan_glu, .prepare = prepare_glu, .variants = pw_variants, .small_numel = 32768};
+const gems_family gems_family_glu = {
+    .name = "glu", .plan = plan_glu, .prepare = prepare_glu, .variants = pw_variants, .small_numel = 32768};
 
 static gems_status plan_glu_backward(gems_call *call)
 {
@@ -180,8 +181,11 @@ static gems_status prepare_glu_backward(gems_call *call, gems_work *work)
     return compute(call, work, &f, self->dtype, &half, 2, out, in);
 }
 
-const gems_family gems_family_glu_backward = {
-    .name = "glu_backward", .plan = plan_glu_backward, .prepare = prepare_glu_backward, .variants = pw_variants, .small_numel = 32768};
+const gems_family gems_family_glu_backward = {.name = "glu_backward",
+                                              .plan = plan_glu_backward,
+                                              .prepare = prepare_glu_backward,
+                                              .variants = pw_variants,
+                                              .small_numel = 32768};
 
 /* ---- polar(abs, angle): a complex tensor of both ----------------------------------------------------------------- */
 

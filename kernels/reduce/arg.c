@@ -45,18 +45,17 @@ static void write_defines(const void *what, char *out, size_t n)
     const text *t = what;
     const gems_call *call = t->call;
     const char *better = gems_op_attr(call->op, "better");
-    snprintf(out, n, "#define GROUP %d\n#define IN %s\n#define C %s\n%s%s%s#define BETTER(a, b) (%s)\n",
-             t->group, gems_dtypes[call->dtype].name, gems_dtypes[call->dtype].compute,
-             t->part ? "#define PART\n" : "", t->dense ? "#define DENSE_ROWS\n" : "",
-             call->op->nresults == 2 ? "#define VALUES\n" : "", better ? better : "b > a");
+    snprintf(out, n, "#define GROUP %d\n#define IN %s\n#define C %s\n%s%s%s#define BETTER(a, b) (%s)\n", t->group,
+             gems_dtypes[call->dtype].name, gems_dtypes[call->dtype].compute, t->part ? "#define PART\n" : "",
+             t->dense ? "#define DENSE_ROWS\n" : "", call->op->nresults == 2 ? "#define VALUES\n" : "",
+             better ? better : "b > a");
 }
 
-static gems_kernel *kernel_for(const gems_call *call, gems_work *work, const char *k, bool part, bool dense,
-                               int group)
+static gems_kernel *kernel_for(const gems_call *call, gems_work *work, const char *k, bool part, bool dense, int group)
 {
     text t = {call, group, dense, part};
-    gems_kernel_id id = {"kernels/reduce/arg.cl", k, call->op,
-                         {(uint64_t)call->dtype << 2 | dense << 1 | part, (uint64_t)group}};
+    gems_kernel_id id = {
+        "kernels/reduce/arg.cl", k, call->op, {(uint64_t)call->dtype << 2 | dense << 1 | part, (uint64_t)group}};
     return gems_kernel_for(work, &id, write_defines, &t);
 }
 
@@ -75,7 +74,9 @@ static void search(const gems_call *call, gems_work *work, const problem *p, con
     int ntargets = part ? 2 : p->ntargets;
     size_t parts = (size_t)(p->results * cut.splits), size = gems_dtypes[p->input->dtype].size;
     for (int i = 0; i < ntargets; i++)
-        target[i] = part ? GEMS_SCRATCH(gems_work_scratch(work, parts * (i ? 8 : size < 4 ? 4 : size)))
+        target[i] = part ? GEMS_SCRATCH(gems_work_scratch(work, parts * (i          ? 8
+                                                                         : size < 4 ? 4
+                                                                                    : size)))
                          : GEMS_OUT_ARG(p->target[i]);
     gems_arg args[10] = {GEMS_IN(p->input)};
     int nargs = 1;

@@ -82,24 +82,25 @@ static void write_defines(const void *what, char *out, size_t n)
     const gems_call *call = t->call;
     const problem *p = t->p;
     bool compensated = gems_op_attr(call->op, "compensated") && gems_dtypes[p->acc].category == GEMS_CAT_FLOAT;
-    snprintf(
-        out, n,
-        "#define GROUP %d\n#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n#define O %s\n%s%s%s"
-        "#define LOWEST %s\n#define HIGHEST %s\n#define IDENTITY ((A)(%s))\n#define MAP_(x, zero, one) (%s)\n"
-        "#define COMBINE(a, b) (%s)\n#define FINISH_(a, n) (%s)\n",
-        t->group, gems_dtypes[p->in].name, gems_dtypes[p->from].compute, gems_dtypes[p->acc].compute,
-        gems_dtypes[p->out].name, gems_dtypes[p->out].compute, t->part ? "#define PART\n" : "",
-        t->dense ? "#define DENSE_ROWS\n" : "", compensated ? "#define COMPENSATED\n" : "", lowest[p->acc],
-        highest[p->acc], attr(call, "identity", "0"), attr(call, "map", "x"), attr(call, "combine", "a + b"),
-        attr(call, "finish", "a"));
+    snprintf(out, n,
+             "#define GROUP %d\n#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n#define O %s\n%s%s%s"
+             "#define LOWEST %s\n#define HIGHEST %s\n#define IDENTITY ((A)(%s))\n#define MAP_(x, zero, one) (%s)\n"
+             "#define COMBINE(a, b) (%s)\n#define FINISH_(a, n) (%s)\n",
+             t->group, gems_dtypes[p->in].name, gems_dtypes[p->from].compute, gems_dtypes[p->acc].compute,
+             gems_dtypes[p->out].name, gems_dtypes[p->out].compute, t->part ? "#define PART\n" : "",
+             t->dense ? "#define DENSE_ROWS\n" : "", compensated ? "#define COMPENSATED\n" : "", lowest[p->acc],
+             highest[p->acc], attr(call, "identity", "0"), attr(call, "map", "x"), attr(call, "combine", "a + b"),
+             attr(call, "finish", "a"));
 }
 
 static gems_kernel *kernel_for(const gems_call *call, gems_work *work, const problem *p, const char *k, int group)
 {
     text t = {call, p, group, p->cut.stride == 1, p->cut.splits > 1 && k != MERGE};
-    gems_kernel_id id = {"kernels/reduce/reduce.cl", k, call->op,
-                         {(uint64_t)(p->in << 16 | p->from << 12 | p->acc << 8 | p->out << 4 | t.dense << 1 | t.part),
-                          (uint64_t)group}};
+    gems_kernel_id id = {
+        "kernels/reduce/reduce.cl",
+        k,
+        call->op,
+        {(uint64_t)(p->in << 16 | p->from << 12 | p->acc << 8 | p->out << 4 | t.dense << 1 | t.part), (uint64_t)group}};
     return gems_kernel_for(work, &id, write_defines, &t);
 }
 

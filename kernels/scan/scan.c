@@ -81,11 +81,11 @@ typedef struct cut {
     int totals; /* scratch */
 } cut;
 
-static void launch(const gems_call *call, gems_work *work, const problem *p, const char *entry,
-                   size_t global, size_t local, const cut *c)
+static void launch(const gems_call *call, gems_work *work, const problem *p, const char *entry, size_t global,
+                   size_t local, const cut *c)
 {
-    gems_arg args[10] = {GEMS_IN(p->in),      GEMS_OUT_ARG(p->out), GEMS_VALUE(p->kept),  GEMS_VALUE(p->rows),
-                         GEMS_VALUE(p->n),    GEMS_VALUE(p->stride), GEMS_VALUE(p->inner)};
+    gems_arg args[10] = {GEMS_IN(p->in),   GEMS_OUT_ARG(p->out),  GEMS_VALUE(p->kept), GEMS_VALUE(p->rows),
+                         GEMS_VALUE(p->n), GEMS_VALUE(p->stride), GEMS_VALUE(p->inner)};
     int nargs = 7;
     if (c) {
         args[nargs++] = GEMS_SCRATCH(c->totals);
@@ -95,7 +95,9 @@ static void launch(const gems_call *call, gems_work *work, const problem *p, con
     /* `column` walks 16 neighbouring rows, which are dense together. */
     bool dense = (p->stride == 1 && p->inner == 1) || strcmp(entry, "column") == 0;
     text t = {call, p, (int)local, dense};
-    gems_kernel_id id = {"kernels/scan/scan.cl", entry, call->op,
+    gems_kernel_id id = {"kernels/scan/scan.cl",
+                         entry,
+                         call->op,
                          {(uint64_t)(dense << 24 | p->in->dtype << 16 | p->out->dtype << 8 | p->acc), local}};
     gems_launch(work, gems_kernel_for(work, &id, write_defines, &t), 1, &global, &local, args, nargs);
 }

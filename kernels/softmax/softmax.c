@@ -81,19 +81,21 @@ static void write_defines(const void *what, char *out, size_t n)
     snprintf(out, n,
              "#define GROUP %d\n#define IN %s\n#define OUT %s\n#define T %s\n%s%s%s%s%s"
              "#define TERM (%s)\n#define ROW (%s)\n#define FINISH (%s)\n",
-             t->group, gems_dtypes[t->call->dtype].name, gems_dtypes[f->out].name,
-             gems_dtypes[f->out].compute, f->backward ? "#define BACKWARD\n" : "", keep ? "#define KEEP\n" : "",
+             t->group, gems_dtypes[t->call->dtype].name, gems_dtypes[f->out].name, gems_dtypes[f->out].compute,
+             f->backward ? "#define BACKWARD\n" : "", keep ? "#define KEEP\n" : "",
              t->dense ? "#define DENSE_ROWS\n" : "", gems_op_attr(op, "keep") ? "" : "#define E_UNUSED\n",
              !f->backward && f->out != GEMS_F64 ? "#define FAST_EXP\n" : "", term ? term : "e", row ? row : "s",
              finish ? finish : "e");
 }
 
 /* group 0: any size. */
-static void launch(const gems_call *call, gems_work *work, const problem *p, const char *entry,
-                   bool dense, int group, size_t global, size_t local)
+static void launch(const gems_call *call, gems_work *work, const problem *p, const char *entry, bool dense, int group,
+                   size_t global, size_t local)
 {
     text t = {call, &p->f, group, dense};
-    gems_kernel_id id = {"kernels/softmax/softmax.cl", entry, call->op,
+    gems_kernel_id id = {"kernels/softmax/softmax.cl",
+                         entry,
+                         call->op,
                          {(uint64_t)call->dtype << 9 | dense << 8 | p->f.out, (uint64_t)group}};
     gems_arg args[8] = {GEMS_IN(p->in)};
     int nargs = 1;

@@ -10,8 +10,8 @@
 gems_lane gems_lane_for(const gems_call *call)
 {
     const gems_family *family = call->op->kernel;
-    bool small = call->sizes.v[GEMS_SIZE_NUMEL] < family->small_numel ||
-                 call->sizes.v[GEMS_SIZE_BYTES] < family->small_bytes;
+    bool small =
+        call->sizes.v[GEMS_SIZE_NUMEL] < family->small_numel || call->sizes.v[GEMS_SIZE_BYTES] < family->small_bytes;
     return gems_rule_param(call->rule, "lane", small) ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
 }
 
@@ -58,8 +58,8 @@ size_t gems_group(const gems_device_info *device, size_t most)
     return most;
 }
 
-gems_kernel *gems_kernel_for(gems_work *work, const gems_kernel_id *id,
-                             void (*defines)(const void *, char *, size_t), const void *what)
+gems_kernel *gems_kernel_for(gems_work *work, const gems_kernel_id *id, void (*defines)(const void *, char *, size_t),
+                             const void *what)
 {
     static const char helpers[] =
         "#include \"kernels/types.cl\"\n#include \"kernels/nest.cl\"\n#include \"kernels/rows.cl\"\n";
@@ -70,9 +70,9 @@ gems_kernel *gems_kernel_for(gems_work *work, const gems_kernel_id *id,
     char text[1024] = "", *source = NULL;
     defines(what, text, sizeof text);
     if (f && asprintf(&source, "#define KERNEL_%s\n%s%s%s", id->entry, text, helpers, f->text) >= 0)
-        kernel = gems_work_build(
-            work, id, sizeof *id,
-            &(gems_kernel_text){id->op ? id->op->strukt : id->file, NULL, source, "-w", id->entry});
+        kernel =
+            gems_work_build(work, id, sizeof *id,
+                            &(gems_kernel_text){id->op ? id->op->strukt : id->file, NULL, source, "-w", id->entry});
     free(source);
     return kernel;
 }

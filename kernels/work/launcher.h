@@ -28,7 +28,8 @@ typedef struct gems_kernel_id {
 } gems_kernel_id;
 
 /* The kernel id->entry of the embedded file id->file, compiled with KERNEL_<entry> defined, the text that `defines`
- * writes from `what` (called only if the kernel is to be built), and kernels/{types,nest,rows}.cl before it. NULL: see the work's trouble. */
+ * writes from `what` (called only if the kernel is to be built), and kernels/{types,nest,rows}.cl before it. NULL: see
+ * the work's trouble. */
 gems_kernel *gems_kernel_for(gems_work *work, const gems_kernel_id *id,
                              void (*defines)(const void *what, char *text, size_t n), const void *what);
 

@@ -1,9 +1,9 @@
 /* Running works.
  *
  * On a unified device kernels work on the host's own memory. Elsewhere operands are staged: memory that operands share
- * is one buffer, so that two views of one tensor see each other, and operands are places in it. Results go home when all
- * launches have ended well: those that replace what was read, and those with gaps, only after everything has arrived,
- * for until then the host can still do the call. */
+ * is one buffer, so that two views of one tensor see each other, and operands are places in it. Results go home when
+ * all launches have ended well: those that replace what was read, and those with gaps, only after everything has
+ * arrived, for until then the host can still do the call. */
 #include "kernels/work/work.h"
 #include "kernels/memory/memory.h"
 #include "preload/base/log.h"
@@ -155,7 +155,8 @@ static void stage_out(run *r)
             bool read = r->regions[r->staged[i].region].read, waits = o->gaps >= 0 || read;
             if (!(o->access & GEMS_WRITE) || o->span == 0 || waits != (last == 0))
                 continue;
-            gems_transfer t = {r->regions[r->staged[i].region].buffer, r->place[i].n, (void *)address_of(o), /* NOLINT */
+            gems_transfer t = {r->regions[r->staged[i].region].buffer, r->place[i].n,
+                               (void *)address_of(o), /* NOLINT */
                                o->span};
             w->moved += o->span;
             if (read && o->gaps < 0 && replacing == 1 && gems_memory_download(r->queue, w->lane, &t, true))
@@ -335,8 +336,7 @@ static void run_work(void *arg)
 
 gems_status gems_work_run(gems_work *w, gems_call *call)
 {
-    if (w->lower && w->trouble.kind == GEMS_TROUBLE_NONE)
-    {
+    if (w->lower && w->trouble.kind == GEMS_TROUBLE_NONE) {
         w->nlaunches = w->nargs = 0; /* of an earlier run */
         w->lower(w);
     }

@@ -1,8 +1,8 @@
 /* Works: the record of what one call wants done on the device.
  *
- * A family's prepare() fills one; kernels/work/run.c submits it, waits and brings the results home. A work owns all that
- * it needs: sizes and values by copy, operands as places in memory. Nothing in it points into a stack or a call, so it
- * can be kept, copied and run later. Until it is run the call can still be declined with nothing changed.
+ * A family's prepare() fills one; kernels/work/run.c submits it, waits and brings the results home. A work owns all
+ * that it needs: sizes and values by copy, operands as places in memory. Nothing in it points into a stack or a call,
+ * so it can be kept, copied and run later. Until it is run the call can still be declined with nothing changed.
  *
  *   operand  memory that launches read or write: an allocation, a byte in it, a span
  *   launch   a kernel with its sizes and arguments, or a call of another library
@@ -46,14 +46,14 @@ typedef struct gems_arg {
     size_t n;      /* operand, scratch; bytes of a value or of local memory */
 } gems_arg;
 
-#define GEMS_IN(tensor)         ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ, (tensor), 0})
-#define GEMS_OUT_ARG(tensor)    ((gems_arg){GEMS_ARG_TENSOR, GEMS_WRITE, (tensor), 0})
-#define GEMS_INOUT(tensor)      ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ_WRITE, (tensor), 0})
-#define GEMS_OPERAND(index)     ((gems_arg){GEMS_ARG_OPERAND, 0, NULL, (size_t)(index)})
-#define GEMS_SCRATCH(id)        ((gems_arg){GEMS_ARG_SCRATCH, 0, NULL, (size_t)(id)})
-#define GEMS_VALUE(lvalue)      ((gems_arg){GEMS_ARG_VALUE, 0, &(lvalue), sizeof(lvalue)})
-#define GEMS_BYTES(ptr, bytes)  ((gems_arg){GEMS_ARG_VALUE, 0, (ptr), (bytes)})
-#define GEMS_LOCAL(bytes)       ((gems_arg){GEMS_ARG_LOCAL, 0, NULL, (bytes)})
+#define GEMS_IN(tensor)        ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ, (tensor), 0})
+#define GEMS_OUT_ARG(tensor)   ((gems_arg){GEMS_ARG_TENSOR, GEMS_WRITE, (tensor), 0})
+#define GEMS_INOUT(tensor)     ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ_WRITE, (tensor), 0})
+#define GEMS_OPERAND(index)    ((gems_arg){GEMS_ARG_OPERAND, 0, NULL, (size_t)(index)})
+#define GEMS_SCRATCH(id)       ((gems_arg){GEMS_ARG_SCRATCH, 0, NULL, (size_t)(id)})
+#define GEMS_VALUE(lvalue)     ((gems_arg){GEMS_ARG_VALUE, 0, &(lvalue), sizeof(lvalue)})
+#define GEMS_BYTES(ptr, bytes) ((gems_arg){GEMS_ARG_VALUE, 0, (ptr), (bytes)})
+#define GEMS_LOCAL(bytes)      ((gems_arg){GEMS_ARG_LOCAL, 0, NULL, (bytes)})
 
 /* An argument as the record keeps it. */
 typedef struct gems_kept_arg {
@@ -84,9 +84,9 @@ enum {
 
 typedef struct gems_work {
     gems_lane lane;
-    gems_trouble trouble;                   /* the first thing that went wrong while it was written */
-    void (*lower)(struct gems_work *work);  /* writes launches from the recipe; NULL: they stand */
-    uint32_t recipe;                        /* where in bytes it begins */
+    gems_trouble trouble;                  /* the first thing that went wrong while it was written */
+    void (*lower)(struct gems_work *work); /* writes launches from the recipe; NULL: they stand */
+    uint32_t recipe;                       /* where in bytes it begins */
     uint32_t noperands, nlaunches, nargs, nbytes, nscratch, ngaps;
     uint32_t operand_room, launch_room, arg_room, byte_room;
     gems_operand *operand;

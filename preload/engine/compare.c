@@ -179,7 +179,8 @@ static void compare_element(const gems_tensor *ours, int64_t ours_at, const gems
                             double least_scale, struct difference *diff)
 {
     size_t size = gems_dtypes[host->dtype].size;
-    if (memcmp((char *)gems_tensor_host(ours) + ours_at * (int64_t)size, (char *)gems_tensor_host(host) + host_at * (int64_t)size, size) == 0)
+    if (memcmp((char *)gems_tensor_host(ours) + ours_at * (int64_t)size,
+               (char *)gems_tensor_host(host) + host_at * (int64_t)size, size) == 0)
         return;
     double x = element(ours, ours_at), y = element(host, host_at), error = fabs(x - y), relative;
     bool integral = gems_dtypes[host->dtype].category != GEMS_CAT_FLOAT;
@@ -355,8 +356,8 @@ void gems_compare_report(void (*line)(const char *text))
             line("GEMS_CHECK: results compared with the host's");
         any = true;
         gems_c_snprintf(s, sizeof s, "%-36s %6llu compared %6llu differ  largest error %.3g (relative %.3g) at %s",
-                 gems_ops[i].name, (unsigned long long)w->compared, (unsigned long long)w->differing, w->absolute,
-                 w->relative, w->where);
+                        gems_ops[i].name, (unsigned long long)w->compared, (unsigned long long)w->differing,
+                        w->absolute, w->relative, w->where);
         line(s);
     }
 }

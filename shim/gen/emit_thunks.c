@@ -119,14 +119,14 @@ static void sign(thunk *t)
     t->args = finish_list(fa, &args);
 }
 
-/* What the gate compares, as an expression. */
-static char *work_of(const thunk *t)
+/* What the gate compares, as an expression: the elements of the largest operand. */
+static char *size_of(const thunk *t)
 {
     const gems_schema *s = &t->row->schema;
     char *text = strdup("");
     for (unsigned i = 0; i < s->nparams; i++) {
         const gems_schema_item *p = &s->params[i];
-        char *term, *product;
+        char *term, *larger;
         if (p->type->work == GEMS_WORK_ANY) {
             free(text);
             return strdup("INT64_MAX - 1");
@@ -138,11 +138,11 @@ static char *work_of(const thunk *t)
                                                               : "gems_numel_opt";
         bool handle = t->aoti && p->type->work == GEMS_WORK_TENSOR; /* an AtenTensorHandle is an at::Tensor * */
         if (asprintf(&term, "%s(%s)", handle ? "gems_numel" : count, p->name) < 0 ||
-            asprintf(&product, *text ? "gems_work(%s, %s)" : "%s%s", text, term) < 0)
+            asprintf(&larger, *text ? "gems_larger(%s, %s)" : "%s%s", text, term) < 0)
             abort();
         free(text);
         free(term);
-        text = product;
+        text = larger;
     }
     if (*text)
         return text;
@@ -249,7 +249,7 @@ static void emit_thunk(FILE *f, thunk t)
 {
     const char *strukt = t.row->schema.strukt;
     sign(&t);
-    char *work = work_of(&t);
+    char *work = size_of(&t);
     fprintf(f, "typedef %s%s_%s_fn(%s);\n", t.returns, strukt, t.suffix, t.params);
     emit_slow(f, &t);
     fprintf(f, "GEMS_EXPORT %s_%s_fn at_ops_%s_%s __asm__(\"%s\");\n", strukt, t.suffix, strukt, t.suffix, t.symbol);

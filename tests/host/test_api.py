@@ -164,3 +164,20 @@ def test_times_are_measured_when_asked():
             assert 0 < device < whole if on else device == 0
     finally:
         gems.lib.gems_timing_set(0)
+
+
+def test_the_gate_looks_at_the_largest_operand():
+    """Two operands of 182 elements are not a call of 32768: it passes without being looked at, or counted."""
+    gems.lib.gems_route_set(b"table")
+    try:
+        gems.table('{"rules": [{"op": "mul.Tensor", "where": {"numel": [32768, null]}}]}')
+        small, large = torch.ones(182), torch.ones(32768)
+        before = gems.counters("mul.Tensor")
+        small * small
+        after = gems.counters("mul.Tensor")
+        assert (after.routed, after.passed) == (before.routed, before.passed)
+        large * large
+        assert gems.counters("mul.Tensor").routed == after.routed + 1
+    finally:
+        gems.table(None)
+        gems.lib.gems_route_set(b"all")

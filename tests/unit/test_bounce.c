@@ -1,5 +1,5 @@
-/* kernels/memory/bounce.c and kernels/work/run.c: transfers through the ring of a device that has memory of its own, here
- * PoCL told to behave like one. Its ring is small, so that these operands go round it several times. */
+/* kernels/memory/bounce.c and kernels/work/run.c: transfers through the ring of a device that has memory of its own,
+ * here PoCL told to behave like one. Its ring is small, so that these operands go round it several times. */
 #include "kernels/device/internal.h"
 #include "kernels/memory/memory.h"
 #include "tests/unit/device_jobs.h"

@@ -26,7 +26,8 @@ static void add_line(const char *text)
 
 static gems_tensor vector(float *data, const int64_t *size, const int64_t *stride)
 {
-    return (gems_tensor){.address = (uintptr_t)data, .sizes = size, .strides = stride, .numel = *size, .ndim = 1, .dtype = GEMS_F32};
+    return (gems_tensor){
+        .address = (uintptr_t)data, .sizes = size, .strides = stride, .numel = *size, .ndim = 1, .dtype = GEMS_F32};
 }
 
 /* One call of a unary operator with the results given: ours, then the host's. `cols`: of the named sizes. */
@@ -53,7 +54,8 @@ static void compare(const char *name, int64_t n, float *ours, float *host, int64
 Test(compare, errors_of_small_values_are_not_hidden)
 {
     compare("neg", 2, (float[]){1, 0x1.1p-20f}, (float[]){1, 0x1p-20f}, -1);
-    cr_expect_stderr_eq_str("gems-preload: GEMS_CHECK: neg f32[2]: result 0: 1 of 2 values differ, by up to 5.96046e-08\n");
+    cr_expect_stderr_eq_str(
+        "gems-preload: GEMS_CHECK: neg f32[2]: result 0: 1 of 2 values differ, by up to 5.96046e-08\n");
 }
 
 Test(compare, values_within_the_tolerance_do_not_differ)

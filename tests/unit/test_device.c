@@ -244,7 +244,8 @@ Test(device, staged_operands_that_overlap_share_their_memory, .init = staged)
     gems_call call = {.op = some_op()};
     fill(x, 101, 0, 1);
     memcpy(before, x, sizeof x);
-    gems_tensor in = {.address = (uintptr_t)x, .sizes = &n, .strides = &stride, .numel = n, .ndim = 1, .dtype = GEMS_F32};
+    gems_tensor in = {
+        .address = (uintptr_t)x, .sizes = &n, .strides = &stride, .numel = n, .ndim = 1, .dtype = GEMS_F32};
     gems_tensor out = in;
     out.address += sizeof *x;
     cr_assert(gems_device_open());
@@ -263,7 +264,8 @@ Test(device, staged_operands_that_overlap_share_their_memory, .init = staged)
 Test(device, staged_results_with_gaps_keep_what_lies_between, .init = staged)
 {
     own_cache();
-    static const char source[] = "kernel void twos(GEMS_BUFFER(float, x))\n{\n    GEMS_AT(float, x);\n    x[3 * get_global_id(0)] = 2;\n}\n";
+    static const char source[] =
+        "kernel void twos(GEMS_BUFFER(float, x))\n{\n    GEMS_AT(float, x);\n    x[3 * get_global_id(0)] = 2;\n}\n";
     float x[28];
     int64_t n = 10, stride = 3;
     gems_tensor t = {
@@ -358,7 +360,8 @@ Test(device, scratch_local_memory_and_structs_staged, .init = staged)
 
 Test(device, values_change_between_launches)
 {
-    static const char source[] = "kernel void put(GEMS_BUFFER(float, x), int at, float v)\n{\n    GEMS_AT(float, x);\n    x[at] = v;\n}\n";
+    static const char source[] =
+        "kernel void put(GEMS_BUFFER(float, x), int at, float v)\n{\n    GEMS_AT(float, x);\n    x[at] = v;\n}\n";
     float x[8] = {0}, v[] = {3, 3, 4, 3};
     int at[] = {1, 2, 2, 5};
     vector vx;
@@ -380,7 +383,7 @@ Test(device, a_kernel_that_does_not_build_is_quarantined_and_the_rest_goes_on)
     for (int i = 0; i < 2; i++) {
         gems_call call = {.op = some_op()};
         gems_work work;
-    begin_work(&work, GEMS_LANE_MAIN);
+        begin_work(&work, GEMS_LANE_MAIN);
         cr_expect_null(find_kernel(&work, 31));
         cr_expect_null(build_kernel(&work, 31, "test/broken", NULL, "kernel void broken( {", "broken"));
         cr_expect_eq(run_and_end(&work, &call), GEMS_FAILED);
@@ -420,7 +423,8 @@ Test(device, a_launch_with_a_group_that_does_not_fit_fails_without_a_trace)
 
 Test(device, sources_include_embedded_files_once)
 {
-    static const char source[] = "#include \"kernels/types.cl\"\nkernel void f(GEMS_BUFFER(float, x)) { GEMS_AT(float, x); x[0] = __LINE__; }\n";
+    static const char source[] =
+        "#include \"kernels/types.cl\"\nkernel void f(GEMS_BUFFER(float, x)) { GEMS_AT(float, x); x[0] = __LINE__; }\n";
     float x[1] = {0};
     vector v;
     gems_call call = {.op = some_op()};

@@ -56,7 +56,8 @@ static enum outcome add_to(gems_lane lane, float *x, float *y)
 static enum outcome two_launches(gems_lane lane, const float *x)
 {
     static const char source[] = "kernel void twice(GEMS_BUFFER(const float, x), GEMS_BUFFER(float, t))\n"
-                                 "{\n    GEMS_AT(const float, x);\n    GEMS_AT(float, t);\n    int i = get_global_id(0);\n    t[i] = 2 * x[i];\n}\n";
+                                 "{\n    GEMS_AT(const float, x);\n    GEMS_AT(float, t);\n    int i = "
+                                 "get_global_id(0);\n    t[i] = 2 * x[i];\n}\n";
     float out[N];
     vector vx, vout;
     size_t global = N;

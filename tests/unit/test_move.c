@@ -188,8 +188,8 @@ Test(move, fill)
             memcpy(base + a * (int64_t)size, &bits, size);
         }
         gems_work work;
-    gems_device_open();
-    gems_work_begin(&work, any_lane());
+        gems_device_open();
+        gems_work_begin(&work, any_lane());
         gems_fill_launch(&work, &to, bits);
         cr_assert_eq(run_and_end(&work, &call), GEMS_OK, "%s", call.why);
         cr_assert_arr_eq(got, wanted, BUFFER);
@@ -232,8 +232,8 @@ Test(move, triangle)
                 memcpy(base + a * (int64_t)size, (uint8_t *)from.address + b * (int64_t)size, size);
         }
         gems_work work;
-    gems_device_open();
-    gems_work_begin(&work, any_lane());
+        gems_device_open();
+        gems_work_begin(&work, any_lane());
         gems_tri_launch(&work, &to, &from, diagonal, upper);
         cr_assert_eq(run_and_end(&work, &call), GEMS_OK, "%s", call.why);
         cr_assert_arr_eq(got, wanted, BUFFER);

@@ -342,8 +342,9 @@ Test(table, a_table_with_anything_not_understood_is_refused_whole)
          "t:1:40: no kernel of these operators has a parameter split; there is lane, splits"},
         {"{\"rules\": [{\"op\": \"cumsum\", \"variant\": \"grou\"}]}",
          "t:1:29: no kernel of these operators has a variant grou; there is column, run, item, group"},
-        {"{\"defaults\": {\"nonsense\": 1}}", "t:1:15: no kernel of these operators has a parameter nonsense; there is lane, bq, bk, run, vec, group, split, "
-         "tm, tn, splits"},
+        {"{\"defaults\": {\"nonsense\": 1}}", "t:1:15: no kernel of these operators has a parameter nonsense; there is "
+                                              "lane, bq, bk, run, vec, group, split, "
+                                              "tm, tn, splits"},
         {"{\"vendor\": 3}", "t:1:2: a string is wanted"},
         {"{\"defaults\": []}", "t:1:2: parameters are an object of integers"},
         {"{\"defaults\": {\"x\": null}}", "t:1:15: the parameter x is not an integer"},
