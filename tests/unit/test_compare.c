@@ -53,7 +53,8 @@ static void compare(const char *name, int64_t n, float *ours, float *host, int64
 Test(compare, errors_of_small_values_are_not_hidden)
 {
     compare("neg", 2, (float[]){1, 0x1.1p-20f}, (float[]){1, 0x1p-20f}, -1);
-    cr_expect_stderr_eq_str("gems-preload: GEMS_CHECK: neg f32[2]: result 0: 1 of 2 values differ, by up to 5.96046e-08\n");
+    cr_expect_stderr_eq_str(
+        "gems-preload: GEMS_CHECK: neg f32[2]: result 0: 1 of 2 values differ, by up to 5.96046e-08\n");
 }
 
 Test(compare, values_within_the_tolerance_do_not_differ)
