@@ -29,17 +29,17 @@ void gems_text_put(gems_text *t, const char *fmt, ...)
 void gems_text_put_shown(gems_text *t, const char *s)
 {
     static const char named[] = "\n\t\r", letters[] = "ntr";
-    for (; *s; s++) {
+    for (; *s && t->n + 1 < t->size; s++) {
         unsigned char c = (unsigned char)*s;
+        if (c >= ' ' && c != 0x7f) {
+            t->s[t->n++] = *s;
+            t->s[t->n] = 0;
+            continue;
+        }
         const char *name = strchr(named, *s);
-        if (c >= ' ' && c != 0x7f)
-            gems_text_put(t, "%c", c);
-        else if (t->size - t->n <= 4) /* half an escape would say something else */
+        if (t->size - t->n <= 4) /* half an escape would say something else */
             break;
-        else if (name)
-            gems_text_put(t, "\\%c", letters[name - named]);
-        else
-            gems_text_put(t, "\\x%02x", c);
+        gems_text_put(t, name ? "\\%c" : "\\x%02x", name ? letters[name - named] : c);
     }
 }
 

@@ -1,4 +1,5 @@
 /* tune/: what a table accepts, where it says an error is, and which rule it finds. */
+#include "preload/base/text.h"
 #include "tune/layers.h"
 #include "tune/locate.h"
 #include "tune/table.h"
@@ -401,11 +402,15 @@ Test(table, places_in_json)
 static char *long_table(int n)
 {
     static const char *const ops[] = {"add.Tensor", "mul", "softmax.int", "sum.*", "cumsum"};
-    char *json = malloc((size_t)n * 160 + 100), *at = json + sprintf(json, "{\"rules\": [");
+    size_t size = (size_t)n * 160 + 100;
+    char *json = malloc(size);
+    cr_assert_not_null(json);
+    gems_text t = gems_text_in(json, size);
+    gems_text_put(&t, "{\"rules\": [");
     for (int i = 0; i < n; i++)
-        at += sprintf(at, "%s\n {\"op\": \"%s\", \"dtype\": [\"f32\", \"f16\"], \"where\": {\"numel\": [%d, %d]}}",
+        gems_text_put(&t, "%s\n {\"op\": \"%s\", \"dtype\": [\"f32\", \"f16\"], \"where\": {\"numel\": [%d, %d]}}",
                       i ? "," : "", ops[i % 5], i, i + 100);
-    sprintf(at, "]}");
+    gems_text_put(&t, "]}");
     return json;
 }
 
