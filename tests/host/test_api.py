@@ -170,7 +170,7 @@ def test_the_gate_looks_at_the_largest_operand():
     """Two operands of 182 elements are not a call of 32768: it passes without being looked at, or counted."""
     gems.lib.gems_route_set(b"table")
     try:
-        gems.table('{"rules": [{"op": "mul.Tensor", "where": {"numel": [32768, null]}}]}')
+        assert gems.lib.gems_table_set(b'{"rules": [{"op": "mul.Tensor", "where": {"numel": [32768, null]}}]}', None, 0) == 0
         small, large = torch.ones(182), torch.ones(32768)
         before = gems.counters("mul.Tensor")
         small * small
@@ -179,5 +179,5 @@ def test_the_gate_looks_at_the_largest_operand():
         large * large
         assert gems.counters("mul.Tensor").routed == after.routed + 1
     finally:
-        gems.table(None)
+        gems.lib.gems_table_set(None, None, 0)
         gems.lib.gems_route_set(b"all")
