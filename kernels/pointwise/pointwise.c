@@ -93,7 +93,7 @@ typedef struct binding {
 static int known_operand(const binding *b, const gems_tensor *t)
 {
     for (unsigned r = 0; r < b->plan->nresults && b->call->op->form != GEMS_FUNCTIONAL; r++)
-        if (t->host == b->result[r]->host || gems_tensor_overlap(b->result[r], t) == GEMS_IDENTICAL) {
+        if (b->result[r] && (t->host == b->result[r]->host || gems_tensor_overlap(b->result[r], t) == GEMS_IDENTICAL)) {
             pw_recipe_update(b->work, b->recipe, (int)r);
             return (int)r;
         }
