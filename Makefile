@@ -41,11 +41,11 @@ $(B)/gems: $(CMDSRC:%.c=$(B)/%.o) $(patsubst %.c,$(B)/%.o,$(wildcard preload/bas
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 
-# It checks rows with the library's own parser of expressions and names of dtypes. (call.c looks operators up, too.)
-GENUSES := codegen/expr kernels/tensor/promote $(or $(basename $(wildcard kernels/tensor/dtype.c)),kernels/call) preload/base/clocale
+# It checks rows with the library's own parser of expressions and names of dtypes.
+GENUSES := codegen/expr kernels/tensor/promote kernels/tensor/dtype preload/base/clocale preload/base/text preload/base/file
 $(B)/shim/gen/codegen: $(GENSRC:%.c=$(B)/%.o) $(GENUSES:%=$(B)/%.o)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS) -Wl,--defsym=gems_ops=0,--defsym=gems_op_count=0
+	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 
 $(B)/scripts/embed: $(B)/scripts/embed.o
 	$(call say,LINK,$@)

@@ -59,9 +59,9 @@ static gems_status prepare_flip(gems_call *call, gems_work *work)
         return GEMS_DECLINED;
     gems_move move = {.to = out, .from = self};
     for (int d = 0; d < self->ndim; d++) {
-        bool turned = flipped >> d & 1;
-        move.src_at += turned ? (self->sizes[d] - 1) * self->strides[d] : 0;
-        gems_move_add(&move, self->sizes[d], out->strides[d], turned ? -self->strides[d] : self->strides[d], 0);
+        bool reversed = flipped >> d & 1;
+        move.src_at += reversed ? (self->sizes[d] - 1) * self->strides[d] : 0;
+        gems_move_add(&move, self->sizes[d], out->strides[d], reversed ? -self->strides[d] : self->strides[d], 0);
     }
     gems_move_launch(work, &move);
     return GEMS_OK;

@@ -184,7 +184,7 @@ gems_status gems_pw_plan(gems_call *call, pw_plan *p)
     memset(p, 0, sizeof *p);
     p->row = pw_row_get(call->op);
     if (!p->row)
-        return gems_decline(call, "row is wrong");
+        return gems_fail(call, "out of memory");
     p->common = GEMS_DTYPE_NONE;
     p->shape.numel = 1;
     gems_dtype default_dtype = call->host->default_dtype();

@@ -1,16 +1,6 @@
-/* Reductions to one value: sum, mean, amax, prod, any, count_nonzero, ... A row of shim/ops.json says what is special:
- *
- *   combine    two partial results a, b into one                            "a + b"
- *   identity   what combine leaves as it is: 0, 1, LOWEST, HIGHEST           "0"
- *   map        of an element x before combining (zero, one: of x's type)    "x", or "x != zero ? one : zero"
- *   finish     of the accumulated a over n elements                         "a", or "a / n"
- *   acc        type accumulated in: "same" as computed with, "wide" (integers in i64), "i64"
- *   result     "same", "sum" (the dtype argument, else i64 for integers), "float" (the dtype argument, else a floating
- *              dtype of the input; integers are the host's error), "bool" (u8 stays u8), "i64"
- *   compensated  combine is a sum: keep rounding errors
- *   no_dims    an empty list of dims reduces nothing (the host runs it)
- *
- * Everything else (which dims, keepdim, dtype, out forms) follows from the schema. */
+/* Reductions to one value: sum, mean, amax, prod, any, count_nonzero, ... What is special about each stands in its row
+ * of shim/ops.json, whose fields kernels/reduce/fields explains; everything else (which dims, keepdim, dtype, out
+ * forms) follows from the schema. */
 #include "kernels/reduce/reduce.h"
 #include "tune/table.h"
 
