@@ -34,7 +34,7 @@ bool gems_work_timing(void)
 
 /* Memory that some operands share. */
 typedef struct region {
-    uintptr_t begin, end; /* begin is aligned */
+    uintptr_t begin, end; /* begin: the address that the buffer's first byte stands for */
     gems_buffer *buffer;
     bool read;
 } region;
@@ -110,12 +110,33 @@ static bool find_regions(run *r)
     return true;
 }
 
+/* Elements must be aligned on the device, also where the program's are not. False: operands of one region that are off
+ * by different numbers of bytes. */
+static bool align_regions(run *r)
+{
+    const gems_work *w = r->work;
+    for (uint32_t i = 0; i < w->noperands; i++) {
+        const gems_operand *o = &w->operand[i];
+        region *g = &r->regions[r->staged[i].region];
+        if (address_of(o) % o->element && (address_of(o) - g->begin) % o->element)
+            g->begin -= ALIGNMENT - (address_of(o) - g->begin) % ALIGNMENT;
+    }
+    for (uint32_t i = 0; i < w->noperands; i++)
+        if ((address_of(&w->operand[i]) - r->regions[r->staged[i].region].begin) % w->operand[i].element)
+            return false;
+    return true;
+}
+
 /* Copies what launches read. */
 static void stage_in(run *r)
 {
     gems_work *w = r->work;
     if (!find_regions(r)) {
         gems_trouble_note(r->trouble, GEMS_TROUBLE_MEMORY, "out of memory");
+        return;
+    }
+    if (!align_regions(r)) {
+        gems_trouble_note(r->trouble, GEMS_TROUBLE_NO_DEVICE, "elements are not aligned");
         return;
     }
     for (uint32_t k = 0; k < r->nregions; k++) {
