@@ -1,152 +1,16 @@
-/* The parts of call.h that need neither the host nor a device: dtypes and their promotion, questions about tensors,
- * looking up operators, and giving reasons. gems_call_result is the host's (shim/). */
+/* The parts of call.h that do not need the host: looking up operators, and giving reasons. gems_call_result is the
+ * host's (shim/). */
 #include "kernels/call.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-const gems_dtype_info gems_dtypes[GEMS_DTYPE_COUNT] = {
-    [GEMS_F16] = {"f16", "half", "float", 2, GEMS_CAT_FLOAT},
-    [GEMS_BF16] = {"bf16", "ushort", "float", 2, GEMS_CAT_FLOAT},
-    [GEMS_F32] = {"f32", "float", "float", 4, GEMS_CAT_FLOAT},
-    [GEMS_F64] = {"f64", "double", "double", 8, GEMS_CAT_FLOAT},
-    [GEMS_I8] = {"i8", "char", "char", 1, GEMS_CAT_INT},
-    [GEMS_U8] = {"u8", "uchar", "uchar", 1, GEMS_CAT_INT},
-    [GEMS_I16] = {"i16", "short", "short", 2, GEMS_CAT_INT},
-    [GEMS_I32] = {"i32", "int", "int", 4, GEMS_CAT_INT},
-    [GEMS_I64] = {"i64", "long", "long", 8, GEMS_CAT_INT},
-    [GEMS_BOOL] = {"bool", "uchar", "uchar", 1, GEMS_CAT_BOOL},
-};
 
 const char *const gems_size_names[GEMS_SIZE_COUNT] = {
     [GEMS_SIZE_NUMEL] = "numel", [GEMS_SIZE_ROWS] = "rows",   [GEMS_SIZE_COLS] = "cols",
     [GEMS_SIZE_M] = "m",         [GEMS_SIZE_N] = "n",         [GEMS_SIZE_K] = "k",
     [GEMS_SIZE_BATCH] = "batch", [GEMS_SIZE_INNER] = "inner", [GEMS_SIZE_BYTES] = "bytes",
 };
-
-gems_dtype gems_dtype_find(const char *name)
-{
-    for (int d = 0; d < GEMS_DTYPE_COUNT; d++)
-        if (strcmp(gems_dtypes[d].name, name) == 0)
-            return (gems_dtype)d;
-    return GEMS_DTYPE_NONE;
-}
-
-/* The higher category wins; within one, the wider type. The two exceptions are pairs of equal width where neither holds
- * the other's values: both give the next wider type. */
-gems_dtype gems_promote_types(gems_dtype a, gems_dtype b)
-{
-    if (a >= GEMS_DTYPE_COUNT || b >= GEMS_DTYPE_COUNT)
-        return GEMS_DTYPE_NONE;
-    if (a == b)
-        return a;
-    const gems_dtype_info *x = &gems_dtypes[a], *y = &gems_dtypes[b];
-    if (x->category != y->category)
-        return x->category > y->category ? a : b;
-    if (x->size != y->size)
-        return x->size > y->size ? a : b;
-    return x->category == GEMS_CAT_FLOAT ? GEMS_F32 : GEMS_I16; /* f16 with bf16, i8 with u8 */
-}
-
-static double float_of_half(uint16_t h)
-{
-    int e = h >> 10 & 31, m = h & 1023;
-    double v = e == 31 ? (m ? NAN : INFINITY) : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
-    return h & 0x8000 ? -v : v;
-}
-
-static float float_of_bits(uint32_t u)
-{
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
-gems_value gems_tensor_element(const gems_tensor *t, int64_t offset)
-{
-    const void *at = (const char *)t->data + offset * gems_dtypes[t->dtype].size;
-    gems_value v = {.kind = GEMS_SCALAR_INT};
-    switch (t->dtype) {
-    case GEMS_F16:
-        v.f = float_of_half(*(const uint16_t *)at);
-        break;
-    case GEMS_BF16:
-        v.f = float_of_bits((uint32_t) * (const uint16_t *)at << 16);
-        break;
-    case GEMS_F32:
-        v.f = *(const float *)at;
-        break;
-    case GEMS_F64:
-        v.f = *(const double *)at;
-        break;
-    case GEMS_I8:
-        v.i = *(const int8_t *)at;
-        break;
-    case GEMS_I16:
-        v.i = *(const int16_t *)at;
-        break;
-    case GEMS_I32:
-        v.i = *(const int32_t *)at;
-        break;
-    case GEMS_I64:
-        v.i = *(const int64_t *)at;
-        break;
-    case GEMS_BOOL:
-        v.i = *(const uint8_t *)at != 0;
-        v.kind = GEMS_SCALAR_BOOL;
-        break;
-    default:
-        v.i = *(const uint8_t *)at;
-        break;
-    }
-    if (gems_dtypes[t->dtype].category == GEMS_CAT_FLOAT)
-        v.kind = GEMS_SCALAR_FLOAT;
-    return v;
-}
-
-bool gems_tensor_is_contiguous(const gems_tensor *t)
-{
-    if (t->numel == 0)
-        return true;
-    int64_t expected = 1;
-    for (int d = t->ndim - 1; d >= 0; d--) {
-        if (t->sizes[d] == 1)
-            continue;
-        if (t->strides[d] != expected)
-            return false;
-        expected *= t->sizes[d];
-    }
-    return true;
-}
-
-/* Walks the dimensions from the smallest stride up; each must start where the block of those before it ends. */
-bool gems_tensor_is_dense(const gems_tensor *t)
-{
-    if (t->numel <= 1)
-        return true;
-    for (int64_t block = 1; block < t->numel;) {
-        int next = -1;
-        for (int d = 0; d < t->ndim && next < 0; d++)
-            if (t->sizes[d] > 1 && t->strides[d] == block)
-                next = d;
-        if (next < 0)
-            return false;
-        block *= t->sizes[next];
-    }
-    return true;
-}
-
-int64_t gems_tensor_span(const gems_tensor *t)
-{
-    if (t->numel == 0)
-        return 0;
-    int64_t last = 0;
-    for (int d = 0; d < t->ndim; d++)
-        last += (t->sizes[d] - 1) * t->strides[d];
-    return last + 1;
-}
 
 const char *gems_op_attr(const gems_op *op, const char *key)
 {

@@ -1,8 +1,8 @@
 /* The neutral form of one operator call: what an operator sees instead of the host's objects.
  * Filled by shim/, read by route and by the families under kernels/. Nothing here knows PyTorch or OpenCL.
  *
- * gems_dtype   an element type
- * gems_tensor  a strided view of memory (borrowed: lives as long as the call)
+ * gems_dtype, gems_tensor: kernels/tensor
+ *
  * gems_value   one argument, in schema order
  * gems_op      what is known of an operator before any call (generated from shim/ops.json)
  * gems_sizes   the named sizes that table rules test
@@ -11,63 +11,8 @@
 #ifndef GEMS_CALL_H
 #define GEMS_CALL_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-typedef enum gems_dtype {
-    GEMS_F16,
-    GEMS_BF16,
-    GEMS_F32,
-    GEMS_F64,
-    GEMS_I8,
-    GEMS_U8,
-    GEMS_I16,
-    GEMS_I32,
-    GEMS_I64,
-    GEMS_BOOL,
-    GEMS_DTYPE_COUNT,
-    GEMS_DTYPE_NONE = GEMS_DTYPE_COUNT /* absent, or one that no kernel handles (complex, float8, ...) */
-} gems_dtype;
-
-/* Kinds are ordered as in type promotion: bool < integer < float. */
-typedef enum gems_category {
-    GEMS_CAT_BOOL,
-    GEMS_CAT_INT,
-    GEMS_CAT_FLOAT
-} gems_category;
-
-typedef struct gems_dtype_info {
-    const char *name;    /* "f32", as in tables and logs */
-    const char *cl;      /* OpenCL C type of an element in memory ("half" and "ushort" for f16, bf16) */
-    const char *compute; /* OpenCL C type used for arithmetic ("float" for f16 and bf16, "uchar" for bool) */
-    uint8_t size;        /* bytes */
-    uint8_t category;    /* gems_category */
-} gems_dtype_info;
-
-extern const gems_dtype_info gems_dtypes[GEMS_DTYPE_COUNT];
-/* dtype of that name ("f32"), or GEMS_DTYPE_NONE. */
-gems_dtype gems_dtype_find(const char *name);
-/* PyTorch's promotion of two dtypes of tensors of equal priority (torch.promote_types). */
-gems_dtype gems_promote_types(gems_dtype a, gems_dtype b);
-
-typedef struct gems_tensor {
-    void *data;             /* address of the first element (storage offset applied); may be NULL if numel is 0 */
-    const int64_t *sizes;   /* ndim of them */
-    const int64_t *strides; /* in elements, never negative */
-    int64_t numel;
-    int32_t ndim;
-    gems_dtype dtype; /* GEMS_DTYPE_NONE: decline */
-    bool wrapped;     /* a Python number wrapped into a 0-dim tensor: weakest priority in promotion */
-    void *host;       /* the host's object: at::Tensor * */
-} gems_tensor;
-
-/* True if the elements lie one after another in row-major order (sizes of 1 ignored). */
-bool gems_tensor_is_contiguous(const gems_tensor *t);
-/* True if the elements fill one block without gaps or overlap, in some order of dimensions. */
-bool gems_tensor_is_dense(const gems_tensor *t);
-/* Number of elements from the first to the last in memory, both included; 0 if empty. */
-int64_t gems_tensor_span(const gems_tensor *t);
+#include "kernels/tensor/element.h"
+#include "kernels/tensor/tensor.h"
 
 typedef enum gems_kind {
     GEMS_NONE, /* an absent optional argument */
@@ -110,8 +55,17 @@ typedef struct gems_value {
     };
 } gems_value;
 
-/* The element at an offset (in elements from `data`) as a number: GEMS_SCALAR_FLOAT, _INT or _BOOL. */
-gems_value gems_tensor_element(const gems_tensor *t, int64_t offset);
+static inline bool gems_value_is_number(const gems_value *v)
+{
+    return v->kind == GEMS_SCALAR_FLOAT || v->kind == GEMS_SCALAR_INT || v->kind == GEMS_SCALAR_BOOL;
+}
+/* Of a value that is one. */
+static inline gems_number gems_value_number(const gems_value *v)
+{
+    if (v->kind == GEMS_SCALAR_FLOAT)
+        return (gems_number){.category = GEMS_CAT_FLOAT, .f = v->f};
+    return (gems_number){.category = v->kind == GEMS_SCALAR_INT ? GEMS_CAT_INT : GEMS_CAT_BOOL, .i = v->i};
+}
 
 /* How a parameter is declared in the schema. Passing conventions of each live in shim/ alone. */
 typedef enum gems_type {

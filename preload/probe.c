@@ -24,7 +24,8 @@ static const int64_t strides[MAX_DIMS][MAX_DIMS] = {
 
 static gems_tensor make_tensor(double *data, int ndim, gems_dtype dtype)
 {
-    gems_tensor t = {.data = data, .sizes = sizes, .strides = strides[ndim - 1], .ndim = ndim, .dtype = dtype};
+    gems_tensor t = {
+        .address = (uintptr_t)data, .sizes = sizes, .strides = strides[ndim - 1], .ndim = ndim, .dtype = dtype};
     t.numel = 1;
     for (int d = 0; d < ndim; d++)
         t.numel *= SIDE;

@@ -1,4 +1,5 @@
 #include "shim/both.h"
+#include "kernels/memory/host.h"
 #include "preload/engine/check.h"
 #include "preload/base/config.h"
 
@@ -25,7 +26,7 @@ static void *copy_bytes(const gems_tensor *t)
     size_t n = (size_t)gems_tensor_span(t) * gems_dtypes[t->dtype].size;
     void *copy = malloc(n ? n : 1);
     if (copy && n)
-        memcpy(copy, t->data, n);
+        memcpy(copy, gems_tensor_host(t), n);
     return copy;
 }
 
@@ -76,7 +77,7 @@ bool gems_both_keep(struct frame *f, struct both_backup *backup, bool done)
         for (unsigned i = 0; i < b->op->nresults; i++) {
             const gems_tensor *t = &b->result[i];
             if (backup->bytes[i] && t->numel > 0)
-                memcpy(t->data, backup->bytes[i], (size_t)gems_tensor_span(t) * gems_dtypes[t->dtype].size);
+                memcpy(gems_tensor_host(t), backup->bytes[i], (size_t)gems_tensor_span(t) * gems_dtypes[t->dtype].size);
         }
         pending = b;
     }
@@ -103,7 +104,7 @@ enum gems_entered gems_leave(enum gems_entry entry, void *ret)
                         : entry == GEMS_ENTRY_AOTI     ? *((void ***)ret)[i]
                                                        : (void *)((void **)ret + (b->op->nresults - 1 - i));
         if (b->bytes[i])
-            ours.data = b->bytes[i];
+            ours.address = (uintptr_t)b->bytes[i];
         gems_check_compare(b->op, b->what, i, &ours, gems_decode_tensor(t, false, &host) ? &host : NULL);
     }
     end(b);

@@ -31,8 +31,10 @@ bool gems_decode_tensor(const void *t, bool written, gems_tensor *out)
     out->numel = gems_numel(t);
     out->dtype = code >= 0 && code < 64 ? gems_host.dtype_of[code] : GEMS_DTYPE_NONE;
     out->wrapped = ((const uint8_t *)host_impl(t))[gems_host.wrapped_offset] & gems_host.wrapped_mask;
-    out->data = NULL;
-    return (written ? a->get_data_ptr : a->get_const_data_ptr)(h, &out->data) == 0 && (out->data || !out->numel);
+    void *data = NULL;
+    bool known = (written ? a->get_data_ptr : a->get_const_data_ptr)(h, &data) == 0;
+    out->address = (uintptr_t)data;
+    return known && (data || !out->numel);
 }
 
 /* Looks at the key set before anything else is asked of a tensor: plain, with or without what autograd adds (inference

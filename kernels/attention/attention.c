@@ -7,6 +7,7 @@
  * query is; logsumexp is [batch, heads, queries] with heads innermost, f32 (f64 for f64). */
 #include "kernels/device/device.h"
 #include "kernels/family.h"
+#include "kernels/tensor/layout.h"
 #include "tune/table.h"
 
 #include <math.h>
@@ -91,43 +92,9 @@ static gems_status plan(gems_call *call)
     call->sizes.v[GEMS_SIZE_ROWS] = q[0] * q[1] * q[2];
     call->sizes.v[GEMS_SIZE_COLS] = keys;
     call->sizes.v[GEMS_SIZE_NUMEL] = p.q->numel > p.k->numel ? p.q->numel : p.k->numel;
-    call->sizes.v[GEMS_SIZE_BYTES] = 2 * (p.q->numel + p.k->numel) * gems_dtypes[p.q->dtype].size;
+    call->sizes.v[GEMS_SIZE_BYTES] =
+        gems_size_bytes(gems_size_times(2, gems_size_plus(p.q->numel, p.k->numel)), p.q->dtype);
     return GEMS_OK;
-}
-
-/* True if dimension `x` should lie further in than `y`, given that it does not now: the larger stride goes outside,
- * equal strides put the larger size inside. Dimensions of stride 0 say nothing (*known is false). */
-static bool inside(const gems_tensor *t, int x, int y, bool *known)
-{
-    int64_t sx = t->strides[x], sy = t->strides[y];
-    *known = sx != 0 && sy != 0 && (sx != sy || t->sizes[x] != t->sizes[y]);
-    return *known && (sx != sy ? sx < sy : t->sizes[x] > t->sizes[y]);
-}
-
-/* The strides that the host gives a new tensor which is to lie in memory as `t` does: its own if it is dense, else its
- * dimensions without gaps in the same order. */
-static void preserve(const gems_tensor *t, int64_t *strides)
-{
-    if (gems_tensor_is_dense(t)) {
-        memcpy(strides, t->strides, sizeof(int64_t) * 4);
-        return;
-    }
-    int order[4] = {3, 2, 1, 0}; /* from the inside out */
-    for (int i = 1; i < 4; i++)
-        for (int at = i, j = i - 1; j >= 0; j--) {
-            bool known;
-            if (inside(t, order[at], order[j], &known)) {
-                int swapped = order[at];
-                order[at] = order[j], order[j] = swapped;
-                at = j;
-            } else if (known)
-                break;
-        }
-    int64_t step = 1;
-    for (int i = 0; i < 4; i++) {
-        strides[order[i]] = step;
-        step *= t->sizes[order[i]];
-    }
 }
 
 static int round_up(int64_t n, int to)
@@ -211,7 +178,7 @@ static gems_status run(gems_call *call)
     if (why)
         return gems_decline(call, why);
     int64_t strides[4];
-    preserve(p.q, strides);
+    gems_preserved_strides(p.q, strides);
     const int64_t batch = p.q->sizes[0], heads = p.q->sizes[1], queries = p.q->sizes[2];
     const int64_t lse_sizes[3] = {batch, heads, queries}, lse_strides[3] = {heads * queries, 1, heads};
     gems_tensor *out = gems_call_result(call, 0, p.q->dtype, 4, p.q->sizes, strides);

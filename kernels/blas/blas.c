@@ -11,7 +11,6 @@
 #include "kernels/blas/blas.h"
 
 #include "kernels/family.h"
-#include "kernels/tensor/layout.h"
 
 #include <math.h>
 #include <string.h>
@@ -218,25 +217,16 @@ static gems_status plan(gems_call *call)
     call->sizes.v[GEMS_SIZE_K] = p.k;
     call->sizes.v[GEMS_SIZE_BATCH] = p.batch;
     int64_t a = p.m * p.k, b = p.k * p.n, c = p.m * p.n, most = a > b ? a : b;
-    call->sizes.v[GEMS_SIZE_NUMEL] = p.batch * (most > c ? most : c);
-    call->sizes.v[GEMS_SIZE_BYTES] = p.batch * (a + b + c) * gems_dtypes[p.dtype].size;
+    call->sizes.v[GEMS_SIZE_NUMEL] = gems_size_times(p.batch, most > c ? most : c);
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(gems_size_times(p.batch, gems_size_plus(a + b, c)), p.dtype);
     return GEMS_OK;
 }
 
-/* Whether two tensors share memory, by the ranges that they span. */
-static bool overlap(const gems_tensor *x, const gems_tensor *y)
-{
-    if (x->numel == 0 || y->numel == 0)
-        return false;
-    const char *p = x->data, *q = y->data;
-    return p < q + gems_tensor_span(y) * gems_dtypes[y->dtype].size &&
-           q < p + gems_tensor_span(x) * gems_dtypes[x->dtype].size;
-}
-
-/* Whether C and D, which share memory, are the same elements in the same places. */
+/* Whether C and D, which share memory, are the same elements in the same places. As matrices, which is why this is not
+ * gems_tensor_overlap: a vector that is broadcast to the rows of a matrix of one row is the same, too. */
 static bool same_places(const gems_product *p)
 {
-    return p->c.tensor->data == p->d.tensor->data && (p->m == 1 || p->c.row == p->d.row) &&
+    return p->c.tensor->address == p->d.tensor->address && (p->m == 1 || p->c.row == p->d.row) &&
            (p->n == 1 || p->c.col == p->d.col) && (p->batch == 1 || p->c.batch == p->d.batch);
 }
 
@@ -262,11 +252,11 @@ static gems_status run(gems_call *call)
 
     /* A block of C is written while others still read A, B and D; an element of D that is the same element of C is
      * safe. */
-    if (gems_overlaps_itself(c))
+    if (gems_tensor_overlaps_itself(c))
         return gems_decline(call, "result overlaps itself");
-    if (overlap(c, p.a.tensor) || overlap(c, p.b.tensor))
+    if (gems_tensor_overlap(c, p.a.tensor) != GEMS_APART || gems_tensor_overlap(c, p.b.tensor) != GEMS_APART)
         return gems_decline(call, "result shares memory with an operand");
-    if (p.add && overlap(c, p.d.tensor) && !same_places(&p))
+    if (p.add && gems_tensor_overlap(c, p.d.tensor) != GEMS_APART && !same_places(&p))
         return gems_decline(call, "result shares memory with an operand");
     return gems_blas_run(call, &p);
 }

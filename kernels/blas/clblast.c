@@ -64,7 +64,7 @@ const char *gems_blas_clblast(gems_job *job, const gems_rule *rule, const gems_p
     if (why)
         return why;
 
-    bool same = p.add && p.d.tensor->data == p.c.tensor->data;
+    bool same = p.add && p.d.tensor->address == p.c.tensor->address;
     if (same)
         out.beta = p.beta;
     else if (p.add || out.routine == GEMS_CLBLAST_GEMV) {

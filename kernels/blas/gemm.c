@@ -81,7 +81,7 @@ static int bind_tail(gems_arg *arg, const tail *t)
 /* A, B, C, D. C is read too if it is D or if it has gaps, whose contents must stay. */
 static int bind_matrices(gems_arg *arg, const gems_product *p)
 {
-    bool same = p->add && p->d.tensor->data == p->c.tensor->data;
+    bool same = p->add && p->d.tensor->address == p->c.tensor->address;
     const gems_tensor *d = same ? p->c.tensor : p->add ? p->d.tensor : p->a.tensor;
     bool keep = same || !gems_tensor_is_dense(p->c.tensor);
     arg[0] = GEMS_IN(p->a.tensor);

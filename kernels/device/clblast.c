@@ -153,7 +153,7 @@ static lent lend(gems_job *job, const gems_tensor *tensor, gems_access access)
             out.mem = span->block->mem;
         return out;
     }
-    size_t element = gems_dtypes[tensor->dtype].size, before = (uintptr_t)tensor->data % ALIGNMENT;
+    size_t element = gems_dtypes[tensor->dtype].size, before = tensor->address % ALIGNMENT;
     if (before % element) {
         job->status = gems_decline(job->call, "elements are not aligned");
         return out;
@@ -161,7 +161,7 @@ static lent lend(gems_job *job, const gems_tensor *tensor, gems_access access)
     cl_int error = CL_SUCCESS;
     cl_mem_flags flags = CL_MEM_USE_HOST_PTR | (access & GEMS_WRITE ? CL_MEM_READ_WRITE : CL_MEM_READ_ONLY);
     out.mem = CL_NEW(&error, clCreateBuffer, job->lane->context, flags,
-                     (size_t)gems_tensor_span(tensor) * element + before, (char *)tensor->data - before);
+                     (size_t)gems_tensor_span(tensor) * element + before, (char *)tensor->address - before);
     out.offset = before / element;
     if (out.mem)
         job->lent[job->nlent++] = out.mem;

@@ -103,7 +103,7 @@ typedef struct gems_arg {
 } gems_arg;
 
 /* Arguments in the order of the kernel's parameters. A tensor's pointer parameter points at its first element
- * (gems_tensor.data); the whole span may be touched as `access` says. A result with gaps between its elements (not
+ * (gems_tensor.address); the whole span may be touched as `access` says. A result with gaps between its elements (not
  * dense) must be GEMS_READ_WRITE. */
 #define GEMS_IN(tensor)        ((gems_arg){GEMS_ARG_TENSOR, GEMS_READ, (tensor), 0})
 #define GEMS_OUT_ARG(tensor)   ((gems_arg){GEMS_ARG_TENSOR, GEMS_WRITE, (tensor), 0})

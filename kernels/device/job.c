@@ -302,7 +302,8 @@ static cl_int set_tensor(gems_job *job, gems_clone *clone, cl_uint i, const gems
 
     if (gems_memory_acquire(job, tensor, arg->access, &span) != GEMS_OK)
         return CL_SUCCESS; /* the job says why */
-    return span ? set_block(clone, i, span->block) : set_cached(clone, i, &tensor->data, sizeof tensor->data, true);
+    void *address = (void *)tensor->address;
+    return span ? set_block(clone, i, span->block) : set_cached(clone, i, &address, sizeof address, true);
 }
 
 static cl_int set_argument(gems_job *job, gems_clone *clone, cl_uint i, const gems_arg *arg)

@@ -165,7 +165,7 @@ gems_status gems_memory_acquire(gems_job *job, const gems_tensor *tensor, gems_a
         return GEMS_OK;
 
     size_t bytes = (size_t)gems_tensor_span(tensor) * gems_dtypes[tensor->dtype].size;
-    gems_span *s = find_span(job, tensor->data, bytes, access & GEMS_WRITE);
+    gems_span *s = find_span(job, (const char *)tensor->address, bytes, access & GEMS_WRITE);
     if (!s)
         return job->status;
     if (!s->block) {

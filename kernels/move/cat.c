@@ -21,9 +21,9 @@ static bool is_skipped(const gems_tensor *t)
 /* The result is laid out as channels-last only if every input is, by the same rule. */
 static gems_format common_format(const gems_tensor *v, size_t n)
 {
-    gems_format format = gems_move_format(&v[0]);
+    gems_format format = gems_suggested_format(&v[0]);
     for (size_t i = 1; i < n && format != GEMS_CONTIGUOUS; i++)
-        if (gems_move_format(&v[i]) != format)
+        if (gems_suggested_format(&v[i]) != format)
             format = GEMS_CONTIGUOUS;
     return format;
 }
@@ -48,7 +48,7 @@ static void stacked_strides(const gems_tensor *v, size_t n, int dim, const int64
         memcpy(strides, v[i].strides, (size_t)ndim * sizeof *strides);
         strides[ndim] = 1;
         const gems_tensor longer = {.sizes = joined, .strides = strides, .ndim = ndim + 1};
-        gems_format its = gems_move_format(&longer);
+        gems_format its = gems_suggested_format(&longer);
         format = i == 0 || its == format ? its : GEMS_CONTIGUOUS;
         if (format == GEMS_CONTIGUOUS)
             break;
@@ -73,17 +73,17 @@ static gems_status plan_inputs(gems_call *call, cat_plan *plan, const gems_tenso
         if (v[i].dtype == GEMS_DTYPE_NONE || v[i].wrapped)
             return gems_decline(call, "dtype");
         dtype = gems_promote_types(dtype, v[i].dtype);
-        if (out && gems_move_overlap(out, &v[i]))
+        if (out && gems_tensor_overlap(out, &v[i]) != GEMS_APART)
             return gems_decline(call, "out overlaps an input");
     }
-    if (out && (out->dtype != dtype || gems_move_overlaps_itself(out)))
+    if (out && (out->dtype != dtype || gems_tensor_overlaps_itself(out)))
         return gems_decline(call, "out of another dtype or overlapping itself");
     if (numel == 0)
         return gems_decline(call, "empty");
     plan->dtype = call->dtype = dtype;
-    int64_t bytes = numel * gems_dtypes[dtype].size, rows = 1;
+    int64_t bytes = gems_size_bytes(numel, dtype), rows = 1;
     for (size_t i = 0; i < n; i++)
-        bytes += v[i].numel * gems_dtypes[v[i].dtype].size;
+        bytes = gems_size_plus(bytes, gems_size_bytes(v[i].numel, v[i].dtype));
     for (int d = 0; d < plan->dim; d++)
         rows *= v[plan->first].sizes[d];
     call->sizes.v[GEMS_SIZE_NUMEL] = numel;
@@ -109,14 +109,14 @@ static gems_status plan_cat(gems_call *call)
     const gems_tensor *first = &v[plan.first];
     if (first->ndim == 0 || first->ndim > GEMS_MOVE_RANK)
         return gems_decline(call, "rank");
-    plan.dim = gems_move_wrap(call->arg[1].i, first->ndim);
+    plan.dim = gems_wrap_dim(call->arg[1].i, first->ndim);
     if (plan.dim < 0)
         return gems_decline(call, "dimension out of range");
     int64_t numel = 0;
     for (size_t i = 0; i < n; i++) {
         if (!is_skipped(&v[i]) && !same_but(first, &v[i], plan.dim))
             return gems_decline(call, "shapes differ");
-        numel += v[i].numel;
+        numel = gems_size_plus(numel, v[i].numel);
     }
     plan.format = common_format(v, n);
     return plan_inputs(call, &plan, v, n, numel);
@@ -131,13 +131,13 @@ static gems_status plan_stack(gems_call *call)
         return gems_decline(call, "no tensors");
     if (v[0].ndim >= GEMS_MOVE_RANK)
         return gems_decline(call, "rank");
-    plan.dim = gems_move_wrap(call->arg[1].i, v[0].ndim + 1);
+    plan.dim = gems_wrap_dim(call->arg[1].i, v[0].ndim + 1);
     if (plan.dim < 0)
         return gems_decline(call, "dimension out of range");
     for (size_t i = 0; i < n; i++)
         if (!same_but(&v[0], &v[i], -1))
             return gems_decline(call, "shapes differ");
-    return plan_inputs(call, &plan, v, n, v[0].numel * (int64_t)n);
+    return plan_inputs(call, &plan, v, n, gems_size_times(v[0].numel, (int64_t)n));
 }
 
 /* Conversions compute; what only moves is bits. */

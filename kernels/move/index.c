@@ -2,6 +2,8 @@
  * checked on the host before a launch, so that a wrong one raises the host's own error. */
 #include "kernels/move/move.h"
 #include "kernels/family.h"
+#include "kernels/memory/host.h"
+#include "kernels/tensor/element.h"
 
 static gems_status plan_index(gems_call *call, const gems_tensor *from, const gems_tensor *index, int outs)
 {
@@ -14,8 +16,8 @@ static gems_status plan_index(gems_call *call, const gems_tensor *from, const ge
         return gems_decline(call, "rank");
     if (from->numel == 0 || index->numel == 0)
         return gems_decline(call, "empty");
-    if (out && (out->dtype != from->dtype || gems_move_overlaps_itself(out) || gems_move_overlap(out, from) ||
-                gems_move_overlap(out, index)))
+    if (out && (out->dtype != from->dtype || gems_tensor_overlaps_itself(out) ||
+                gems_tensor_overlap(out, from) != GEMS_APART || gems_tensor_overlap(out, index) != GEMS_APART))
         return gems_decline(call, "out of another dtype or overlapping");
     call->dtype = from->dtype;
     return GEMS_OK;
@@ -25,9 +27,9 @@ static void plan_sizes(gems_call *call, int64_t rows, int64_t cols, const gems_t
 {
     call->sizes.v[GEMS_SIZE_ROWS] = rows;
     call->sizes.v[GEMS_SIZE_COLS] = cols;
-    call->sizes.v[GEMS_SIZE_NUMEL] = rows * cols;
-    call->sizes.v[GEMS_SIZE_BYTES] =
-        2 * rows * cols * gems_dtypes[call->dtype].size + index->numel * gems_dtypes[index->dtype].size;
+    int64_t numel = call->sizes.v[GEMS_SIZE_NUMEL] = gems_size_times(rows, cols);
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_plus(gems_size_bytes(gems_size_times(2, numel), call->dtype),
+                                                    gems_size_bytes(index->numel, index->dtype));
 }
 
 static gems_status finish(gems_call *call, const gems_move *move)
@@ -54,7 +56,7 @@ static gems_status plan_embedding(gems_call *call)
 static gems_status run_embedding(gems_call *call)
 {
     const gems_tensor *weight = call->arg[0].tensor, *index = call->arg[1].tensor;
-    if (!gems_index_check(index, weight->sizes[0]))
+    if (!gems_index_check(index, gems_tensor_host(index), weight->sizes[0]))
         return gems_decline(call, "index out of range");
     const int last = index->ndim;
     int64_t sizes[GEMS_MOVE_RANK];
@@ -81,7 +83,7 @@ static gems_status plan_select(gems_call *call)
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
     if (self->ndim == 0 || index->ndim > 1)
         return gems_decline(call, "rank");
-    const int dim = gems_move_wrap(call->arg[1].i, self->ndim);
+    const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
     if (dim < 0)
         return gems_decline(call, "dimension out of range");
     if (plan_index(call, self, index, 3) != GEMS_OK)
@@ -89,15 +91,15 @@ static gems_status plan_select(gems_call *call)
     int64_t cols = 1;
     for (int d = dim + 1; d < self->ndim; d++)
         cols *= self->sizes[d];
-    plan_sizes(call, self->numel / self->sizes[dim] / cols * index->numel, cols, index);
+    plan_sizes(call, gems_size_times(self->numel / self->sizes[dim] / cols, index->numel), cols, index);
     return GEMS_OK;
 }
 
 static gems_status run_select(gems_call *call)
 {
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
-    const int dim = gems_move_wrap(call->arg[1].i, self->ndim);
-    if (!gems_index_check(index, self->sizes[dim]))
+    const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
+    if (!gems_index_check(index, gems_tensor_host(index), self->sizes[dim]))
         return gems_decline(call, "index out of range");
     int64_t sizes[GEMS_MOVE_RANK] = {0};
     for (int d = 0; d < self->ndim; d++)
@@ -124,7 +126,7 @@ static gems_status plan_gather(gems_call *call)
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
     if (self->ndim == 0 || index->ndim != self->ndim)
         return gems_decline(call, "rank");
-    const int dim = gems_move_wrap(call->arg[1].i, self->ndim);
+    const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
     if (dim < 0)
         return gems_decline(call, "dimension out of range");
     for (int d = 0; d < self->ndim; d++)
@@ -142,8 +144,8 @@ static gems_status plan_gather(gems_call *call)
 static gems_status run_gather(gems_call *call)
 {
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
-    const int dim = gems_move_wrap(call->arg[1].i, self->ndim);
-    if (!gems_index_check(index, self->sizes[dim]))
+    const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
+    if (!gems_index_check(index, gems_tensor_host(index), self->sizes[dim]))
         return gems_decline(call, "index out of range");
     gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, index->sizes, NULL);
     if (!out)

@@ -88,7 +88,7 @@ static int widen(gems_move *m, int size, int most)
     uint64_t bits = (uint64_t)(in->size | m->dst_at | m->src_at | m->axis) * (unsigned)size;
     for (int d = 0; d < m->rank - 1; d++)
         bits |= (uint64_t)(m->dim[d].dst | m->dim[d].src) * (unsigned)size;
-    bits |= (uintptr_t)m->to->data | (m->from ? (uintptr_t)m->from->data : 0);
+    bits |= m->to->address | (m->from ? m->from->address : 0);
     int by = 1;
     while (by * size < most && bits % (2 * (unsigned)(by * size)) == 0)
         by *= 2;
@@ -330,7 +330,7 @@ void gems_tri_launch(gems_job *job, const gems_tensor *to, const gems_tensor *fr
                  .cpu = device->is_cpu,
                  .rank = (uint8_t)m.rank,
                  .upper = upper,
-                 .in_place = to->data == from->data};
+                 .in_place = to->address == from->address};
     set_steps(&v, &m);
     v.wide = !device->is_cpu && is_wide(&m, to->numel);
     spread s = spread_of(device, device->is_cpu ? to->numel / cols : to->numel, to->numel * size);

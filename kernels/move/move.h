@@ -1,15 +1,16 @@
 /* Moving elements: what cat, flip, repeat, index_select, embedding, triu and their kind have in common. Each element of
  * a block of dimensions goes from a place in one tensor to a place in another, as bits of its size, so that one piece
- * of device code (move.cl) serves every dtype, stride and rank. Used by the families in kernels/move and kernels/move.
+ * of device code (move.cl) serves every dtype, stride and rank. Used by the families in kernels/move.
  *
  * gems_move   one block: which element goes where
  * gems_fill   one block that gets the same element everywhere
  * gems_tri    a matrix or a batch of them, of which one triangle is kept */
-#ifndef GEMS_COPY_MOVE_H
-#define GEMS_COPY_MOVE_H
+#ifndef GEMS_MOVE_H
+#define GEMS_MOVE_H
 
 #include "kernels/call.h"
 #include "kernels/device/device.h"
+#include "kernels/tensor/layout.h"
 
 #define GEMS_MOVE_RANK 16 /* dimensions before neighbours are merged */
 
@@ -43,33 +44,6 @@ void gems_fill_launch(gems_job *job, const gems_tensor *to, uint64_t bits);
 /* to[b, r, c] = from[b, r, c] where c - r >= diagonal (upper) or <= diagonal (lower), zero elsewhere. Shapes are equal,
  * at least 2 dimensions. `to` may be `from`: then only the zeros are written. */
 void gems_tri_launch(gems_job *job, const gems_tensor *to, const gems_tensor *from, int64_t diagonal, bool upper);
-
-/* Reads the index on the host: true if all elements are in [0, limit). The index must be i32 or i64. */
-bool gems_index_check(const gems_tensor *index, int64_t limit);
-
-/* Row strides of a new contiguous tensor of these sizes, as PyTorch counts them (a size of 0 counts as 1). */
-void gems_move_strides(int ndim, const int64_t *sizes, int64_t *strides);
-/* True if two elements share memory or may do so (strides that interleave are not looked at closely). */
-bool gems_move_overlaps_itself(const gems_tensor *t);
-/* True if the memory between first and last element of both intersects. */
-bool gems_move_overlap(const gems_tensor *a, const gems_tensor *b);
-/* Dimension in [0, ndim) for a possibly negative one, or -1 if out of range. ndim 0 counts as 1. */
-int gems_move_wrap(int64_t dim, int ndim);
-
-/* The memory format that the host would suggest for a tensor of these strides. */
-typedef enum gems_format {
-    GEMS_CONTIGUOUS,
-    GEMS_CHANNELS_LAST,
-    GEMS_CHANNELS_LAST_3D
-} gems_format;
-gems_format gems_move_format(const gems_tensor *t);
-void gems_format_strides(gems_format format, int ndim, const int64_t *sizes, int64_t *strides);
-
-/* Strides of a new tensor that keeps `t`'s order of dimensions (torch.preserve_format): t's own if it is dense. */
-void gems_preserved_strides(const gems_tensor *t, int64_t *strides);
-
-/* Bits of a scalar argument as an element of `dtype`. False if it is no scalar, or would overflow: the host's error. */
-bool gems_fill_bits(const gems_value *value, gems_dtype dtype, uint64_t *bits);
 
 /* The lane that the rule asks for; without a rule, the small one for so little work that starting the whole device
  * would take longer. Starts the job. */

@@ -12,7 +12,7 @@ static void plan_sizes(gems_call *call, gems_dtype dtype, int64_t numel, int64_t
     call->sizes.v[GEMS_SIZE_NUMEL] = numel;
     call->sizes.v[GEMS_SIZE_COLS] = cols;
     call->sizes.v[GEMS_SIZE_ROWS] = cols > 0 ? numel / cols : 0;
-    call->sizes.v[GEMS_SIZE_BYTES] = (numel + read) * gems_dtypes[dtype].size;
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(gems_size_plus(numel, read), dtype);
 }
 
 static bool is_plain(gems_call *call, const gems_tensor *self)
@@ -44,7 +44,7 @@ static gems_status plan_flip(gems_call *call)
     if (!is_plain(call, self))
         return GEMS_DECLINED;
     for (size_t i = 0; i < call->arg[1].ints.n; i++) {
-        int dim = gems_move_wrap(call->arg[1].ints.v[i], self->ndim);
+        int dim = gems_wrap_dim(call->arg[1].ints.v[i], self->ndim);
         if (dim < 0 || flipped >> dim & 1)
             return gems_decline(call, "dimensions out of range or repeated");
         flipped |= (uint64_t)1 << dim;
@@ -132,7 +132,7 @@ static gems_status plan_interleave(gems_call *call)
     if (!is_plain(call, self))
         return GEMS_DECLINED;
     const bool flat = call->arg[2].kind == GEMS_NONE;
-    const int dim = flat ? 0 : gems_move_wrap(call->arg[2].i, self->ndim);
+    const int dim = flat ? 0 : gems_wrap_dim(call->arg[2].i, self->ndim);
     if (dim < 0 || (!flat && self->ndim == 0))
         return gems_decline(call, "dimension out of range");
     if (call->arg[1].kind != GEMS_SCALAR_INT || call->arg[1].i <= 0)
@@ -153,7 +153,7 @@ static gems_status run_interleave(gems_call *call)
 {
     const gems_tensor *self = call->arg[0].tensor;
     const bool flat = call->arg[2].kind == GEMS_NONE;
-    const int dim = flat ? -1 : gems_move_wrap(call->arg[2].i, self->ndim);
+    const int dim = flat ? -1 : gems_wrap_dim(call->arg[2].i, self->ndim);
     const int64_t repeats = call->arg[1].i;
     int64_t sizes[GEMS_MOVE_RANK] = {self->numel * repeats};
     for (int d = 0; !flat && d < self->ndim; d++)
@@ -178,6 +178,16 @@ const gems_family gems_family_repeat_interleave = {.name = "repeat_interleave",
                                                    .variants = "",
                                                    .params = "lane[0..1]",
                                                    .grows = true};
+
+/* Bits of a scalar argument as an element of `dtype`. False if it is no scalar, or would overflow: the host's error. */
+static bool bits_of(const gems_value *value, gems_dtype dtype, uint64_t *bits)
+{
+    gems_element e;
+    if (!gems_value_is_number(value) || !gems_number_element(gems_value_number(value), dtype, &e))
+        return false;
+    *bits = e.bits;
+    return true;
+}
 
 /* ---- constant_pad_nd(self, pad, value) ----------------------------------------------------------------------- */
 
@@ -205,7 +215,7 @@ static gems_status plan_pad(gems_call *call)
         return GEMS_DECLINED;
     if (call->arg[1].ints.n % 2 || call->arg[1].ints.n > 2 * (size_t)self->ndim)
         return gems_decline(call, "pads");
-    if (!gems_fill_bits(&call->arg[2], self->dtype, &plan.bits))
+    if (!bits_of(&call->arg[2], self->dtype, &plan.bits))
         return gems_decline(call, "value does not fit the dtype");
     for (int d = 0; d < self->ndim; d++) {
         int64_t before, after;
@@ -237,7 +247,7 @@ static gems_status run_pad(gems_call *call)
         pads_of(call, ndim, d, &before, &after);
         sizes[d] = self->sizes[d] + before + after;
     }
-    gems_format_strides(gems_move_format(self), ndim, sizes, strides);
+    gems_format_strides(gems_suggested_format(self), ndim, sizes, strides);
     gems_tensor *out = gems_call_result(call, 0, self->dtype, ndim, sizes, strides);
     if (!out)
         return GEMS_DECLINED;
@@ -266,9 +276,9 @@ static gems_status plan_fill(gems_call *call)
     uint64_t bits;
     if (!is_plain(call, self))
         return GEMS_DECLINED;
-    if (gems_move_overlaps_itself(self))
+    if (gems_tensor_overlaps_itself(self))
         return gems_decline(call, "overlaps itself");
-    if (!gems_fill_bits(&call->arg[1], self->dtype, &bits))
+    if (!bits_of(&call->arg[1], self->dtype, &bits))
         return gems_decline(call, "value does not fit the dtype");
     memcpy(call->note, &bits, sizeof bits);
     plan_sizes(call, self->dtype, self->numel, 0, self->ndim ? self->sizes[self->ndim - 1] : 1);

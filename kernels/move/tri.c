@@ -16,9 +16,10 @@ static gems_status plan_tri(gems_call *call)
         return gems_decline(call, "empty");
     if (call->arg[1].kind != GEMS_SCALAR_INT)
         return gems_decline(call, "diagonal");
-    if (call->op->form == GEMS_INPLACE && gems_move_overlaps_itself(self))
+    if (call->op->form == GEMS_INPLACE && gems_tensor_overlaps_itself(self))
         return gems_decline(call, "overlaps itself");
-    if (out && (out->dtype != self->dtype || gems_move_overlaps_itself(out) || gems_move_overlap(out, self)))
+    if (out &&
+        (out->dtype != self->dtype || gems_tensor_overlaps_itself(out) || gems_tensor_overlap(out, self) != GEMS_APART))
         return gems_decline(call, "out of another dtype or overlapping");
     if (out && out->ndim > 3 && !gems_tensor_is_contiguous(out))
         return gems_decline(call, "the host walks such batches by one stride, even where they have two");
@@ -27,7 +28,8 @@ static gems_status plan_tri(gems_call *call)
     call->sizes.v[GEMS_SIZE_NUMEL] = self->numel;
     call->sizes.v[GEMS_SIZE_COLS] = cols;
     call->sizes.v[GEMS_SIZE_ROWS] = self->numel / cols;
-    call->sizes.v[GEMS_SIZE_BYTES] = self->numel * gems_dtypes[self->dtype].size * 3 / 2; /* half is read */
+    const int64_t bytes = gems_size_bytes(self->numel, self->dtype);
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_plus(bytes, bytes / 2); /* half is read */
     return GEMS_OK;
 }
 

@@ -1,7 +1,8 @@
 /* Layer norm and RMS norm over the trailing dimensions. A row of shim/ops.json may say "center": subtract the mean
  * (layer norm). Results after the first are the saved mean and rstd, or rstd alone where there are two. */
 #include "kernels/family.h"
-#include "kernels/tensor/fold.h"
+#include "kernels/tensor/nest.h"
+#include "kernels/work/launcher.h"
 #include "tune/table.h"
 
 #include <float.h>
@@ -76,7 +77,7 @@ static gems_status plan(gems_call *call)
     call->sizes.v[GEMS_SIZE_COLS] = n;
     call->sizes.v[GEMS_SIZE_ROWS] = in->numel / n;
     call->sizes.v[GEMS_SIZE_INNER] = 1;
-    call->sizes.v[GEMS_SIZE_BYTES] = 2 * in->numel * gems_dtypes[in->dtype].size;
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(gems_size_times(2, in->numel), in->dtype);
     memcpy(call->note, &f, sizeof f);
     return GEMS_OK;
 }
@@ -123,10 +124,10 @@ static gems_status run(gems_call *call)
         return gems_decline(call, "device has no f64");
     int64_t rows = call->sizes.v[GEMS_SIZE_ROWS], n = call->sizes.v[GEMS_SIZE_COLS], one, stride;
     uint64_t outer = ((uint64_t)1 << f.outer_dims) - 1, all = ((uint64_t)1 << in->ndim) - 1;
-    gems_fold kept, row;
-    if (!gems_fold_dims(in, outer, &kept) || !gems_fold_dims(in, all & ~outer, &row) || row.rank > 1)
+    gems_nest kept, row;
+    if (!gems_nest_dims(in, outer, &kept) || !gems_nest_dims(in, all & ~outer, &row) || row.rank > 1)
         return gems_decline(call, "normalized dimensions are not one walk through memory");
-    gems_fold_split_inner(&row, &one, &stride);
+    gems_nest_split_inner(&row, &one, &stride);
 
     int64_t stats[32];
     for (int d = 0; d < in->ndim; d++)

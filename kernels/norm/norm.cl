@@ -76,7 +76,7 @@ ROW_GET(W, get_w, T)
 #endif
 
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, __global MEM_IN *out, const gems_fold kept, long rows, long n, long stride,             \
+    const __global MEM_IN *in, __global MEM_IN *out, const gems_nest kept, long rows, long n, long stride,             \
         T eps WEIGHT_ARG BIAS_ARG MEAN_ARG RSTD_ARG
 
 #ifdef RUN
@@ -115,7 +115,7 @@ __kernel void run(ARGS)
     long per = (rows + get_global_size(0) - 1) / get_global_size(0);
     long k_end = min(((long)get_global_id(0) + 1) * per, rows);
     for (long k = get_global_id(0) * per; k < k_end; k++) {
-        const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
+        const __global MEM_IN *p = in + gems_nest_offset(&kept, k);
         __global MEM_IN *q = out + k * n;
         T mean = 0, squares = 0, left = 0, low = 0;
 #ifdef CENTER
@@ -169,7 +169,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
     __local T part[GROUP];
     int me = get_local_id(0);
     long k = get_group_id(0);
-    const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
+    const __global MEM_IN *p = in + gems_nest_offset(&kept, k);
     __global MEM_IN *q = out + k * n;
     T mean = 0, squares = 0;
 #ifdef CENTER

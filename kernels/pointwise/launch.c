@@ -109,8 +109,7 @@ static void launch(gems_job *job, gems_kernel *kernel, const gems_call *call, co
                                                       : gems_dtypes[s->operand[i].dtype].size);
     for (unsigned i = 0; i < s->noperands; i++)
         if (s->operand[i].inside) {
-            begin[i] = ((const char *)l->tensor[i]->data - (const char *)l->whole[i]->data) /
-                       gems_dtypes[s->operand[i].dtype].size;
+            begin[i] = (int64_t)(l->tensor[i]->address - l->whole[i]->address) / gems_dtypes[s->operand[i].dtype].size;
             args[n++] = GEMS_VALUE(begin[i]);
         }
     int64_t numel = l->shape->numel, units = device->compute_units;

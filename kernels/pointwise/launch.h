@@ -5,7 +5,7 @@
 #define GEMS_POINTWISE_LAUNCH_H
 
 #include "codegen/pointwise.h"
-#include "kernels/pointwise/number.h"
+#include "kernels/call.h"
 
 /* Begin with `memset(&l.spec, 0, sizeof l.spec)` and set noperands, nsteps, and of each operand dtype and place; of
  * each step everything. frame, vec, wide, rank and the operands' strides are chosen by gems_pw_launch. Operands that
@@ -16,7 +16,7 @@ typedef struct pw_launch {
     const gems_tensor *tensor[GEMS_OPERANDS]; /* NULL: by value */
     const gems_tensor
         *whole[GEMS_OPERANDS]; /* of operands marked `inside`: the memory that they are in, of their dtype */
-    pw_number number[GEMS_OPERANDS];
+    gems_element number[GEMS_OPERANDS];
     const gems_expr *expr[GEMS_PW_STEPS];
 } pw_launch;
 

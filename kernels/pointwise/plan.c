@@ -1,9 +1,13 @@
 /* From the arguments of a pointwise call to its plan. */
 #include "kernels/pointwise/plan.h"
 #include "kernels/tensor/layout.h"
-#include "kernels/pointwise/number.h"
 
 #include <string.h>
+
+static double number_of(const gems_value *v)
+{
+    return gems_number_double(gems_value_number(v));
+}
 
 static gems_status look_at_arguments(gems_call *call, pw_plan *p, gems_dtype default_dtype)
 {
@@ -39,11 +43,10 @@ static gems_status look_at_arguments(gems_call *call, pw_plan *p, gems_dtype def
                     return gems_decline(call, "dtypes differ");
                 same = t->dtype;
             }
-        } else if (gems_is_number(v)) {
+        } else if (gems_value_is_number(v)) {
             if (row->promotes & bit)
-                gems_promote_number(&promote, gems_number_category(v), default_dtype);
-            if (((row->nonzero & bit) && gems_number_of(v) == 0) ||
-                ((row->nonnegative & bit) && !(gems_number_of(v) >= 0)))
+                gems_promote_number(&promote, gems_value_number(v).category, default_dtype);
+            if (((row->nonzero & bit) && number_of(v) == 0) || ((row->nonnegative & bit) && !(number_of(v) >= 0)))
                 return gems_decline(call, "number out of the operator's domain");
         } else if (v->kind == GEMS_DTYPE && (row->promotes & bit)) {
             p->common = v->dtype;
@@ -79,14 +82,14 @@ static gems_status check_options(gems_call *call, const pw_plan *p)
         const gems_value *v = &call->arg[i];
         uint8_t category = gems_dtypes[p->compute].category;
         bool integers = category != GEMS_CAT_FLOAT;
-        if (integers && (row->divisor >> i & 1) && gems_is_number(v) && gems_number_of(v) == 0)
+        if (integers && (row->divisor >> i & 1) && gems_value_is_number(v) && number_of(v) == 0)
             return gems_decline(call, "integer divisor is zero");
         if (call->op->params[i].type == GEMS_T_OPT_BOOL && v->kind == GEMS_SCALAR_BOOL && v->i)
             return gems_decline(call, "pinned memory");
-        if (!gems_is_number(v) || call->op->params[i].type == GEMS_T_BOOL ||
+        if (!gems_value_is_number(v) || call->op->params[i].type == GEMS_T_BOOL ||
             call->op->params[i].type == GEMS_T_OPT_BOOL)
             continue;
-        if (integers && (row->exponent >> i & 1) && gems_number_of(v) < 0)
+        if (integers && (row->exponent >> i & 1) && number_of(v) < 0)
             return gems_decline(call, "negative exponent of an integer");
         if ((row->strict >> i & 1) &&
             (v->kind == GEMS_SCALAR_FLOAT ? integers : v->kind == GEMS_SCALAR_BOOL && category != GEMS_CAT_BOOL))
@@ -104,7 +107,7 @@ static void answer_facts(const gems_call *call, pw_plan *p)
                    : f->kind == 'o' ? v->kind != GEMS_TENSOR || v->tensor->numel == 1
                    : f->kind == 's'
                        ? v->kind == GEMS_STR && v->str.n == f->length && !memcmp(v->str.s, f->text, f->length)
-                       : gems_is_number(v) && gems_number_of(v) == f->number;
+                       : gems_value_is_number(v) && number_of(v) == f->number;
         p->facts |= (uint32_t)yes << i;
     }
     p->needs = gems_expr_needs(p->expr, p->facts);
@@ -143,7 +146,7 @@ static gems_status check_written(gems_call *call, const pw_plan *p)
         gems_dtype computed = p->result[r++];
         if (p->row->exact ? computed != t->dtype : !gems_promote_can_cast(computed, t->dtype))
             return gems_decline(call, "result dtype cannot be cast");
-        if (gems_overlaps_itself(t))
+        if (gems_tensor_overlaps_itself(t))
             return gems_decline(call, "result overlaps itself");
         if (p->row->layout == PW_CONTIGUOUS && call->op->form == GEMS_OUT && !gems_tensor_is_contiguous(t))
             return gems_decline(call, "result has other strides");
@@ -151,7 +154,7 @@ static gems_status check_written(gems_call *call, const pw_plan *p)
             const gems_value *w = &call->arg[k];
             if (k == i || w->kind != GEMS_TENSOR)
                 continue;
-            gems_overlap o = gems_overlap_of(t, w->tensor);
+            gems_overlap o = gems_tensor_overlap(t, w->tensor);
             if (o == GEMS_OVERLAP || (o == GEMS_IDENTICAL && t->dtype != w->tensor->dtype) ||
                 (o != GEMS_APART && (p->row->results >> k & 1)))
                 return gems_decline(call, "result overlaps an argument");
@@ -164,11 +167,11 @@ static void name_sizes(gems_call *call, const pw_plan *p)
 {
     int64_t bytes = 0;
     for (unsigned r = 0; r < p->nresults; r++)
-        bytes += p->shape.numel * gems_dtypes[p->result[r]].size;
+        bytes = gems_size_plus(bytes, gems_size_bytes(p->shape.numel, p->result[r]));
     for (unsigned i = 0; i < gems_expr_name_count(p->expr); i++) {
         const gems_value *v = &call->arg[gems_expr_name_param(p->expr, i)];
         if ((p->needs >> i & 1) && v->kind == GEMS_TENSOR)
-            bytes += v->tensor->numel * gems_dtypes[v->tensor->dtype].size;
+            bytes = gems_size_plus(bytes, gems_size_bytes(v->tensor->numel, v->tensor->dtype));
     }
     call->dtype = p->compute;
     call->sizes.v[GEMS_SIZE_NUMEL] = p->shape.numel;

@@ -6,6 +6,7 @@
  * a work-item on a CPU), "group" (work-items of a group on a GPU). */
 #include "kernels/device/device.h"
 #include "kernels/family.h"
+#include "kernels/memory/host.h"
 #include "kernels/pointwise/launch.h"
 #include "kernels/tensor/layout.h"
 #include "kernels/pointwise/plan.h"
@@ -25,7 +26,8 @@ static gems_status check_divisor(gems_call *call, const pw_plan *p)
 {
     for (int i = 0; i < call->op->nparams && p->row->divisor >> i; i++)
         if ((p->row->divisor >> i & 1) && gems_dtypes[p->compute].category != GEMS_CAT_FLOAT &&
-            call->arg[i].kind == GEMS_TENSOR && gems_has_zero(call->arg[i].tensor))
+            call->arg[i].kind == GEMS_TENSOR &&
+            gems_has_zero(call->arg[i].tensor, gems_tensor_host(call->arg[i].tensor)))
             return gems_decline(call, "integer divisor with a zero");
     return GEMS_OK;
 }
@@ -43,13 +45,12 @@ static gems_status make_results(gems_call *call, const pw_plan *p, pw_launch *l)
         if (format >= 2 && p->shape.ndim != format + 2)
             return gems_decline(call, "memory format does not fit the shape");
         if (format >= 2)
-            gems_channels_last_strides(&p->shape, strides);
+            gems_format_strides(format == 2 ? GEMS_CHANNELS_LAST : GEMS_CHANNELS_LAST_3D, p->shape.ndim, p->shape.size,
+                                strides);
         else if (format == 0 && row->layout != PW_ITERATOR)
-            gems_shape_contiguous(&p->shape, strides);
-        else if (like && gems_tensor_is_dense(like))
-            memcpy(strides, like->strides, (size_t)like->ndim * sizeof *strides);
+            gems_format_strides(GEMS_CONTIGUOUS, p->shape.ndim, p->shape.size, strides);
         else if (like)
-            gems_dense_strides(&p->shape, like->strides, strides);
+            gems_preserved_strides(like, strides);
         else {
             gems_layout_input inputs[GEMS_MAX_ARGS];
             int n = 0;
@@ -93,8 +94,8 @@ static gems_status bind_operand(gems_call *call, const pw_plan *p, unsigned para
     *bind = (gems_pw_bind){0, (uint8_t)n, (uint8_t)to, 0};
     if (v->kind == GEMS_TENSOR && v->tensor->ndim > 0) {
         for (unsigned r = 0; r < p->nresults; r++)
-            if (call->op->form != GEMS_FUNCTIONAL &&
-                (v->tensor->host == l->tensor[r]->host || gems_overlap_of(l->tensor[r], v->tensor) == GEMS_IDENTICAL)) {
+            if (call->op->form != GEMS_FUNCTIONAL && (v->tensor->host == l->tensor[r]->host ||
+                                                      gems_tensor_overlap(l->tensor[r], v->tensor) == GEMS_IDENTICAL)) {
                 l->spec.operand[r].place = GEMS_PW_UPDATE;
                 bind->index = (uint8_t)r;
                 return GEMS_OK;
@@ -107,16 +108,13 @@ static gems_status bind_operand(gems_call *call, const pw_plan *p, unsigned para
         l->tensor[n] = v->tensor;
         l->spec.operand[n] = (gems_pw_operand){.dtype = (uint8_t)v->tensor->dtype, .place = GEMS_PW_READ};
     } else {
-        gems_value element;
-        if (v->kind == GEMS_TENSOR) {
-            element = gems_tensor_element(v->tensor, 0);
-            v = &element;
-        }
-        if (!gems_is_number(v))
+        if (v->kind != GEMS_TENSOR && !gems_value_is_number(v))
             return gems_decline(call, "an argument that no kernel takes");
+        gems_number number = v->kind == GEMS_TENSOR ? gems_element_number(v->tensor->dtype, gems_tensor_host(v->tensor))
+                                                    : gems_value_number(v);
         /* What takes part in promotion is converted like a tensor, other numbers are taken as they are. */
         uint32_t whole = p->row->promotes >> param & 1 ? p->row->unrounded : p->opmath ? ~p->row->strict : 0;
-        if (!gems_number_convert(v, to, whole >> param & 1, &l->number[n]))
+        if (!gems_number_compute(number, to, whole >> param & 1, &l->number[n]))
             return gems_decline(call, "number does not fit the dtype");
         l->spec.operand[n] = (gems_pw_operand){.dtype = (uint8_t)to, .place = GEMS_PW_VALUE};
     }

@@ -84,7 +84,7 @@ static void name_sizes(gems_call *call, gems_dtype dtype, int64_t numel, int64_t
 {
     call->dtype = dtype;
     call->sizes.v[GEMS_SIZE_NUMEL] = numel;
-    call->sizes.v[GEMS_SIZE_BYTES] = moved * gems_dtypes[dtype].size;
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(moved, dtype);
 }
 
 /* ---- glu(self, dim), glu_backward(grad_output, self, dim) -------------------------------------------------------- */
@@ -96,10 +96,10 @@ static int halved_dim(gems_call *call, const gems_tensor *self, const gems_value
         gems_decline(call, "dtype");
     else if (self->ndim == 0 || self->ndim > GEMS_DIMS || self->numel == 0)
         gems_decline(call, "empty, or too many or no dimensions");
-    else if (dim->kind != GEMS_SCALAR_INT || dim->i < -self->ndim || dim->i >= self->ndim)
+    else if (dim->kind != GEMS_SCALAR_INT || gems_wrap_dim(dim->i, self->ndim) < 0)
         gems_decline(call, "dimension out of range");
     else {
-        int d = (int)(dim->i < 0 ? dim->i + self->ndim : dim->i);
+        int d = gems_wrap_dim(dim->i, self->ndim);
         if (self->sizes[d] % 2 == 0)
             return d;
         gems_decline(call, "dimension of odd size");
@@ -115,7 +115,7 @@ static void halves(const gems_tensor *t, int dim, const gems_shape *half, gems_t
         out[k].sizes = half->size;
         out[k].numel = half->numel;
     }
-    out[1].data = (char *)t->data + half->size[dim] * t->strides[dim] * gems_dtypes[t->dtype].size;
+    out[1].address += (uintptr_t)(half->size[dim] * t->strides[dim] * gems_dtypes[t->dtype].size);
 }
 
 static gems_shape half_shape(const gems_tensor *t, int dim)
@@ -131,7 +131,7 @@ static gems_status plan_glu(gems_call *call)
     const gems_tensor *self = call->arg[0].tensor;
     if (halved_dim(call, self, &call->arg[1]) < 0)
         return GEMS_DECLINED;
-    name_sizes(call, self->dtype, self->numel / 2, self->numel / 2 * 3);
+    name_sizes(call, self->dtype, self->numel / 2, gems_size_times(self->numel / 2, 3));
     return GEMS_OK;
 }
 
@@ -146,7 +146,8 @@ static gems_status run_glu(gems_call *call)
     halves(self, dim, &half, in);
     if (call->op->form == GEMS_OUT) {
         const gems_tensor *out = call->arg[2].tensor;
-        if (out->dtype != self->dtype || gems_overlaps_itself(out) || gems_overlap_of(out, self) != GEMS_APART)
+        if (out->dtype != self->dtype || gems_tensor_overlaps_itself(out) ||
+            gems_tensor_overlap(out, self) != GEMS_APART)
             return gems_decline(call, "result of another dtype or overlapping");
     }
     gems_layout_input inputs[2] = {{&in[0], false}, {&in[1], false}};
@@ -167,7 +168,7 @@ static gems_status plan_glu_backward(gems_call *call)
     if (grad->dtype != self->dtype || grad->ndim != half.ndim ||
         memcmp(grad->sizes, half.size, (size_t)half.ndim * sizeof *half.size) != 0)
         return gems_decline(call, "gradient of another shape or dtype");
-    name_sizes(call, self->dtype, self->numel / 2, self->numel / 2 * 5);
+    name_sizes(call, self->dtype, self->numel / 2, gems_size_times(self->numel / 2, 5));
     return GEMS_OK;
 }
 
@@ -213,7 +214,8 @@ static gems_status plan_polar(gems_call *call)
     if (!polar_shape(call, &shape))
         return GEMS_DECLINED;
     name_sizes(call, call->arg[0].tensor->dtype, shape.numel,
-               2 * shape.numel + call->arg[0].tensor->numel + call->arg[1].tensor->numel);
+               gems_size_plus(gems_size_times(2, shape.numel),
+                              gems_size_plus(call->arg[0].tensor->numel, call->arg[1].tensor->numel)));
     return GEMS_OK;
 }
 
@@ -244,9 +246,10 @@ static gems_status run_polar(gems_call *call)
     planes[0] = planes[1] = both;
     both.ndim++;
     both.numel *= 2;
-    planes[1].data = (char *)whole->data + gems_dtypes[part].size;
+    planes[1].address += gems_dtypes[part].size;
     for (int k = 0; k < 4; k++)
-        if (gems_overlaps_itself(&planes[k / 2]) || gems_overlap_of(&planes[k / 2], &in[k % 2]) != GEMS_APART)
+        if (gems_tensor_overlaps_itself(&planes[k / 2]) ||
+            gems_tensor_overlap(&planes[k / 2], &in[k % 2]) != GEMS_APART)
             return gems_decline(call, "result overlaps itself or an argument");
     return compute(call, &f, part, &shape, 2, planes, &both, in);
 }

@@ -17,7 +17,8 @@ static gems_status plan(gems_call *call)
     bool values = call->op->nresults == 2;
     if (call->dtype == GEMS_BOOL && !values)
         return gems_decline(call, "argmax of bool is an error on the host");
-    call->sizes.v[GEMS_SIZE_BYTES] += call->sizes.v[GEMS_SIZE_ROWS] * (8 + values * gems_dtypes[r.to].size);
+    int64_t *bytes = &call->sizes.v[GEMS_SIZE_BYTES], one = 8 + values * gems_dtypes[r.to].size;
+    *bytes = gems_size_plus(*bytes, gems_size_times(call->sizes.v[GEMS_SIZE_ROWS], one));
     memcpy(call->note, &r, sizeof r);
     return GEMS_OK;
 }
@@ -42,7 +43,7 @@ static gems_kernel *kernel_for(const gems_call *call, gems_job *job, bool part, 
 
 /* The search of one call. */
 struct search {
-    gems_fold kept, reduced;
+    gems_nest kept, reduced;
     int64_t results, n, splits, chunk, columns;
 };
 
@@ -109,7 +110,7 @@ static gems_status run(gems_call *call)
     if (!device->f64 && in->dtype == GEMS_F64)
         return gems_decline(call, "device has no f64");
     struct search s = {.results = call->sizes.v[GEMS_SIZE_ROWS], .n = call->sizes.v[GEMS_SIZE_COLS], .splits = 1};
-    if (!gems_fold_dims(in, ~r.dims, &s.kept) || !gems_fold_dims(in, r.dims, &s.reduced))
+    if (!gems_nest_dims(in, ~r.dims, &s.kept) || !gems_nest_dims(in, r.dims, &s.reduced))
         return gems_decline(call, "rank above 8");
     gems_arg targets[2];
     int ntargets = 0;
@@ -123,7 +124,7 @@ static gems_status run(gems_call *call)
     gems_tensor *indices = gems_reduce_result(call, (unsigned)ntargets, GEMS_I64, &r);
     if (!indices)
         return GEMS_DECLINED;
-    if (best && gems_tensors_overlap(best, indices))
+    if (best && gems_tensor_overlap(best, indices) != GEMS_APART)
         return gems_decline(call, "the results share memory");
     targets[ntargets++] = GEMS_OUT_ARG(indices);
 
@@ -132,7 +133,7 @@ static gems_status run(gems_call *call)
     if (gems_one_item_runs(call, device) && last >= 0 && s.kept.stride[last] == 1 && s.kept.size[last] >= 8 &&
         s.reduced.rank <= 1 && s.n <= INT32_MAX) {
         int64_t stride;
-        gems_fold_split_inner(&s.kept, &s.columns, &stride);
+        gems_nest_split_inner(&s.kept, &s.columns, &stride);
     } else {
         gems_cut cut = {.outer_count = 1, .n = s.n};
         gems_reduce_cut(&cut, call, device, s.results);

@@ -57,24 +57,24 @@ static inline winner best(winner a, winner b)
 #endif
 
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, RESULTS, const gems_fold kept, const gems_fold reduced, long results, long n,           \
+    const __global MEM_IN *in, RESULTS, const gems_nest kept, const gems_nest reduced, long results, long n,           \
         long splits, long chunk
 /* reduced.rank <= 1: a plain stride */
 #define STRIDE (reduced.rank ? reduced.stride[0] : 1)
 #define UNIT(u)                                                                                                        \
     long split = (u) / results, k = (u) - split * results, first = split * chunk, last = min(first + chunk, n);        \
-    const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
+    const __global MEM_IN *p = in + gems_nest_offset(&kept, k);
 
 #ifdef RUN
-static winner walk(const __global MEM_IN *p, const gems_fold *reduced, long first, long last)
+static winner walk(const __global MEM_IN *p, const gems_nest *reduced, long first, long last)
 {
     winner w;
     long i = first;
     if (reduced->rank > 1) {
-        w.value = LOAD(p, gems_fold_offset(reduced, i));
+        w.value = LOAD(p, gems_nest_offset(reduced, i));
         w.index = i;
         for (i++; i < last; i++) {
-            C x = LOAD(p, gems_fold_offset(reduced, i));
+            C x = LOAD(p, gems_nest_offset(reduced, i));
             if (BETTER((w.value), (x))) {
                 w.value = x;
                 w.index = i;
@@ -135,7 +135,7 @@ __kernel void column(ARGS, long columns)
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
     for (long u = get_global_id(0) * per; u < u_end; u++) {
         long row = u / tiles, c = u % tiles * 16, left = columns - c;
-        const __global MEM_IN *p = in + gems_fold_offset(&kept, row) + c;
+        const __global MEM_IN *p = in + gems_nest_offset(&kept, row) + c;
         C16 v = GET(p);
         int16 at = 0;
         for (long i = 1; i < n; i++) {
@@ -157,7 +157,7 @@ __kernel void column(ARGS, long columns)
 #endif
 
 #if defined(GROUP_) || defined(ITEM)
-#define AT(i) LOAD(p, reduced.rank > 1 ? gems_fold_offset(&reduced, i) : (i)*STRIDE)
+#define AT(i) LOAD(p, reduced.rank > 1 ? gems_nest_offset(&reduced, i) : (i)*STRIDE)
 #endif
 
 #ifdef GROUP_

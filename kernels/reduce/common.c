@@ -52,7 +52,7 @@ gems_status gems_reduce_dims(gems_call *call, gems_reduction *r)
     call->sizes.v[GEMS_SIZE_COLS] = cols;
     call->sizes.v[GEMS_SIZE_ROWS] = in->numel / cols;
     call->sizes.v[GEMS_SIZE_INNER] = inner == INT64_MAX ? 1 : inner;
-    call->sizes.v[GEMS_SIZE_BYTES] = in->numel * gems_dtypes[in->dtype].size;
+    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(in->numel, in->dtype);
     return GEMS_OK;
 }
 
@@ -67,7 +67,8 @@ gems_tensor *gems_reduce_result(gems_call *call, unsigned i, gems_dtype dtype, c
         else if (r->keepdim)
             sizes[ndim++] = 1;
     gems_tensor *out = gems_call_result(call, i, dtype, ndim, sizes, NULL);
-    if (out && call->op->form == GEMS_OUT && (!gems_tensor_is_contiguous(out) || gems_tensors_overlap(in, out))) {
+    if (out && call->op->form == GEMS_OUT &&
+        (!gems_tensor_is_contiguous(out) || gems_tensor_overlap(in, out) != GEMS_APART)) {
         gems_decline(call, "out is not contiguous, or overlaps the input");
         return NULL;
     }

@@ -32,7 +32,8 @@ static gems_status plan(gems_call *call)
         status = gems_reduce_dtypes(call, &r);
     if (status != GEMS_OK)
         return status;
-    call->sizes.v[GEMS_SIZE_BYTES] += call->sizes.v[GEMS_SIZE_ROWS] * gems_dtypes[r.to].size;
+    int64_t *bytes = &call->sizes.v[GEMS_SIZE_BYTES];
+    *bytes = gems_size_plus(*bytes, gems_size_bytes(call->sizes.v[GEMS_SIZE_ROWS], (gems_dtype)r.to));
     memcpy(call->note, &r, sizeof r);
     return GEMS_OK;
 }
@@ -52,7 +53,7 @@ static gems_dtype acc_dtype(const gems_call *call, gems_dtype from)
 struct pass {
     gems_dtype in, from, acc, out;
     gems_arg source, target;
-    gems_fold kept;
+    gems_nest kept;
     gems_cut cut;
     int64_t results, total;
 };
@@ -105,7 +106,7 @@ static int64_t take_columns(struct pass *p, int64_t least)
     if (last < 0 || p->kept.stride[last] != 1 || p->kept.size[last] < least || p->cut.stride == 1)
         return 0;
     int64_t columns, stride;
-    gems_fold_split_inner(&p->kept, &columns, &stride);
+    gems_nest_split_inner(&p->kept, &columns, &stride);
     return columns;
 }
 
@@ -170,11 +171,11 @@ static gems_status run(gems_call *call)
                      .out = (gems_dtype)r.to};
     p.total = call->sizes.v[GEMS_SIZE_COLS];
     p.results = call->sizes.v[GEMS_SIZE_ROWS];
-    if (!gems_fold_dims(in, ~r.dims, &p.kept) || !gems_fold_dims(in, r.dims, &p.cut.outer))
+    if (!gems_nest_dims(in, ~r.dims, &p.kept) || !gems_nest_dims(in, r.dims, &p.cut.outer))
         return gems_decline(call, "rank above 8");
-    gems_fold_sort(&p.cut.outer);
-    gems_fold_split_inner(&p.cut.outer, &p.cut.n, &p.cut.stride);
-    p.cut.outer_count = gems_fold_count(&p.cut.outer);
+    gems_nest_sort(&p.cut.outer);
+    gems_nest_split_inner(&p.cut.outer, &p.cut.n, &p.cut.stride);
+    p.cut.outer_count = gems_nest_count(&p.cut.outer);
     int64_t columns = take_columns(&p, gems_one_item_runs(call, device) ? 16 : TILE);
     int64_t tile = gems_one_item_runs(call, device) ? BAND : TILE;
     gems_reduce_cut(&p.cut, call, device, columns ? p.results / columns * ((columns + tile - 1) / tile) : p.results);

@@ -194,7 +194,7 @@ static void walk(state *s, const __global MEM_IN *p, long n, long stride)
 #endif
 
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, __global out_t *out, const gems_fold kept, const gems_fold outer, long outer_count,     \
+    const __global MEM_IN *in, __global out_t *out, const gems_nest kept, const gems_nest outer, long outer_count,     \
         long n, long stride, long results, long splits, long inner_splits, long chunk_outer, long chunk, long total
 
 #ifdef RUN
@@ -204,12 +204,12 @@ __kernel void run(ARGS)
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
     for (long u = get_global_id(0) * per; u < u_end; u++) {
         long split = SPLIT_OF(u, results), k = u - split * results;
-        const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
+        const __global MEM_IN *p = in + gems_nest_offset(&kept, k);
         state s;
         START(s);
         PART_OF(split)
         for (; o < o_end; o++)
-            walk(&s, p + gems_fold_offset(&outer, o) + first * stride, last - first, stride);
+            walk(&s, p + gems_nest_offset(&outer, o) + first * stride, last - first, stride);
         STORE(out, u, s);
     }
 }
@@ -224,7 +224,7 @@ __kernel void column(ARGS, long columns)
     long u_end = min(((long)get_global_id(0) + 1) * per, units);
     for (long u = get_global_id(0) * per; u < u_end; u++) {
         long row = u / bands % rows, c0 = u % bands * BAND * 16, split = u / bands / rows;
-        const __global MEM_IN *p = in + gems_fold_offset(&kept, row) + c0;
+        const __global MEM_IN *p = in + gems_nest_offset(&kept, row) + c0;
         __global out_t *q = out + split * results + row * columns + c0;
         int width = (int)min(columns - c0, (long)BAND * 16), vectors = width / 16, v = 0;
         A16 a[BAND];
@@ -236,7 +236,7 @@ __kernel void column(ARGS, long columns)
         int block = 0;
         PART_OF(split)
         for (; o < o_end; o++) {
-            const __global MEM_IN *r = p + gems_fold_offset(&outer, o) + first * stride;
+            const __global MEM_IN *r = p + gems_nest_offset(&outer, o) + first * stride;
             for (long i = first; i < last; i++, r += stride) {
                 for (v = 0; v < vectors; v++)
                     a[v] = combine16(a[v], TERM16(r, v * 16));
@@ -258,7 +258,7 @@ __kernel void column(ARGS, long columns)
             START(one);
             PART_OF(split)
             for (; o < o_end; o++)
-                walk(&one, p + c + gems_fold_offset(&outer, o) + first * stride, last - first, stride);
+                walk(&one, p + c + gems_nest_offset(&outer, o) + first * stride, last - first, stride);
             STORE(q, c, one);
         }
     }
@@ -284,13 +284,13 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
     __local state part[GROUP];
     int me = get_local_id(0), terms = 0;
     long u = get_group_id(0), split = SPLIT_OF(u, results), k = u - split * results;
-    const __global MEM_IN *p = in + gems_fold_offset(&kept, k);
+    const __global MEM_IN *p = in + gems_nest_offset(&kept, k);
     A block = IDENTITY;
     state s;
     START(s);
     PART_OF(split)
     for (; o < o_end; o++) {
-        const __global MEM_IN *r = p + gems_fold_offset(&outer, o);
+        const __global MEM_IN *r = p + gems_nest_offset(&outer, o);
         for (long i = first + me; i < last; i += GROUP)
             STEP(s, TERM(r, i * stride));
     }
@@ -309,14 +309,14 @@ __kernel __attribute__((reqd_work_group_size(32, ROWS, 1))) void across(ARGS, lo
     int x = get_local_id(0), y = get_local_id(1), terms = 0;
     long tiles = (columns + 31) / 32, rows = results / columns;
     long u = get_group_id(0), row = u / tiles % rows, c = u % tiles * 32 + x, split = u / tiles / rows;
-    const __global MEM_IN *p = in + gems_fold_offset(&kept, row) + c;
+    const __global MEM_IN *p = in + gems_nest_offset(&kept, row) + c;
     A block = IDENTITY;
     state s;
     START(s);
     PART_OF(split)
     if (c < columns)
         for (; o < o_end; o++) {
-            const __global MEM_IN *r = p + gems_fold_offset(&outer, o);
+            const __global MEM_IN *r = p + gems_nest_offset(&outer, o);
             for (long i = first + y; i < last; i += ROWS)
                 STEP(s, TERM(r, i * stride));
         }

@@ -2,7 +2,8 @@
 #ifndef GEMS_REDUCE_H
 #define GEMS_REDUCE_H
 
-#include "kernels/tensor/fold.h"
+#include "kernels/tensor/nest.h"
+#include "kernels/work/launcher.h"
 
 /* What plan() found, kept in gems_call.note. */
 typedef struct gems_reduction {
@@ -22,7 +23,7 @@ gems_tensor *gems_reduce_result(gems_call *call, unsigned i, gems_dtype dtype, c
 
 /* The reduced loops of a tensor, cut into `splits` parts of chunk_outer visits and chunk terms. */
 typedef struct gems_cut {
-    gems_fold outer;
+    gems_nest outer;
     int64_t outer_count, n, stride;
     int64_t splits, inner_splits, chunk_outer, chunk;
 } gems_cut;

@@ -27,7 +27,8 @@ static gems_status plan(gems_call *call)
     for (int d = gems_wrap_dim(dim->i, in->ndim) + 1; d < in->ndim; d++)
         inner *= in->sizes[d];
     call->sizes.v[GEMS_SIZE_INNER] = inner;
-    call->sizes.v[GEMS_SIZE_BYTES] += in->numel * gems_dtypes[r.to].size;
+    int64_t *bytes = &call->sizes.v[GEMS_SIZE_BYTES];
+    *bytes = gems_size_plus(*bytes, gems_size_bytes(in->numel, (gems_dtype)r.to));
     memcpy(call->note, &r, sizeof r);
     return GEMS_OK;
 }
@@ -73,7 +74,7 @@ static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struc
 struct scan {
     const gems_tensor *in;
     gems_tensor *out;
-    gems_fold kept;
+    gems_nest kept;
     int64_t rows, n, stride, inner;
     int64_t splits, chunk;
     int totals; /* scratch */
@@ -146,14 +147,15 @@ static gems_status run(gems_call *call)
     int dim = gems_wrap_dim(gems_call_arg(call, "dim")->i, in->ndim);
     if (in->ndim)
         s.stride = in->strides[dim];
-    gems_fold inside;
+    gems_nest inside;
     uint64_t after = ~(((uint64_t)2 << dim) - 1);
-    if (!gems_fold_dims(in, ~r.dims, &s.kept) || !gems_fold_dims(in, after, &inside))
+    if (!gems_nest_dims(in, ~r.dims, &s.kept) || !gems_nest_dims(in, after, &inside))
         return gems_decline(call, "rank above 8");
     s.out = gems_call_result(call, 0, (gems_dtype)r.to, in->ndim, in->sizes, NULL);
     if (!s.out)
         return GEMS_DECLINED;
-    if (call->op->form == GEMS_OUT && (!gems_tensor_is_contiguous(s.out) || gems_tensors_overlap(in, s.out)))
+    if (call->op->form == GEMS_OUT &&
+        (!gems_tensor_is_contiguous(s.out) || gems_tensor_overlap(in, s.out) != GEMS_APART))
         return gems_decline(call, "out is not contiguous, or overlaps the input");
 
     struct types t = types_for(call, &r, device);

@@ -37,9 +37,9 @@ static inline A combine(A a, A b) { return COMBINE((a), (b)); }
 static inline A16 combine16(A16 a, A16 b) { return COMBINE((a), (b)); }
 
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, __global MEM_OUT *out, const gems_fold kept, long rows, long n, long stride, long inner
+    const __global MEM_IN *in, __global MEM_OUT *out, const gems_nest kept, long rows, long n, long stride, long inner
 #define ROW_BASE(k)                                                                                                    \
-    const __global MEM_IN *p = in + gems_fold_offset(&kept, k);                                                        \
+    const __global MEM_IN *p = in + gems_nest_offset(&kept, k);                                                        \
     __global MEM_OUT *q = out + (inner == 1 ? (k) * n : (k) / inner * n * inner + (k) % inner);
 
 /* The running value. */

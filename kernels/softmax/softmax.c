@@ -1,7 +1,8 @@
 /* Softmax and log_softmax along one dimension, forward and backward. A row of shim/ops.json gives the expressions of
  * softmax.cl: "row", "finish", for backward also "term"; and "keep" where the first exponentials can be kept. */
 #include "kernels/family.h"
-#include "kernels/tensor/fold.h"
+#include "kernels/tensor/nest.h"
+#include "kernels/work/launcher.h"
 #include "tune/table.h"
 
 #include <stdio.h>
@@ -50,7 +51,7 @@ static gems_status plan(gems_call *call)
         inner *= in->sizes[i];
     call->sizes.v[GEMS_SIZE_INNER] = inner;
     call->sizes.v[GEMS_SIZE_BYTES] =
-        in->numel * (gems_dtypes[in->dtype].size * (f.backward ? 2 : 1) + gems_dtypes[f.out].size);
+        gems_size_times(in->numel, gems_dtypes[in->dtype].size * (f.backward ? 2 : 1) + gems_dtypes[f.out].size);
     memcpy(call->note, &f, sizeof f);
     return GEMS_OK;
 }
@@ -105,14 +106,14 @@ static gems_status run(gems_call *call)
         return gems_decline(call, "device has no f64");
     int64_t rows = call->sizes.v[GEMS_SIZE_ROWS], n = call->sizes.v[GEMS_SIZE_COLS];
     int64_t inner = call->sizes.v[GEMS_SIZE_INNER], stride = in->ndim ? in->strides[f.dim] : 1;
-    gems_fold kept, inside;
+    gems_nest kept, inside;
     uint64_t all = ((uint64_t)1 << in->ndim) - 1, dim = (uint64_t)1 << f.dim;
-    if (!gems_fold_dims(in, all & ~dim, &kept) || !gems_fold_dims(in, all & ~(2 * dim - 1), &inside))
+    if (!gems_nest_dims(in, all & ~dim, &kept) || !gems_nest_dims(in, all & ~(2 * dim - 1), &inside))
         return gems_decline(call, "rank above 8");
     gems_tensor *out = gems_call_result(call, 0, (gems_dtype)f.out, in->ndim, in->sizes, NULL);
     if (!out)
         return GEMS_DECLINED;
-    if (call->op->form == GEMS_OUT && (!gems_tensor_is_contiguous(out) || gems_tensors_overlap(in, out)))
+    if (call->op->form == GEMS_OUT && (!gems_tensor_is_contiguous(out) || gems_tensor_overlap(in, out) != GEMS_APART))
         return gems_decline(call, "out is not contiguous, or overlaps the input");
 
     gems_job *job = gems_job_begin(call, lane);

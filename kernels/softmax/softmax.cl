@@ -39,17 +39,17 @@ ROW_PUT(OUT, put_out)
 
 #ifdef BACKWARD
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, const __global MEM_IN *in2, __global MEM_OUT *out, const gems_fold kept, long rows,     \
+    const __global MEM_IN *in, const __global MEM_IN *in2, __global MEM_OUT *out, const gems_nest kept, long rows,     \
         long n, long stride, long inner
 #define INPUTS(p2) const __global MEM_IN *p2 = in2 + out_base;
 #else
 #define ARGS                                                                                                           \
-    const __global MEM_IN *in, __global MEM_OUT *out, const gems_fold kept, long rows, long n, long stride, long inner
+    const __global MEM_IN *in, __global MEM_OUT *out, const gems_nest kept, long rows, long n, long stride, long inner
 #define INPUTS(p2)
 #endif
 #define ROW_BASE(k)                                                                                                    \
     long out_base = inner == 1 ? (k) * n : (k) / inner * n * inner + (k) % inner;                                                             \
-    const __global MEM_IN *p = in + gems_fold_offset(&kept, k);                                                        \
+    const __global MEM_IN *p = in + gems_nest_offset(&kept, k);                                                        \
     __global MEM_OUT *q = out + out_base;                                                                              \
     INPUTS(p2)
 

@@ -23,7 +23,7 @@ bool gems_shape_broadcast(gems_shape *shape, int ndim, const int64_t *sizes)
             return false;
     }
     for (int d = 0; d < shape->ndim; d++)
-        shape->numel *= shape->size[d];
+        shape->numel = gems_size_times(shape->numel, shape->size[d]);
     return true;
 }
 
@@ -35,15 +35,6 @@ void gems_shape_strides(const gems_shape *shape, int ndim, const int64_t *sizes,
         out[d] = 0;
     for (int d = 0; d < ndim; d++)
         out[lead + d] = sizes[d] == 1 && shape->size[lead + d] != 1 ? 0 : strides[d];
-}
-
-void gems_shape_contiguous(const gems_shape *shape, gems_strides out)
-{
-    int64_t step = 1;
-    for (int d = shape->ndim - 1; d >= 0; d--) {
-        out[d] = step;
-        step *= shape->size[d] > 1 ? shape->size[d] : 1;
-    }
 }
 
 /* Does dimension a vary more slowly than b? 1 yes, -1 no, 0 no operand can tell. */

@@ -3,7 +3,7 @@
 #ifndef GEMS_COLLAPSE_H
 #define GEMS_COLLAPSE_H
 
-#include "kernels/call.h"
+#include "kernels/tensor/tensor.h"
 
 #define GEMS_DIMS     16 /* dimensions before merging */
 #define GEMS_RANK     8  /* loops after it */
@@ -32,8 +32,6 @@ bool gems_shape_broadcast(gems_shape *shape, int ndim, const int64_t *sizes);
 /* Strides of a tensor seen with the larger shape; 0 along dimensions of size 1 that the shape makes longer. */
 void gems_shape_strides(const gems_shape *shape, int ndim, const int64_t *sizes, const int64_t *strides,
                         gems_strides out);
-/* Row-major strides of a shape. */
-void gems_shape_contiguous(const gems_shape *shape, gems_strides out);
 
 /* perm[0] is the dimension that varies fastest in memory, as the host's iterator orders them: by the strides of the
  * first operand that tells two dimensions apart; zero strides tell nothing; else the later dimension is the faster. */

@@ -1,45 +1,77 @@
-/* Strides of new results; overlap of memory. */
+/* Strides of new results. */
 #include "kernels/tensor/layout.h"
 
 #include <string.h>
 
-static void strides_in_order(const gems_shape *shape, const int *perm, gems_strides out)
+/* Dimensions of a channels-last layout, innermost first. */
+static const int last_order[2][5] = {{1, 3, 2, 0}, {1, 4, 3, 2, 0}};
+
+static void strides_in_order(int ndim, const int64_t *sizes, const int *order, int64_t *strides)
 {
     int64_t step = 1;
-    for (int k = 0; k < shape->ndim; k++) {
-        out[perm[k]] = step;
-        step *= shape->size[perm[k]];
+    for (int k = 0; k < ndim; k++) {
+        strides[order[k]] = step;
+        step *= sizes[order[k]] > 1 ? sizes[order[k]] : 1;
     }
 }
 
-void gems_dense_strides(const gems_shape *shape, const gems_strides from, gems_strides out)
+void gems_format_strides(gems_format format, int ndim, const int64_t *sizes, int64_t *strides)
 {
-    int perm[GEMS_DIMS];
-    gems_strides copy;
-    memcpy(copy, from, (size_t)shape->ndim * sizeof *copy);
-    gems_order_dims(shape, 1, (const gems_strides *)&copy, perm);
-    strides_in_order(shape, perm, out);
+    int order[GEMS_DIMS];
+    for (int k = 0; k < ndim; k++)
+        order[k] = format == GEMS_CONTIGUOUS ? ndim - 1 - k : last_order[ndim - 4][k];
+    strides_in_order(ndim, sizes, order, strides);
 }
 
-void gems_channels_last_strides(const gems_shape *shape, gems_strides out)
+/* The host's rule: strides that grow in channels-last order, where the layout is not ambiguous. Gaps are allowed. */
+static bool suggests_channels_last(const gems_tensor *t)
 {
-    int64_t step = shape->size[1];
-    out[1] = 1;
-    for (int d = shape->ndim - 1; d >= 2; d--) {
-        out[d] = step;
-        step *= shape->size[d];
+    const int *order = last_order[t->ndim - 4];
+    int64_t least = 0;
+    if (t->strides[1] == 0)
+        return false;
+    for (int k = 0; k < t->ndim; k++) {
+        int d = order[k];
+        if (t->sizes[d] == 0 || t->strides[d] < least || (d == 0 && least == t->strides[1]))
+            return false;
+        least = t->strides[d];
+        if (t->sizes[d] > 1)
+            least *= t->sizes[d];
     }
-    out[0] = step;
+    return true;
 }
 
-static bool is_channels_last(const gems_tensor *t)
+gems_format gems_suggested_format(const gems_tensor *t)
 {
-    static const int order[4] = {1, 3, 2, 0};
+    if ((t->ndim != 4 && t->ndim != 5) || !suggests_channels_last(t))
+        return GEMS_CONTIGUOUS;
+    return t->ndim == 4 ? GEMS_CHANNELS_LAST : GEMS_CHANNELS_LAST_3D;
+}
+
+void gems_preserved_strides(const gems_tensor *t, int64_t *strides)
+{
+    if (gems_tensor_is_dense(t)) {
+        memcpy(strides, t->strides, (size_t)t->ndim * sizeof *strides);
+        return;
+    }
+    gems_shape shape = {.ndim = t->ndim};
+    gems_strides own;
+    int order[GEMS_DIMS];
+    memcpy(shape.size, t->sizes, (size_t)t->ndim * sizeof *shape.size);
+    memcpy(own, t->strides, (size_t)t->ndim * sizeof *own);
+    gems_order_dims(&shape, 1, (const gems_strides *)&own, order);
+    strides_in_order(t->ndim, t->sizes, order, strides);
+}
+
+/* Stricter than gems_suggested_format: no gaps, and 4 dimensions only. The host's iterator asks for its shortcut
+ * whether all operands fill one channels-last block; what only suggests the format takes its general way. */
+static bool fills_channels_last(const gems_tensor *t)
+{
     int64_t expected = 1;
     if (t->ndim != 4)
         return false;
     for (int k = 0; k < 4; k++) {
-        int d = order[k];
+        int d = last_order[0][k];
         if (t->sizes[d] == 1)
             continue;
         if (t->strides[d] != expected)
@@ -53,15 +85,10 @@ static bool is_channels_last(const gems_tensor *t)
 static void seen_strides(const gems_shape *shape, const gems_layout_input *input, gems_strides out)
 {
     const gems_tensor *t = input->tensor;
-    if (!input->converted || gems_tensor_is_dense(t)) {
-        gems_shape_strides(shape, t->ndim, t->sizes, t->strides, out);
-        return;
-    }
-    gems_shape own = GEMS_SHAPE_START;
     gems_strides copied;
-    gems_shape_broadcast(&own, t->ndim, t->sizes);
-    gems_dense_strides(&own, t->strides, copied);
-    gems_shape_strides(shape, t->ndim, t->sizes, copied, out);
+    if (input->converted)
+        gems_preserved_strides(t, copied);
+    gems_shape_strides(shape, t->ndim, t->sizes, input->converted ? copied : t->strides, out);
 }
 
 void gems_iterator_strides(const gems_shape *shape, int n, const gems_layout_input *inputs, gems_strides out)
@@ -78,59 +105,19 @@ void gems_iterator_strides(const gems_shape *shape, int n, const gems_layout_inp
         gems_tensor seen = *t;
         seen.strides = strides[i];
         contiguous = contiguous && gems_tensor_is_contiguous(&seen);
-        channels_last = channels_last && is_channels_last(&seen);
+        channels_last = channels_last && fills_channels_last(&seen);
         same_strides = same_strides && gems_tensor_is_dense(&seen) &&
                        memcmp(strides[0], strides[i], (size_t)t->ndim * sizeof *strides[i]) == 0;
     }
     if (same_shape && (contiguous || n == 0))
-        gems_shape_contiguous(shape, out);
+        gems_format_strides(GEMS_CONTIGUOUS, shape->ndim, shape->size, out);
     else if (same_shape && channels_last)
-        gems_channels_last_strides(shape, out);
+        gems_format_strides(GEMS_CHANNELS_LAST, shape->ndim, shape->size, out);
     else if (same_shape && same_strides)
         memcpy(out, strides[0], (size_t)shape->ndim * sizeof *out);
     else {
         int perm[GEMS_DIMS];
         gems_order_dims(shape, n, (const gems_strides *)strides, perm);
-        strides_in_order(shape, perm, out);
+        strides_in_order(shape->ndim, shape->size, perm, out);
     }
-}
-
-/* From the smallest stride up, each dimension must step over all that those before it reach. */
-bool gems_overlaps_itself(const gems_tensor *t)
-{
-    bool used[64] = {false};
-    if (t->numel <= 1)
-        return false;
-    if (t->ndim > 64)
-        return true;
-    int64_t reach = 0; /* largest offset so far */
-    for (int k = 0; k < t->ndim; k++) {
-        int next = -1;
-        for (int d = 0; d < t->ndim; d++)
-            if (!used[d] && t->sizes[d] > 1 && (next < 0 || t->strides[d] < t->strides[next]))
-                next = d;
-        if (next < 0)
-            break;
-        if (t->strides[next] <= reach)
-            return true;
-        used[next] = true;
-        reach += (t->sizes[next] - 1) * t->strides[next];
-    }
-    return false;
-}
-
-gems_overlap gems_overlap_of(const gems_tensor *a, const gems_tensor *b)
-{
-    size_t size_a = gems_dtypes[a->dtype].size, size_b = gems_dtypes[b->dtype].size;
-    const char *from_a = a->data, *from_b = b->data;
-    const char *to_a = from_a + (size_t)gems_tensor_span(a) * size_a;
-    const char *to_b = from_b + (size_t)gems_tensor_span(b) * size_b;
-    if (to_a <= from_b || to_b <= from_a)
-        return GEMS_APART;
-    if (from_a != from_b || size_a != size_b || a->ndim != b->ndim)
-        return GEMS_OVERLAP;
-    for (int d = 0; d < a->ndim; d++)
-        if (a->sizes[d] != b->sizes[d] || (a->sizes[d] > 1 && a->strides[d] != b->strides[d]))
-            return GEMS_OVERLAP;
-    return GEMS_IDENTICAL;
 }

@@ -1,14 +1,23 @@
-/* Strides of a pointwise operator's new result, as the host's iterator would choose them, and whether memory overlaps.
- */
-#ifndef GEMS_POINTWISE_LAYOUT_H
-#define GEMS_POINTWISE_LAYOUT_H
+/* Strides of new results, as the host chooses them. */
+#ifndef GEMS_LAYOUT_H
+#define GEMS_LAYOUT_H
 
 #include "kernels/tensor/collapse.h"
 
-/* Strides of a dense tensor in the order of memory of one that has these sizes and strides (and maybe gaps). */
-void gems_dense_strides(const gems_shape *shape, const gems_strides from, gems_strides out);
-/* Strides of channels_last (ndim 4) or channels_last_3d (5). */
-void gems_channels_last_strides(const gems_shape *shape, gems_strides out);
+typedef enum gems_format {
+    GEMS_CONTIGUOUS,
+    GEMS_CHANNELS_LAST,   /* 4 dimensions */
+    GEMS_CHANNELS_LAST_3D /* 5 */
+} gems_format;
+
+/* All of these take at most GEMS_DIMS dimensions. */
+
+/* Strides of a new tensor in that format, as PyTorch counts them (a size of 0 counts as 1). */
+void gems_format_strides(gems_format format, int ndim, const int64_t *sizes, int64_t *strides);
+/* The format that the host would suggest for a tensor of these strides (suggest_memory_format). */
+gems_format gems_suggested_format(const gems_tensor *t);
+/* Strides of a new tensor that keeps t's order of dimensions (torch.preserve_format): its own if it is dense. */
+void gems_preserved_strides(const gems_tensor *t, int64_t *strides);
 
 /* One input as the iterator sees it. `converted`: the host would first make a copy in the common dtype. */
 typedef struct gems_layout_input {
@@ -18,15 +27,5 @@ typedef struct gems_layout_input {
 /* The iterator's choice: contiguous if all inputs are, channels_last if all are, the common strides of dense inputs of
  * one shape, else dense in the order of dimensions that the inputs suggest. */
 void gems_iterator_strides(const gems_shape *shape, int n, const gems_layout_input *inputs, gems_strides out);
-
-/* Can two index tuples mean the same element? True also where it is not easily excluded. */
-bool gems_overlaps_itself(const gems_tensor *t);
-typedef enum gems_overlap {
-    GEMS_APART,
-    GEMS_IDENTICAL,
-    GEMS_OVERLAP
-} gems_overlap;
-/* IDENTICAL: same address, shape, strides and element size. APART: memory ranges do not touch. */
-gems_overlap gems_overlap_of(const gems_tensor *a, const gems_tensor *b);
 
 #endif

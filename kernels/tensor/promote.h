@@ -4,7 +4,7 @@
 #ifndef GEMS_PROMOTE_H
 #define GEMS_PROMOTE_H
 
-#include "kernels/call.h"
+#include "kernels/tensor/tensor.h"
 
 /* What an operator does with the common dtype of its operands. "opmath": f16 and bf16 are computed in f32, and numbers
  * that take no part in promotion (alpha, value, ...) are not rounded to the common dtype first. */

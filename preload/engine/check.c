@@ -1,6 +1,7 @@
 /* Comparing our results with the host's. */
 #include "preload/engine/check.h"
 #include "preload/base/clocale.h"
+#include "kernels/memory/host.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
 
@@ -99,12 +100,6 @@ void gems_check_count(const gems_call *call)
     count(call, 1);
 }
 
-static double element(const gems_tensor *t, int64_t offset)
-{
-    gems_value v = gems_tensor_element(t, offset);
-    return v.kind == GEMS_SCALAR_FLOAT ? v.f : (double)v.i;
-}
-
 static size_t describe_tensor(const gems_tensor *t, char *s, size_t n)
 {
     if (t->dtype == GEMS_DTYPE_NONE || n == 0)
@@ -150,31 +145,31 @@ struct difference {
     double absolute, relative; /* largest error; infinite where only one of the two is finite, or a number at all */
 };
 
-static void compare_element(const gems_tensor *ours, const gems_tensor *host, int64_t at, struct difference *diff)
+static void compare_element(gems_dtype dtype, const char *ours, const char *host, struct difference *diff)
 {
-    size_t size = gems_dtypes[host->dtype].size;
-    if (memcmp((const char *)ours->data + at * (int64_t)size, (const char *)host->data + at * (int64_t)size, size) == 0)
+    if (memcmp(ours, host, gems_dtypes[dtype].size) == 0)
         return;
-    double x = element(ours, at), y = element(host, at), error = fabs(x - y);
-    if ((isnan(x) && isnan(y)) || (x == y && gems_dtypes[host->dtype].category == GEMS_CAT_FLOAT)) /* 0 and -0 */
+    double x = gems_number_double(gems_element_number(dtype, ours));
+    double y = gems_number_double(gems_element_number(dtype, host)), error = fabs(x - y);
+    if ((isnan(x) && isnan(y)) || (x == y && gems_dtypes[dtype].category == GEMS_CAT_FLOAT)) /* 0 and -0 */
         return;
     if (!isfinite(x) || !isfinite(y))
         error = INFINITY;
     if (error == 0) /* integers that a double does not tell apart */
         error = 1;
-    bool close =
-        isfinite(error) && error <= tolerance[host->dtype].absolute + tolerance[host->dtype].relative * fabs(y);
+    bool close = isfinite(error) && error <= tolerance[dtype].absolute + tolerance[dtype].relative * fabs(y);
     diff->bad += !close;
     diff->absolute = fmax(diff->absolute, error);
-    if (error > tolerance[host->dtype].absolute || !close)
+    if (error > tolerance[dtype].absolute || !close)
         diff->relative = fmax(diff->relative, y != 0 && isfinite(error) ? error / fabs(y) : INFINITY);
 }
 
 static void compare_values(const gems_tensor *ours, const gems_tensor *host, struct difference *diff)
 {
-    int64_t index[64] = {0}, at = 0;
+    const char *x = gems_tensor_host(ours), *y = gems_tensor_host(host);
+    int64_t index[64] = {0}, at = 0, size = gems_dtypes[host->dtype].size;
     for (int64_t k = 0; k < host->numel; k++) {
-        compare_element(ours, host, at, diff);
+        compare_element(host->dtype, x + at * size, y + at * size, diff);
         for (int d = host->ndim - 1; d >= 0; d--) { /* next element, row-major */
             at += host->strides[d];
             if (++index[d] < host->sizes[d])

@@ -26,7 +26,8 @@ static inline gems_tensor *vector_of(vector *v, float *data, int64_t n)
 {
     v->n = n;
     v->stride = 1;
-    v->t = (gems_tensor){.data = data, .sizes = &v->n, .strides = &v->stride, .numel = n, .ndim = 1, .dtype = GEMS_F32};
+    v->t = (gems_tensor){
+        .address = (uintptr_t)data, .sizes = &v->n, .strides = &v->stride, .numel = n, .ndim = 1, .dtype = GEMS_F32};
     return &v->t;
 }
 

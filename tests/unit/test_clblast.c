@@ -22,7 +22,8 @@ typedef struct problem {
 static gems_tensor *square(gems_tensor *t, float *data)
 {
     static const int64_t sizes[] = {N, N}, strides[] = {N, 1};
-    *t = (gems_tensor){.data = data, .sizes = sizes, .strides = strides, .numel = N * N, .ndim = 2, .dtype = GEMS_F32};
+    *t = (gems_tensor){
+        .address = (uintptr_t)data, .sizes = sizes, .strides = strides, .numel = N * N, .ndim = 2, .dtype = GEMS_F32};
     return t;
 }
 

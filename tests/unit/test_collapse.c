@@ -1,6 +1,6 @@
-/* Broadcasting, order and merging of dimensions. */
+/* kernels/tensor/collapse.c and nest.c: broadcasting, order and merging of dimensions. */
 #include "kernels/tensor/collapse.h"
-#include "kernels/tensor/layout.h"
+#include "kernels/tensor/nest.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
@@ -60,9 +60,7 @@ Test(collapse, broadcast_dimensions_have_stride_zero)
 Test(collapse, contiguous_operands_become_one_loop)
 {
     gems_shape s = shape_of(4, SIZES(2, 3, 1, 4));
-    gems_strides t[2];
-    gems_shape_contiguous(&s, t[0]);
-    gems_shape_contiguous(&s, t[1]);
+    gems_strides t[2] = {{12, 4, 4, 1}, {12, 4, 4, 1}};
     gems_loops loops;
     gems_collapse(&s, 2, (const gems_strides *)t, &loops);
     cr_expect_eq(loops.rank, 1);
@@ -124,57 +122,39 @@ Test(collapse, far_offsets_want_64_bits)
     cr_expect(loops.wide);
 }
 
-static gems_tensor view(int ndim, const int64_t *sizes, const int64_t *strides)
+Test(nest, neighbours_merge_and_the_rest_keeps_its_order)
 {
-    gems_tensor t = {.sizes = sizes, .strides = strides, .ndim = ndim, .numel = 1, .dtype = GEMS_F32};
-    for (int d = 0; d < ndim; d++)
-        t.numel *= sizes[d];
-    return t;
+    const int64_t sizes[4] = {2, 3, 4, 5}, strides[4] = {60, 20, 5, 1}, moved[4] = {3, 1, 30, 6};
+    gems_tensor t = {.sizes = sizes, .strides = strides, .ndim = 4, .numel = 120, .dtype = GEMS_F32};
+    gems_nest nest;
+    cr_assert(gems_nest_dims(&t, 15, &nest));
+    cr_expect_eq(nest.rank, 1);
+    cr_expect_eq(nest.size[0], 120);
+    cr_assert(gems_nest_dims(&t, 5, &nest));
+    cr_expect_eq(nest.rank, 2);
+    expect(nest.size, 2, SIZES(2, 4));
+    expect(nest.stride, 2, SIZES(60, 5));
+    cr_expect_eq(gems_nest_count(&nest), 8);
+    cr_expect_eq(gems_nest_offset(&nest, 5), 60 + 5);
+    t.strides = moved;
+    cr_assert(gems_nest_dims(&t, 15, &nest));
+    cr_expect_eq(nest.rank, 2, "3 and 1, 30 and 6");
+    gems_nest_sort(&nest);
+    cr_expect_eq(nest.rank, 1);
+    int64_t size, stride;
+    gems_nest_split_inner(&nest, &size, &stride);
+    cr_expect(size == 120 && stride == 1 && nest.rank == 0);
+    gems_nest_split_inner(&nest, &size, &stride);
+    cr_expect(size == 1 && stride == 1);
 }
 
-Test(layout, channels_last_inputs_give_channels_last)
+Test(nest, more_loops_than_it_holds_are_refused)
 {
-    gems_shape s = shape_of(4, SIZES(2, 3, 4, 5));
-    gems_tensor t = view(4, SIZES(2, 3, 4, 5), SIZES(60, 1, 15, 3));
-    gems_strides out;
-    gems_iterator_strides(&s, 1, &(gems_layout_input){&t, false}, out);
-    expect(out, 4, SIZES(60, 1, 15, 3));
-}
-
-Test(layout, a_contiguous_and_a_transposed_input_follow_the_first)
-{
-    gems_shape s = shape_of(2, SIZES(3, 4));
-    gems_tensor a = view(2, SIZES(3, 4), SIZES(1, 3)), b = view(2, SIZES(3, 4), SIZES(4, 1));
-    gems_layout_input ab[2] = {{&a, false}, {&b, false}}, ba[2] = {{&b, false}, {&a, false}};
-    gems_strides out;
-    gems_iterator_strides(&s, 2, ab, out);
-    expect(out, 2, SIZES(1, 3));
-    gems_iterator_strides(&s, 2, ba, out);
-    expect(out, 2, SIZES(4, 1));
-}
-
-Test(layout, gaps_are_closed_in_order)
-{
-    gems_shape s = shape_of(2, SIZES(3, 4));
-    gems_tensor t = view(2, SIZES(3, 4), SIZES(2, 100));
-    gems_strides out;
-    gems_iterator_strides(&s, 1, &(gems_layout_input){&t, false}, out);
-    expect(out, 2, SIZES(1, 3));
-}
-
-Test(layout, overlap)
-{
-    float memory[64];
-    gems_tensor expanded = view(2, SIZES(3, 4), SIZES(0, 1)), dense = view(2, SIZES(3, 4), SIZES(4, 1)),
-                windows = view(2, SIZES(3, 4), SIZES(1, 1));
-    cr_expect(gems_overlaps_itself(&expanded));
-    cr_expect(gems_overlaps_itself(&windows));
-    cr_expect_not(gems_overlaps_itself(&dense));
-    gems_tensor same = dense, moved = dense, apart = dense;
-    same.data = dense.data = memory;
-    moved.data = memory + 4;
-    apart.data = memory + 12;
-    cr_expect_eq(gems_overlap_of(&dense, &same), GEMS_IDENTICAL);
-    cr_expect_eq(gems_overlap_of(&dense, &moved), GEMS_OVERLAP);
-    cr_expect_eq(gems_overlap_of(&dense, &apart), GEMS_APART);
+    int64_t sizes[GEMS_NEST_RANK + 1], strides[GEMS_NEST_RANK + 1], step = 1;
+    for (int d = GEMS_NEST_RANK; d >= 0; d--, step *= 3)
+        sizes[d] = 2, strides[d] = step;
+    gems_tensor t = {.sizes = sizes, .strides = strides, .ndim = GEMS_NEST_RANK + 1, .numel = 512, .dtype = GEMS_F32};
+    gems_nest nest;
+    cr_expect_not(gems_nest_dims(&t, ~(uint64_t)0, &nest));
+    cr_expect(gems_nest_dims(&t, ~(uint64_t)1, &nest));
 }

@@ -252,7 +252,8 @@ Test(device, staged_results_with_gaps_keep_what_lies_between, .init = staged)
     static const char source[] = "kernel void twos(global float *x)\n{\n    x[3 * get_global_id(0)] = 2;\n}\n";
     float x[28];
     int64_t n = 10, stride = 3;
-    gems_tensor t = {.data = x, .sizes = &n, .strides = &stride, .numel = 10, .ndim = 1, .dtype = GEMS_F32};
+    gems_tensor t = {
+        .address = (uintptr_t)x, .sizes = &n, .strides = &stride, .numel = 10, .ndim = 1, .dtype = GEMS_F32};
     gems_call call = {.op = some_op()};
     fill(x, 28, 7, 0);
     gems_job *job = gems_job_begin(&call, GEMS_LANE_MAIN);

@@ -34,7 +34,8 @@ static gems_tensor *make_tensor(made *m, gems_dtype dtype)
     static int64_t memory[GEMS_MAX_ARGS][4 * 4 * 4 * 4];
     unsigned i = m->tensors++;
     gems_tensor *t = &m->tensor[i];
-    *t = (gems_tensor){.data = memory[i], .sizes = m->sizes[i], .strides = m->strides[i], .dtype = dtype, .numel = 1};
+    *t = (gems_tensor){
+        .address = (uintptr_t)memory[i], .sizes = m->sizes[i], .strides = m->strides[i], .dtype = dtype, .numel = 1};
     t->ndim = i && pick(0, 1) ? m->tensor[0].ndim : pick(0, DIMS);
     bool same = i && t->ndim == m->tensor[0].ndim && pick(0, 3);
     for (int d = t->ndim - 1; d >= 0; d--) {
