@@ -56,6 +56,19 @@ static gems_status plan_flip(gems_call *call)
     return GEMS_OK;
 }
 
+/* The host turns whole rows by memcpy: bools keep their bytes there. Everywhere else, and where there is nothing to
+ * turn, it reads them. */
+static bool flips_rows(const gems_tensor *self, const gems_tensor *out, uint64_t flipped)
+{
+    bool rows = false, turns = false;
+    for (int d = 0; d < self->ndim; d++)
+        if (self->sizes[d] > 1) {
+            turns |= (flipped >> d & 1) && self->strides[d] != 0;
+            rows |= out->strides[d] == 1 && self->strides[d] == 1 && !(flipped >> d & 1);
+        }
+    return rows && turns;
+}
+
 static gems_status run_flip(gems_call *call)
 {
     const gems_tensor *self = call->arg[0].tensor;
@@ -66,7 +79,7 @@ static gems_status run_flip(gems_call *call)
     gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, self->sizes, strides);
     if (!out)
         return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = self};
+    gems_move move = {.to = out, .from = self, .truth = !flips_rows(self, out, flipped)};
     for (int d = 0; d < self->ndim; d++) {
         bool turned = flipped >> d & 1;
         move.src_at += turned ? (self->sizes[d] - 1) * self->strides[d] : 0;
@@ -112,7 +125,7 @@ static gems_status run_repeat(gems_call *call)
     gems_tensor *out = gems_call_result(call, 0, self->dtype, n, sizes, NULL);
     if (!out)
         return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = self};
+    gems_move move = {.to = out, .from = self, .truth = true};
     for (int d = 0; d < n; d++) {
         int64_t size = d < missing ? 1 : self->sizes[d - missing];
         gems_move_add(&move, repeats[d], out->strides[d] * size, 0, 0);
@@ -161,7 +174,7 @@ static gems_status run_interleave(gems_call *call)
     gems_tensor *out = gems_call_result(call, 0, self->dtype, flat ? 1 : self->ndim, sizes, NULL);
     if (!out)
         return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = self};
+    gems_move move = {.to = out, .from = self, .truth = true};
     int64_t step = repeats; /* of the flat result: each element of self takes `repeats` places */
     for (int d = self->ndim - 1; d >= 0; d--) {
         int64_t dst = flat ? step : out->strides[d] * (d == dim ? repeats : 1);
@@ -231,6 +244,8 @@ static gems_status plan_pad(gems_call *call)
     }
     if (!grows)
         return gems_decline(call, "a view's copy");
+    if (self->dtype == GEMS_BOOL && self->ndim == 2 && self->strides[0] == 1)
+        return gems_decline(call, "transposed bools, of which the host may copy the bytes");
     memcpy(call->note, &plan, sizeof plan);
     plan_sizes(call, self->dtype, plan.numel, plan.read, self->sizes[self->ndim - 1]);
     return GEMS_OK;
@@ -251,7 +266,7 @@ static gems_status run_pad(gems_call *call)
     gems_tensor *out = gems_call_result(call, 0, self->dtype, ndim, sizes, strides);
     if (!out)
         return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = self};
+    gems_move move = {.to = out, .from = self, .truth = true};
     for (int d = 0; d < ndim; d++) {
         pads_of(call, ndim, d, &before, &after);
         int64_t cut0 = before < 0 ? -before : 0, cut1 = after < 0 ? -after : 0;
