@@ -1,4 +1,4 @@
-/* flip, repeat, repeat_interleave, constant_pad_nd and fill_: the result's places are the source's in another order,
+/* flip, repeat, constant_pad_nd and fill_: the result's places are the source's in another order,
  * several times, or with a margin of one value. */
 #include "kernels/move/move.h"
 #include "kernels/family.h"
@@ -136,61 +136,6 @@ static gems_status run_repeat(gems_call *call)
 
 const gems_family gems_family_repeat = {
     .name = "repeat", .plan = plan_repeat, .run = run_repeat, .variants = "", .params = "lane[0..1]", .grows = true};
-
-/* ---- repeat_interleave.self_int(self, repeats, dim, output_size) ----------------------------------------------- */
-
-static gems_status plan_interleave(gems_call *call)
-{
-    const gems_tensor *self = call->arg[0].tensor;
-    if (!is_plain(call, self))
-        return GEMS_DECLINED;
-    const bool flat = call->arg[2].kind == GEMS_NONE;
-    const int dim = flat ? 0 : gems_wrap_dim(call->arg[2].i, self->ndim);
-    if (dim < 0 || (!flat && self->ndim == 0))
-        return gems_decline(call, "dimension out of range");
-    if (call->arg[1].kind != GEMS_SCALAR_INT || call->arg[1].i <= 0)
-        return gems_decline(call, "repeats");
-    int64_t numel, size = flat ? self->numel : self->sizes[dim];
-    if (__builtin_mul_overflow(self->numel, call->arg[1].i, &numel))
-        return gems_decline(call, "too large");
-    if (call->arg[3].kind != GEMS_NONE && call->arg[3].i != size * call->arg[1].i)
-        return gems_decline(call, "output size");
-    int64_t cols = 1;
-    for (int d = dim + 1; !flat && d < self->ndim; d++)
-        cols *= self->sizes[d];
-    plan_sizes(call, self->dtype, numel, self->numel, cols);
-    return GEMS_OK;
-}
-
-static gems_status run_interleave(gems_call *call)
-{
-    const gems_tensor *self = call->arg[0].tensor;
-    const bool flat = call->arg[2].kind == GEMS_NONE;
-    const int dim = flat ? -1 : gems_wrap_dim(call->arg[2].i, self->ndim);
-    const int64_t repeats = call->arg[1].i;
-    int64_t sizes[GEMS_MOVE_RANK] = {self->numel * repeats};
-    for (int d = 0; !flat && d < self->ndim; d++)
-        sizes[d] = self->sizes[d] * (d == dim ? repeats : 1);
-    gems_tensor *out = gems_call_result(call, 0, self->dtype, flat ? 1 : self->ndim, sizes, NULL);
-    if (!out)
-        return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = self, .truth = true};
-    int64_t step = repeats; /* of the flat result: each element of self takes `repeats` places */
-    for (int d = self->ndim - 1; d >= 0; d--) {
-        int64_t dst = flat ? step : out->strides[d] * (d == dim ? repeats : 1);
-        gems_move_add(&move, self->sizes[d], dst, self->strides[d], 0);
-        step *= self->sizes[d];
-    }
-    gems_move_add(&move, repeats, flat ? 1 : out->strides[dim], 0, 0);
-    return finish(call, &move);
-}
-
-const gems_family gems_family_repeat_interleave = {.name = "repeat_interleave",
-                                                   .plan = plan_interleave,
-                                                   .run = run_interleave,
-                                                   .variants = "",
-                                                   .params = "lane[0..1]",
-                                                   .grows = true};
 
 /* Bits of a scalar argument as an element of `dtype`. False if it is no scalar, or would overflow: the host's error. */
 static bool bits_of(const gems_value *value, gems_dtype dtype, uint64_t *bits)
