@@ -95,9 +95,8 @@ static gems_kernel *kernel_for(const gems_call *call, gems_job *job, const struc
 
 enum {
     BAND = 256,
-    TILE = 32,
-    TILE_ROWS = 8
-}; /* results together: `column`, `across`; as in reduce.cl */
+    TILE = 32
+}; /* results together: `column`, `across` (as far as a group is that wide); as in reduce.cl */
 
 /* Takes the dense results off the kept loops if a column kernel fits. */
 static int64_t take_columns(struct pass *p, int64_t least)
@@ -139,9 +138,10 @@ static void launch(const gems_call *call, gems_job *job, struct pass *p, int64_t
             columns ? kernel_for(call, job, p, "column", "COLUMN", 0) : kernel_for(call, job, p, "run", "RUN", 0);
         gems_launch(job, k, 1, &global, &local, args, columns ? 14 : 13);
     } else if (columns) {
-        size_t local[2] = {TILE, TILE_ROWS};
-        size_t global[2] = {(size_t)(rows * ((columns + TILE - 1) / TILE) * p->cut.splits) * TILE, TILE_ROWS};
-        gems_launch(job, kernel_for(call, job, p, "across", "ACROSS", 0), 2, global, local, args, 14);
+        int64_t tile = group < TILE ? group : TILE;
+        size_t local[2] = {(size_t)tile, (size_t)(group / tile)};
+        size_t global[2] = {(size_t)(rows * ((columns + tile - 1) / tile) * p->cut.splits * tile), local[1]};
+        gems_launch(job, kernel_for(call, job, p, "across", "ACROSS", (int)group), 2, global, local, args, 14);
     } else {
         size_t local = (size_t)group, global = (size_t)(units * group);
         gems_launch(job, kernel_for(call, job, p, "group", "GROUP_", (int)group), 1, &global, &local, args, 13);

@@ -8,7 +8,8 @@ import gems
 
 # PyTorch's own tolerances (torch.testing), twice as wide for f16: two correct roundings may differ by one unit.
 RTOL = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2, torch.float32: 1.3e-6, torch.float64: 1e-7}
-ATOL = {torch.float16: 1e-5, torch.bfloat16: 1e-5, torch.float32: 1e-5, torch.float64: 1e-7}
+# Two units of the smallest subnormal: what is small is compared as closely as what is large, unless a test says otherwise.
+ATOL = {torch.float16: 2.0 ** -23, torch.bfloat16: 2.0 ** -132, torch.float32: 2.0 ** -148, torch.float64: 2.0 ** -1073}
 
 
 def same(expected, actual, rtol=None, atol=None, strides=True):
@@ -27,7 +28,7 @@ def same(expected, actual, rtol=None, atol=None, strides=True):
         same(torch.view_as_real(expected.resolve_conj()), torch.view_as_real(actual.resolve_conj()), rtol, atol, strides=False)
     elif expected.dtype.is_floating_point:
         r = RTOL[expected.dtype] if rtol is None else rtol
-        a = ATOL[expected.dtype] if atol is None else atol
+        a = ATOL[expected.dtype] if atol is None else atol[expected.dtype] if isinstance(atol, dict) else atol
         torch.testing.assert_close(actual, expected, rtol=r, atol=a, equal_nan=True)
     else:
         assert torch.equal(expected, actual), f"{actual} is not {expected}"
@@ -93,6 +94,14 @@ def attempt(fn, args, kwargs):
         return fn(*args, **kwargs), None
     except Exception as e:  # noqa: BLE001 - whatever the host raises is to be matched
         return None, e
+
+
+def agree_sized(fn, *args, atol=None, **kwargs):
+    """agree where results may be small by cancellation: their error is measured by the largest number that went in."""
+    with gems.off():
+        largest = max([t[t.isfinite()].abs().max().item() for t in _tensors((args, kwargs))
+                       if t.dtype.is_floating_point and t.isfinite().any()], default=1.0)
+    return agree(fn, *args, atol={d: r * largest for d, r in RTOL.items()} if atol is None else atol, **kwargs)
 
 
 def agree(fn, *args, op=None, routed=True, rtol=None, atol=None, strides=True, sums=None, size=None, **kwargs):

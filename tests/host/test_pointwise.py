@@ -11,11 +11,13 @@ import torch
 
 import gems
 import rows
-from agree import agree, attempt, clone_args, same
+from agree import agree, agree_sized, attempt, clone_args, same
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 INTS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
 DTYPES = FLOATS + INTS + [torch.bool]
+# Where 1 + erf(x) or the like cancels, PyTorch's own vector and scalar code differ by that much, and its erf of small bf16 is 0.
+CANCELS = ("erf", "gelu", "gelu_backward", "silu_backward")
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, 1e-3, -1e-3, 20.5, -20.5, 300.0, -300.0, 6e4, -6e4, 1e-7, 1e-30, 3e38, math.inf,
            -math.inf, math.nan]
 
@@ -200,7 +202,7 @@ def test_row(name):
             before = gems.counters(counted).routed
             try:
                 with torch.inference_mode(name in INFERENCE):
-                    agree(fn, *args, op=name, routed=None, **kwargs)
+                    (agree_sized if re.sub(r"_?(\..*)?$", "", name) in CANCELS else agree)(fn, *args, op=name, routed=None, **kwargs)
             except AssertionError as e:
                 numbers = [a if not isinstance(a, torch.Tensor) else a.dtype for a in args]
                 raise AssertionError(f"{name} {dtype} {numbers} {kwargs.keys()}: {e}") from None
@@ -554,9 +556,8 @@ def test_gelu_to_a_result_with_other_strides(dtype, approximate):
         before = gems.counters("gelu.out").routed
         gelu(x, approximate=approximate, out=out)
         assert gems.counters("gelu.out").routed == before and gems.last_reason() == "result has other strides"
-    agree(lambda a, o: gelu(a, approximate=approximate, out=o), x.t(), torch.zeros(50, 40, dtype=dtype).t().contiguous().t().t(), op="gelu.out",
-          routed=None)
-    agree(lambda a, o: gelu(a, approximate=approximate, out=o), x, torch.zeros(40, 50, dtype=dtype), op="gelu.out")
+    for out in (torch.zeros(40, 50, dtype=dtype), torch.zeros(50, 40, dtype=dtype).t()):
+        agree_sized(lambda a, o: gelu(a, approximate=approximate, out=o), out.clone().copy_(x), out, op="gelu.out")
 
 
 def test_square_roots_are_exact():
