@@ -131,6 +131,8 @@ static gems_status launch(gems_call *call, gems_job *job, const problem *p, gems
     } else {
         padded = round_up(head, 4);
         bq = 64, bk = 16;
+        while ((size_t)bq > device->max_group)
+            bq /= 2;
         while (2 * element * (size_t)(padded * bk) > device->local_bytes && bk > 4)
             bk /= 2;
         if (padded > 256)

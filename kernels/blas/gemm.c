@@ -139,14 +139,17 @@ static void run_gpu(gems_job *job, const gems_rule *rule, const gems_product *p)
     int64_t blocks = p->batch * ceil_div(p->m, 128) * ceil_div(p->n, 128);
     int64_t fallback = !wide && blocks >= device->compute_units ? 128 : 64;
     int tm = (int)gems_rule_param(rule, "tm", fallback), tn = (int)gems_rule_param(rule, "tn", fallback), tk = 16;
-    if (tm != 128)
+    size_t gx = 16, gy = 16;
+    while (gx * gy > device->max_group)
+        *(gy > 4 ? &gy : &gx) /= 2;
+    if (tm != 128 || gy < 16) /* fewer work-items have no registers for a large block */
         tm = 64;
-    if (tn != 128)
+    if (tn != 128 || gy < 16)
         tn = 64;
     while ((size_t)tk * (size_t)(tm + tn + 8) * (wide ? 8 : 4) > device->local_bytes && tk > 4)
         tk /= 2;
     char options[128];
-    snprintf(options, sizeof options, "-DTM=%d -DTN=%d -DTK=%d -DGX=16 -DGY=16%s", tm, tn, tk,
+    snprintf(options, sizeof options, "-DTM=%d -DTN=%d -DTK=%d -DGX=%d -DGY=%d%s", tm, tn, tk, (int)gx, (int)gy,
              p->k > 1024 ? " -DFLUSH=512" : "");
     gems_kernel *kernel = kernel_for(job, p, "gemm_gpu", "gemm", options);
 
@@ -157,8 +160,8 @@ static void run_gpu(gems_job *job, const gems_rule *rule, const gems_product *p)
     for (int i = 0; i < 3; i++)
         arg[n++] = GEMS_VALUE(size[i]);
     n += bind_tail(arg + n, &t);
-    size_t global[3] = {16 * (size_t)ceil_div(p->n, tn), 16 * (size_t)ceil_div(p->m, tm), (size_t)p->batch};
-    const size_t local[3] = {16, 16, 1};
+    size_t global[3] = {gx * (size_t)ceil_div(p->n, tn), gy * (size_t)ceil_div(p->m, tm), (size_t)p->batch};
+    const size_t local[3] = {gx, gy, 1};
     gems_launch(job, kernel, 3, global, local, arg, n);
 }
 
@@ -171,6 +174,8 @@ static void run_vector(gems_job *job, const gems_rule *rule, const gems_product 
     int rows = p->m > 4 ? 8 : p->m > 2 ? 4 : (int)p->m;
     int cols = !cpu ? 16 : rows == 1 ? 128 : rows == 8 ? 32 : 64;
     int wide = rows > 2 ? 2 : 4, group = cpu ? 1 : 64;
+    while ((size_t)group > device->max_group)
+        group /= 2;
     int64_t strips = ceil_div(p->n, by_columns ? cols : wide);
     int64_t wanted = (int64_t)device->compute_units * (cpu ? 4 : by_columns ? 256 : 16);
     int64_t least_part = cpu ? 4096 : by_columns ? 64 : 4096;
@@ -197,14 +202,14 @@ static void run_vector(gems_job *job, const gems_rule *rule, const gems_product 
         arg[n++] = GEMS_VALUE(size[i]);
     n += bind_tail(arg + n, &t);
 
-    size_t lanes = by_columns ? cpu ? 1 : 32 : (size_t)group;
+    size_t lanes = by_columns && group > 32 ? 32 : (size_t)group;
     size_t groups = by_columns ? (size_t)ceil_div(strips, (int64_t)lanes) : (size_t)strips;
     const size_t global[3] = {groups * lanes, (size_t)parts, (size_t)p->batch}, local[3] = {lanes, 1, 1};
     gems_launch(job, kernel, 3, global, local, arg, n);
     if (parts > 1) {
         const size_t items[3] = {(size_t)ceil_div(p->m * p->n, 16) * 16, 1, (size_t)p->batch};
-        const size_t sixteen[3] = {16, 1, 1};
-        gems_launch(job, sum, 3, items, sixteen, arg, n);
+        const size_t few[3] = {device->max_group < 16 ? 1 : 16, 1, 1};
+        gems_launch(job, sum, 3, items, few, arg, n);
     }
 }
 

@@ -227,7 +227,10 @@ static spread spread_of(const gems_device_info *device, int64_t total, int64_t b
 
 static void enqueue(gems_job *job, gems_kernel *kernel, spread s, const gems_arg *args, int nargs)
 {
-    const size_t group = gems_job_device(job)->is_cpu ? 1 : 256;
+    const gems_device_info *device = gems_job_device(job);
+    size_t group = device->is_cpu ? 1 : 256;
+    while (group > device->max_group)
+        group /= 2;
     const size_t global = (s.items + group - 1) / group * group;
     gems_launch(job, kernel, 1, &global, &group, args, nargs);
 }

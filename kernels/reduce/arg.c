@@ -95,8 +95,11 @@ static void merge(const gems_call *call, gems_job *job, const struct search *s, 
         args[nargs++] = targets[i];
     args[nargs++] = GEMS_VALUE(s->results);
     args[nargs++] = GEMS_VALUE(s->splits);
-    size_t local = gems_one_item_runs(call, gems_job_device(job)) ? 1 : 64,
-           global = ((size_t)s->results + local - 1) / local * local;
+    const gems_device_info *device = gems_job_device(job);
+    size_t local = gems_one_item_runs(call, device) ? 1 : 64, global;
+    while (local > device->max_group)
+        local /= 2;
+    global = ((size_t)s->results + local - 1) / local * local;
     gems_launch(job, kernel_for(call, job, false, false, "merge", "MERGE", 0), 1, &global, &local, args, nargs);
 }
 

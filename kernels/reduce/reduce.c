@@ -151,7 +151,11 @@ static void launch(const gems_call *call, gems_job *job, struct pass *p, int64_t
 /* Puts the parts of each result together. */
 static void merge(const gems_call *call, gems_job *job, struct pass *p)
 {
-    size_t local = gems_one_item_runs(call, gems_job_device(job)) ? 1 : 32, global = (size_t)p->results * local;
+    const gems_device_info *device = gems_job_device(job);
+    size_t local = gems_one_item_runs(call, device) ? 1 : 32, global;
+    while (local > device->max_group)
+        local /= 2;
+    global = (size_t)p->results * local;
     gems_arg args[] = {p->source, p->target, GEMS_VALUE(p->results), GEMS_VALUE(p->cut.splits), GEMS_VALUE(p->total)};
     gems_launch(job, kernel_for(call, job, p, "merge", "MERGE", (int)local), 1, &global, &local, args, 5);
 }
