@@ -334,8 +334,8 @@ gems_kernel *gems_kernel_build(gems_job *job, uint64_t key, const char *name, co
         goto out;
     }
     text = gems_source_join(name, includes, source, why, sizeof why);
-    if (text && asprintf(&all_options, "%s%s%s", lane->vendor->options, *lane->vendor->options ? " " : "",
-                         options ? options : "") >= 0)
+    if (text && asprintf(&all_options, "%s%s%s %s", lane->vendor->options, *lane->vendor->options ? " " : "",
+                         lane->rounding, options ? options : "") >= 0)
         kernel->program = gems_program_get(lane, name, text, all_options, why, sizeof why);
     if (kernel->program && !gems_program_clone(kernel, job->seat->index, &error))
         snprintf(why, sizeof why, "clCreateKernel(%s): %s", entry, gems_cl_error(error));
