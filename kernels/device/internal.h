@@ -104,6 +104,7 @@ typedef struct gems_lane_state {
     gems_lane index; /* the lane that it was opened as */
     const gems_vendor_data *vendor;
     const char *identity; /* platform, device and driver with their versions: part of the key of a binary */
+    const char *rounding; /* options of every program: division and roots as exact as the device has them */
     cl_device_id device;
     cl_context context;
 

@@ -71,6 +71,9 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
     info->f64 = extensions && strstr(extensions, "cl_khr_fp64");
     info->f16_arith = extensions && strstr(extensions, "cl_khr_fp16");
     free(extensions);
+    lane->rounding = gems_choose_number(c->id, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT
+                         ? "-cl-fp32-correctly-rounded-divide-sqrt -DGEMS_EXACT_ROOTS"
+                         : "";
     info->compute_units = (uint32_t)gems_choose_number(c->id, CL_DEVICE_MAX_COMPUTE_UNITS);
     info->max_group = gems_choose_number(c->id, CL_DEVICE_MAX_WORK_GROUP_SIZE);
     info->local_bytes = gems_choose_number(c->id, CL_DEVICE_LOCAL_MEM_SIZE);

@@ -141,6 +141,7 @@ static pw_row *parse(const gems_op *op)
     }
     row->copies = gems_op_attr(op, "copies") != NULL;
     row->exact = gems_op_attr(op, "exact") != NULL;
+    row->same_strides = gems_op_attr(op, "same_strides") != NULL;
     row->dtypes = dtypes(gems_op_attr(op, "dtypes"));
     row->masks = named(op, "mask");
     row->same = named(op, "same");
@@ -153,6 +154,7 @@ static pw_row *parse(const gems_op *op)
     row->no_bool = named(op, "no_bool");
     row->strict = named(op, "strict");
     row->unrounded = named(op, "unrounded");
+    row->negated = named(op, "negated");
     read_promotion(op, row);
     read_out(op, row);
     read_layout(op, row);
