@@ -40,7 +40,8 @@ typedef struct kernel_id {
     int64_t dtype, number[NUMBERS];
 } kernel_id;
 
-/* Kernel `entry` of an embedded file for a product's dtype; `options`, with up to so many numbers, goes on those of all.
+/* Kernel `entry` of an embedded file for a product's dtype; `options`, with up to so many numbers, goes on those of
+ * all.
  */
 static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const char *file, const char *entry,
                                const char *options, const int number[NUMBERS])
@@ -285,8 +286,7 @@ const gems_variant gems_blas_variants[] = {
     {"vector", "at most 8 rows, or 8 columns", .params = {{"split", 1, 4096, 1, 0}}, .can = can_vector,
      .launch = launch_vector},
     {"cpu", .params = {{"tm", 16, 256, 16, 96}, {"tn", 32, 1024, 32, 256}}, .suits = suits_cpu, .launch = launch_cpu},
-    {"gpu", NULL, .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .can = can_gpu,
-     .launch = launch_gpu},
+    {"gpu", NULL, .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .launch = launch_gpu},
     {"clblast", "an installed CLBlast", .dtypes = 1 << GEMS_F32 | 1 << GEMS_F64, .suits = never,
      .launch = launch_clblast},
     {NULL},

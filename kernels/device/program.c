@@ -437,8 +437,8 @@ static void build_kernel(gems_kernel *kernel, const gems_kernel_text *text, gems
     char why[150] = "out of memory", *options = NULL;
     char *source = gems_source_join(text->name, text->includes, text->source, why, sizeof why);
 
-    if (!source || asprintf(&options, "%s%s%s %s", lane->vendor->options, *lane->vendor->options ? " " : "", lane->rounding,
-                            text->options ? text->options : "") < 0)
+    if (!source || asprintf(&options, "%s%s%s %s", lane->vendor->options, *lane->vendor->options ? " " : "",
+                            lane->rounding, text->options ? text->options : "") < 0)
         gems_trouble_note(trouble, source ? GEMS_TROUBLE_MEMORY : GEMS_TROUBLE_OTHER, "%s", why);
     else
         kernel->program = gems_program_get(lane, text->name, source, options, true, trouble);

@@ -137,6 +137,16 @@ const gems_family gems_family_repeat = {.name = "repeat",
                                         .small_bytes = GEMS_MOVE_SMALL,
                                         .grows = true};
 
+/* Bits of a scalar argument as an element of `dtype`. False if it is no scalar, or would overflow: the host's error. */
+static bool bits_of(const gems_value *value, gems_dtype dtype, uint64_t *bits)
+{
+    gems_element e;
+    if (!gems_value_is_number(value) || !gems_number_element(gems_value_number(value), dtype, &e))
+        return false;
+    *bits = e.bits;
+    return true;
+}
+
 /* ---- constant_pad_nd(self, pad, value) ----------------------------------------------------------------------- */
 
 typedef struct pad_plan {

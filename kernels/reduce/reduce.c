@@ -98,7 +98,8 @@ enum {
     BAND = 256,
     TILE = 32,
     CPU_COLUMNS = 16
-}; /* results together: `column`, `across` (as far as a group is that wide), as in reduce.cl; and how many are worth it */
+}; /* results together: `column`, `across` (as far as a group is that wide), as in reduce.cl; and how many are worth it
+    */
 
 /* How many neighbouring results lie side by side in the input too; 0 if that is no help. */
 static int64_t side_by_side(const problem *p, int64_t least)
@@ -199,8 +200,8 @@ static const gems_variant variants[] = {
     {"column", "16 neighbouring results, side by side in the input", .params = SPLITS, .can = can_column,
      .suits = gems_suits_cpu, .launch = launch_column},
     {"run", NULL, .params = SPLITS, .suits = gems_suits_cpu, .launch = launch_run},
-    {"across", "32 such results", .params = SPLITS, .can = can_across,
-     .suits = gems_suits_gpu, .launch = launch_across},
+    {"across", "32 such results", .params = SPLITS, .can = can_across, .suits = gems_suits_gpu,
+     .launch = launch_across},
     {"group", NULL, .params = SPLITS, .suits = gems_suits_gpu, .launch = launch_group},
     {NULL},
 };
