@@ -27,6 +27,12 @@ typedef struct gems_driver gems_driver;
 
 /* ---- vendor.c ---- */
 
+/* A variable that is not handed on to the driver unless it holds a whole number from min to max. */
+typedef struct gems_limit {
+    const char *name;
+    int min, max;
+} gems_limit;
+
 /* The "vendor", "match" and "device" parts of one embedded tune/<vendor>.json. Lists end with NULL. */
 typedef struct gems_vendor_data {
     const char *name;
@@ -36,11 +42,9 @@ typedef struct gems_vendor_data {
     const char **libraries;                     /* drivers to try where the loader knows no such platform */
     const char **environment;                   /* "NAME=value", set while drivers load, unless the user did */
     const char **small_devices, **main_devices; /* prefixes of device names; NULL: one device serves both lanes */
-    const char *const *own_cache; /* devices whose driver keeps kernels itself and is not asked for binaries */
-    const char **needs;           /* programs that the driver runs: without them it may end the process */
-    const char **kernels_in; /* the folder where it builds kernels, as it chooses it itself: VARIABLE[/below] or a path,
-                                the first whose variable is not empty */
-    char *folder;            /* that one, as it was when the driver was loaded */
+    const char *const *own_cache;      /* devices whose driver keeps kernels itself and is not asked for binaries */
+    const char **needs;                /* programs that the driver runs: without them it may end the process */
+    const struct gems_limit *limits;   /* numbers in variables that the driver does not check; ends with a NULL name */
     const gems_driver *driver;         /* NULL: none */
     bool save_when_idle;               /* handing out a binary is slow */
     unsigned queues;                   /* queues used at once, at most */
@@ -174,8 +178,9 @@ struct gems_program {
     uint64_t hash[2];
     cl_program program;
     char *name;
-    char *key; /* what the cache identifies it by; NULL if it came from there */
+    char *key; /* what the cache identifies it by */
     size_t key_size;
+    bool cached;                /* it came from there */
     _Atomic bool unsaved;       /* to be put into the cache after a first successful run */
     gems_program *next_unsaved; /* save.c */
     void (*store)(gems_program *);

@@ -1,4 +1,4 @@
-/* PoCL: what it loads, it loads alone; and the folder in which it builds.
+/* PoCL: what it loads, it loads alone; and where it builds.
  *
  * PoCL loads a kernel anew for every work-group size, for every grid wider than all before, and for the binary that it
  * hands out, and counts the users of each such variant. What a finished launch gives back, however, is a use of the
@@ -138,18 +138,12 @@ static void end_binary(void)
     atomic_fetch_sub(&gems_state_building, 1);
 }
 
-/* Finds the folder in which it will build kernels. It ends the process if the variable that names it is there and
- * empty: then that has a value meanwhile. */
-static char *environment(gems_vendor_data *vendor)
+/* Whatever the user's variable says: that folder's content is not ours to trust. */
+static char *environment(void)
 {
-    const char *value = vendor->kernels_in ? getenv(*vendor->kernels_in) : NULL;
+    const char *folder = gems_pocl_folder();
     char *entry = NULL;
-
-    free(vendor->folder);
-    vendor->folder = gems_pocl_folder(vendor->kernels_in);
-    if (!value || *value || !vendor->folder || asprintf(&entry, "%s=%s", *vendor->kernels_in, vendor->folder) < 0)
-        return NULL;
-    return entry;
+    return folder && asprintf(&entry, "POCL_CACHE_DIR=%s", folder) >= 0 ? entry : NULL;
 }
 
 GEMS_DRIVER(pocl) = {.vendor = "pocl",

@@ -221,10 +221,8 @@ static void build_program(void *arg)
     if (binary)
         p->program = from_binary(b->lane, binary, size, b->options);
     free(binary);
-    if (p->program) {
-        free(p->key);
-        p->key = NULL;
-    } else {
+    p->cached = p->program != NULL;
+    if (!p->program) {
         p->program = from_source(b->lane, p->name, b->text, b->options, b->trouble);
         p->program = patched(b->lane, p->program, p->name, b->options, b->trouble);
         p->unsaved = p->program && gems_cache_dir() && !gems_vendor_has_own_cache(b->lane->vendor, b->lane->info.name);

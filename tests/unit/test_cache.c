@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -342,7 +343,7 @@ static int build_and_run(void *unused)
     uint64_t id = ADD_KEY;
     gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
     const gems_kernel *kernel = gems_kernel_find(GEMS_LANE_SMALL, &id, sizeof id, &trouble);
-    bool cached = kernel && !kernel->program->key;
+    bool cached = kernel && kernel->program->cached;
     const gems_program *program = kernel ? kernel->program : NULL;
     for (int i = 0; i < 600 && program && !cached && !has_binary(program); i++)
         nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
@@ -400,4 +401,100 @@ Test(cache, a_binary_that_the_driver_refuses_is_built_again)
     replace_all();
     cr_expect_eq(in_child(build_and_run, NULL), 0);
     cr_expect_eq(in_child(build_and_run, NULL), 1);
+}
+
+/* ---- the folder of PoCL ---- */
+
+static void only_of_pocl(void)
+{
+    const char *vendor = getenv("GEMS_VENDOR");
+    if (vendor && strcmp(vendor, "pocl") != 0)
+        cr_skip_test("only of PoCL");
+}
+
+/* Folders that PoCL builds in, of processes that live or were killed. */
+static unsigned folders_of_pocl(void)
+{
+    unsigned n = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; (e = readdir(d));)
+        n += strncmp(e->d_name, "gems-pocl-", 10) == 0;
+    closedir(d);
+    return n;
+}
+
+static int run_and_be_killed(void *unused)
+{
+    if (build_and_run(unused) == 2)
+        return 2;
+    return raise(SIGKILL);
+}
+
+Test(cache, the_folder_of_pocl_ends_with_the_process_or_with_the_next_one)
+{
+    only_of_pocl();
+    cr_expect_eq(in_child(build_and_run, NULL), 0);
+    cr_expect_eq(folders_of_pocl(), 0);
+    cr_expect_eq(in_child(run_and_be_killed, NULL), -SIGKILL);
+    cr_expect_eq(folders_of_pocl(), 1);
+    cr_expect_eq(in_child(build_and_run, NULL), 1);
+    cr_expect_eq(folders_of_pocl(), 0);
+}
+
+/* Waits in the middle of its life, its descriptors closed, until it may read from a pipe. */
+static int run_wait_and_run(void *pipe_end)
+{
+    char byte;
+    if (build_and_run(NULL) == 2)
+        return 2;
+    int fd = *(int *)pipe_end;
+    for (int i = 3; i < 200; i++)
+        if (i != fd)
+            close(i);
+    if (read(fd, &byte, 1) != 1)
+        return 3;
+    float x[5] = {1, 2, 3, 4, 5};
+    gems_call call;
+    uint64_t id = 77;
+    gems_work work;
+    vector v;
+    begin_work(&work, GEMS_LANE_MAIN);
+    gems_kernel *kernel =
+        gems_work_build(&work, &id, sizeof id,
+                        &(gems_kernel_text){"test/late", NULL,
+                                            "kernel void late(GEMS_BUFFER(float, x))\n{\n    GEMS_AT(float, x);\n"
+                                            "    x[0] = 9;\n}\n",
+                                            "", "late"});
+    memset(&call, 0, sizeof call);
+    call.op = some_op();
+    gems_launch(&work, kernel, 1, &(size_t){1}, NULL, &GEMS_INOUT(vector_of(&v, x, 5)), 1);
+    return run_and_end(&work, &call) == GEMS_OK && x[0] == 9 ? 0 : 4;
+}
+
+Test(cache, the_folder_of_pocl_is_left_to_a_process_that_lives)
+{
+    int ends[2], status;
+    only_of_pocl();
+    cr_expect_eq(in_child(build_and_run, NULL), 0);
+    cr_assert_eq(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        exit(run_wait_and_run(&ends[0]));
+    for (int i = 0; i < 600 && folders_of_pocl() == 0; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    cr_expect_eq(in_child(build_and_run, NULL), 1);
+    cr_expect_eq(folders_of_pocl(), 1);
+    cr_assert_eq(write(ends[1], "x", 1), 1);
+    waitpid(pid, &status, 0);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
+    cr_expect_eq(folders_of_pocl(), 0);
+}
+
+Test(cache, without_a_cache_pocl_builds_where_temporary_files_lie)
+{
+    only_of_pocl();
+    setenv("GEMS_CACHE_MB", "0", 1);
+    setenv("TMPDIR", dir, 1);
+    cr_expect_eq(in_child(run_and_be_killed, NULL), -SIGKILL);
+    cr_expect_eq(folders_of_pocl(), 1);
 }
