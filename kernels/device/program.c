@@ -4,11 +4,13 @@
 #include "preload/base/log.h"
 
 #include <ctype.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MEMORY_FAILURES 3 /* in a row, before a kernel that "runs out of resources" rests */
 #define REST_SECONDS    5
@@ -69,9 +71,13 @@ static void dump(const gems_program *program, const gems_lane_state *lane, const
     name[n] = 0;
     snprintf(path, sizeof path, "%s/%s-%08x-%s.cl", dir, name, (unsigned)program->hash[0],
              lane->index == GEMS_LANE_SMALL ? "small" : "main");
-    (void)mkdir(dir, 0777); /* fopen tells if that did not help */
-    FILE *f = fopen(path, "we");
+    (void)mkdir(dir, 0777); /* open tells if that did not help */
+    (void)unlink(path);     /* of an earlier process; a link, too: what it leads to is not ours */
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
     if (!f) {
+        if (fd >= 0)
+            close(fd);
         gems_log("GEMS_DUMP: cannot write to %s", dir);
         return;
     }

@@ -3,6 +3,7 @@
 #include "tests/unit/device_jobs.h"
 
 #include <criterion/criterion.h>
+#include <criterion/redirect.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -165,6 +166,44 @@ Test(cache, code_of_other_users_is_not_run)
     gems_cache_store(key, sizeof key, binary, 100);
     cr_expect(holds(key, sizeof key, binary, 100), "replaced by our own");
     free(binary);
+}
+
+Test(cache, what_others_may_write_is_not_run)
+{
+    unsigned char *binary = binary_of(100, 14);
+    char path[1][600];
+    unsigned others;
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_assert_eq(list_entries(path, 1, &others), 1);
+    for (mode_t bit = 002; bit <= 020; bit <<= 3) {
+        chmod(path[0], 0600 | bit);
+        cr_expect(has_nothing(key, sizeof key), "mode %o", 0600 | bit);
+    }
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect(holds(key, sizeof key, binary, 100), "replaced by our own");
+    free(binary);
+}
+
+/* 0: the folder is used. */
+static int uses_the_folder(void *unused)
+{
+    (void)unused;
+    return gems_cache_dir() ? 0 : 1;
+}
+
+Test(cache, a_folder_that_others_may_write_is_not_used)
+{
+    cr_redirect_stderr();
+    cr_expect_eq(in_child(uses_the_folder, NULL), 0);
+    chmod(dir, 0755);
+    cr_expect_eq(in_child(uses_the_folder, NULL), 0, "others may read it");
+    chmod(dir, 0770);
+    cr_expect_eq(in_child(uses_the_folder, NULL), 1);
+    chmod(dir, 01777);
+    cr_expect_eq(in_child(uses_the_folder, NULL), 1);
+    chmod(dir, 0700);
+    if (geteuid() == 0 && chown(dir, 65534, 65534) == 0)
+        cr_expect_eq(in_child(uses_the_folder, NULL), 1, "another user's");
 }
 
 Test(cache, another_keys_file_under_our_name_is_refused)

@@ -463,6 +463,46 @@ Test(device, dump_writes_every_source)
     remove_folder(dir);
 }
 
+static char *only_entry(const char *dir, const char *prefix)
+{
+    char *path = NULL;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; (e = readdir(d));)
+        if (strncmp(e->d_name, prefix, strlen(prefix)) == 0 && asprintf(&path, "%s/%s", dir, e->d_name) < 0)
+            path = NULL;
+    closedir(d);
+    return path;
+}
+
+static int dumps(void *unused)
+{
+    (void)unused;
+    check_add(GEMS_LANE_MAIN);
+    return 0;
+}
+
+Test(device, dump_follows_no_link)
+{
+    char *dir = make_folder(), victim[600], text[8] = "";
+    setenv("GEMS_DUMP", dir, 1);
+    cr_assert_eq(in_child(dumps, NULL), 0);
+    char *path = only_entry(dir, "test-add-");
+    cr_assert_not_null(path);
+    snprintf(victim, sizeof victim, "%s/victim", dir);
+    FILE *f = fopen(victim, "w");
+    fputs("safe", f);
+    fclose(f);
+    unlink(path);
+    cr_assert_eq(symlink(victim, path), 0);
+    cr_expect_eq(in_child(dumps, NULL), 0);
+    f = fopen(victim, "r");
+    cr_expect(f && fgets(text, sizeof text, f) && strcmp(text, "safe") == 0, "%s", text);
+    if (f)
+        fclose(f);
+    free(path);
+    remove_folder(dir);
+}
+
 /* ---- memory ---- */
 
 Test(device, blocks_are_reused_and_bounded)
