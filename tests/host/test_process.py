@@ -386,6 +386,18 @@ def test_folder_of_kernels_that_is_an_empty_name(tmp_path):
     assert done.returncode == 0 and done.stdout.strip() == SMALL_RESULT and routed(done) > 0, done.stderr
 
 
+@pytest.mark.parametrize("kib", [64, 80])
+def test_thread_with_a_small_stack(kib, tmp_path):
+    """The first routed call, from a thread whose stack is too small for drivers and compilers: opening, building and
+    launching, small and large; and once more with kernels kept."""
+    text = ("import threading, torch\nx, y = torch.arange(64.), torch.rand(1000, 1000).abs()\n"
+            "def work():\n    print((x + x).sum().item(), bool((y + 1 > y).all()))\n"
+            f"threading.stack_size({kib} * 1024)\nthread = threading.Thread(target=work)\nthread.start()\nthread.join()\n")
+    for _ in range(2):
+        done = python(text, GEMS_CACHE_DIR=tmp_path)
+        assert done.returncode == 0 and done.stdout == "4032.0 True\n" and routed(done) > 2, done.stderr
+
+
 @pytest.mark.parametrize("name,value", [("POCL_MAX_PTHREAD_COUNT", "-3"), ("POCL_MAX_PTHREAD_COUNT", "99999999999"),
                                         ("POCL_MAX_WORK_GROUP_SIZE", "many")])
 def test_drivers_variable_that_makes_no_sense(name, value):
