@@ -15,6 +15,9 @@ struct gems_driver {
 
     /* Whether the driver can be let build or load kernels now; else the reason in why[n]. */
     bool (*may_build)(const gems_vendor_data *vendor, char *why, size_t n);
+    /* Around a build from source, in the thread that builds. */
+    void (*before_build)(gems_program *program);
+    void (*after_build)(gems_program *program, bool built);
     /* Before the driver is loaded: NAME=value that it must find in its environment, to free(). */
     char *(*environment)(void);
 

@@ -220,6 +220,7 @@ static void build_program(void *arg)
 {
     build *b = arg;
     gems_program *p = b->program;
+    const gems_driver *driver = b->lane->vendor->driver;
     size_t size = 0;
 
     atomic_fetch_add(&gems_state_building, 1);
@@ -229,7 +230,11 @@ static void build_program(void *arg)
     free(binary);
     p->cached = p->program != NULL;
     if (!p->program) {
+        if (driver && driver->before_build)
+            driver->before_build(p);
         p->program = from_source(b->lane, p->name, b->text, b->options, b->trouble);
+        if (driver && driver->after_build)
+            driver->after_build(p, p->program != NULL);
         p->program = patched(b->lane, p->program, p->name, b->options, b->trouble);
         p->unsaved = p->program && gems_cache_dir() && !gems_vendor_has_own_cache(b->lane->vendor, b->lane->info.name);
         gems_save_note_build();

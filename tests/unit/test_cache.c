@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -536,4 +537,74 @@ Test(cache, without_a_cache_pocl_builds_where_temporary_files_lie)
     setenv("TMPDIR", dir, 1);
     cr_expect_eq(in_child(run_and_be_killed, NULL), -SIGKILL);
     cr_expect_eq(folders_of_pocl(), 1);
+}
+
+/* 0: nothing was compiled, 1: something was, 2: went wrong. */
+static int larger_groups(void *unused)
+{
+    enum {
+        N = 4096
+    };
+    static float x[N];
+    size_t global = N, local = 32;
+    gems_call call = {.op = some_op()};
+    vector v;
+    int n = N;
+    struct rusage before, after;
+    (void)unused;
+    gems_work work;
+    begin_work(&work, GEMS_LANE_SMALL);
+    getrusage(RUSAGE_CHILDREN, &before);
+    gems_kernel *kernel = build_kernel(&work, ADD_KEY, "test/add", NULL, add_source, "add");
+    gems_arg args[] = {GEMS_IN(vector_of(&v, x, N)), GEMS_IN(&v.t), GEMS_OUT_ARG(&v.t), GEMS_VALUE(n)};
+    gems_launch(&work, kernel, 1, &global, &local, args, 4);
+    if (run_and_end(&work, &call) != GEMS_OK)
+        return 2;
+    getrusage(RUSAGE_CHILDREN, &after);
+    return after.ru_minflt - before.ru_minflt > 300; /* the linker */
+}
+
+static off_t bytes_kept(void)
+{
+    char path[8][600];
+    unsigned others, n = list_entries(path, 8, &others);
+    off_t total = 0;
+    struct stat st;
+    for (unsigned i = 0; i < n; i++)
+        if (stat(path[i], &st) == 0)
+            total += st.st_size;
+    return total;
+}
+
+Test(cache, what_pocl_compiles_at_a_later_launch_is_kept_too)
+{
+    only_of_pocl();
+    cr_expect_eq(in_child(build_and_run, NULL), 0);
+    off_t first = bytes_kept();
+    cr_expect_eq(in_child(larger_groups, NULL), 1);
+    off_t second = bytes_kept();
+    cr_expect_gt(second, first);
+    cr_expect_eq(in_child(larger_groups, NULL), 0);
+    cr_expect_eq(bytes_kept(), second);
+    damage_all();
+    cr_expect_eq(in_child(larger_groups, NULL), 1);
+    cr_expect_eq(in_child(larger_groups, NULL), 0);
+}
+
+static int larger_groups_without_binaries(void *unused)
+{
+    static const char *const all[] = {"basic", "pthread", "cpu", NULL};
+    for (gems_vendor_data *v = (gems_vendor_data *)gems_vendor_all(); v->name; v++)
+        v->own_cache = all; /* as of PoCL 5 */
+    return larger_groups(unused);
+}
+
+Test(cache, devices_that_are_not_asked_for_binaries_have_their_kernels_kept_all_the_same)
+{
+    only_of_pocl();
+    cr_expect_eq(in_child(larger_groups_without_binaries, NULL), 1);
+    off_t kept = bytes_kept();
+    cr_expect_gt(kept, 0);
+    cr_expect_eq(in_child(larger_groups_without_binaries, NULL), 0);
+    cr_expect_eq(bytes_kept(), kept);
 }
