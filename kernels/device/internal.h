@@ -9,8 +9,8 @@
  *
  * Files, each using only those before it: cl (OpenCL itself), vendor (tune/<vendor>.json), state (open or not; fork,
  * exit), thread (deep stacks), cache (binaries on disk), source (text of programs), save (work for idle moments),
- * program (build, kernels), buffer, queue (launches, transfers, waiting), then pocl (a driver), choose (which device)
- * and open (lanes). */
+ * program (build, kernels), buffer, queue (launches, transfers, waiting), then pocl (a driver), choose (which device),
+ * remember (which driver) and open (lanes). */
 #ifndef GEMS_DEVICE_INTERNAL_H
 #define GEMS_DEVICE_INTERNAL_H
 
@@ -93,6 +93,15 @@ bool gems_choose_counts(const gems_candidate *candidate);
 char *gems_choose_text(cl_device_id id, cl_device_info what);
 char *gems_choose_platform_text(cl_platform_id id, cl_platform_info what);
 uint64_t gems_choose_number(cl_device_id id, cl_device_info what);
+
+/* ---- remember.c ---- */
+
+/* What the choice of driver depends on, *size bytes to free(); NULL: nothing is to be remembered here. */
+char *gems_remember_key(size_t *size);
+/* The library of the only driver that had devices, to free(); NULL: not known. */
+char *gems_remember_library(const char *key, size_t key_size);
+/* Notes for the next process whose devices these are, if it is one driver's. */
+void gems_remember(const char *key, size_t key_size, const gems_candidate *all, unsigned n);
 
 /* ---- state.c ---- */
 

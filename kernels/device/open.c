@@ -270,11 +270,19 @@ static void open_device(void *ok)
 {
     gems_candidate all[GEMS_MAX_CANDIDATES];
     const char *why = NULL;
+    unsigned n = 0;
+    size_t key_size = 0;
 
     gems_cl_fault_set(gems_config_get()->fault);
+    char *key = gems_remember_key(&key_size), *library = gems_remember_library(key, key_size);
     gems_vendor_lend_environment();
-    unsigned n = gems_cl_load(&why) ? gems_choose_find(all, GEMS_MAX_CANDIDATES) : 0;
+    if (library && gems_cl_load_driver(library))
+        n = gems_choose_find(all, GEMS_MAX_CANDIDATES);
+    if (n == 0 && gems_cl_load(&why) && (n = gems_choose_find(all, GEMS_MAX_CANDIDATES)) > 0)
+        gems_remember(key, key_size, all, n);
     gems_vendor_return_environment();
+    free(library);
+    free(key);
     if (why) {
         snprintf(why_not, sizeof why_not, "%s", why);
         return;

@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -392,9 +393,9 @@ static int build_and_run(void *unused)
 
 static void damage_all(void)
 {
-    char path[8][600];
-    unsigned others, n = list_entries(path, 8, &others);
-    cr_assert(n > 0 && n <= 8);
+    char path[16][600];
+    unsigned others, n = list_entries(path, 16, &others);
+    cr_assert(n > 0 && n <= 16);
     for (unsigned i = 0; i < n; i++) {
         int fd = open(path[i], O_RDWR);
         struct stat st;
@@ -441,6 +442,40 @@ Test(cache, a_binary_that_the_driver_refuses_is_built_again)
     replace_all();
     cr_expect_eq(in_child(build_and_run, NULL), 0);
     cr_expect_eq(in_child(build_and_run, NULL), 1);
+}
+
+/* ---- which driver ---- */
+
+/* 1: the loader was asked; 0: the one driver alone was opened; 2: went wrong. */
+static int asks_the_loader(void *unused)
+{
+    float x[3] = {1, 2, 3};
+    gems_call call;
+    (void)unused;
+    if (run_add(GEMS_LANE_MAIN, &call, x, x, x, 3) != GEMS_OK || x[2] != 6)
+        return 2;
+    return dlopen("libOpenCL.so.1", RTLD_NOLOAD | RTLD_LAZY) != NULL;
+}
+
+Test(cache, the_only_driver_with_devices_is_remembered_until_something_changes)
+{
+    if (getenv("OCL_ICD_VENDORS") || getenv("GEMS_VENDOR"))
+        cr_skip_test("another list of drivers");
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1);
+    if (in_child(asks_the_loader, NULL) == 1)
+        cr_skip_test("several drivers have devices here");
+    cr_expect_eq(in_child(asks_the_loader, NULL), 0);
+    setenv("CUDA_VISIBLE_DEVICES", "0", 1);
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1, "a variable that drivers read");
+    cr_expect_eq(in_child(asks_the_loader, NULL), 0);
+    setenv("OCL_ICD_VENDORS", "/etc/OpenCL/vendors", 1);
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1, "another list");
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1);
+    unsetenv("OCL_ICD_VENDORS");
+    damage_all();
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1);
+    setenv("GEMS_CACHE_MB", "0", 1);
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1);
 }
 
 /* ---- the folder of PoCL ---- */
@@ -566,8 +601,8 @@ static int larger_groups(void *unused)
 
 static off_t bytes_kept(void)
 {
-    char path[8][600];
-    unsigned others, n = list_entries(path, 8, &others);
+    char path[16][600];
+    unsigned others, n = list_entries(path, 16, &others);
     off_t total = 0;
     struct stat st;
     for (unsigned i = 0; i < n; i++)
