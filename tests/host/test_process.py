@@ -266,6 +266,20 @@ def test_set_uid_program_is_left_alone(tmp_path):
         shutil.rmtree(folder)
 
 
+# ---- other devices ----
+
+def test_device_with_small_work_groups(tmp_path):
+    """Every family's kernels on a device whose work-groups hold 64 work-items, those for GPUs included: PoCL, passed off as
+    a GPU."""
+    shim = tmp_path / "small_groups.so"
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", shim, program("small_groups.c"), "-Wl,--no-as-needed",
+                    "-lOpenCL", "-ldl"], env=environment(preload=False), check=True)
+    done = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+                pathlib.Path(__file__).parent / "test_every_kernel.py"], LD_PRELOAD=f"{LIBRARY}:{shim}", GEMS_VENDOR="pocl",
+               GEMS_TEST_EVERY="family", POCL_MAX_WORK_GROUP_SIZE=64, timeout=600)
+    assert done.returncode == 0, done.stdout
+
+
 # ---- what goes wrong ----
 
 def test_small_program_is_routed():
