@@ -77,7 +77,7 @@ static void *route(void *arg)
     gems_tensor x;
     fake_tensor_make(&x, GEMS_F32, false, 1, &n, &one);
     for (int i = 0; i < n; i++)
-        ((float *)x.data)[i] = (float)i;
+        ((float *)x.address)[i] = (float)i;
     for (int round = 0; round < 40 * ROUNDS; round++) {
         gems_call call = {.op = gems_op_find("neg"), .host = &fake_host};
         memset(&call.sizes, -1, sizeof call.sizes);
@@ -89,7 +89,7 @@ static void *route(void *arg)
         wrong += status == GEMS_FAILED || (call.rule && !strstr(gems_rule_origin(call.rule), ":"));
         routed += status == GEMS_OK;
         if (status == GEMS_OK)
-            wrong += ((float *)call.result[0].data)[999] != -999;
+            wrong += ((float *)call.result[0].address)[999] != -999;
         if (call.has_result[0])
             fake_drop(&call.result[0]);
         gems_report_call(&call, status, GEMS_WHERE_CALL, true, 0);
