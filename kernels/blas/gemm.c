@@ -57,8 +57,8 @@ static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const cha
     bool real = info->category == GEMS_CAT_FLOAT;
     const char *factor = !real ? "long" : p->dtype == GEMS_F64 ? "double" : "float";
     char more[96], all[160];
-    snprintf(more, sizeof more, options, number[0], number[1], number[2],
-             number[3]); /* NOLINT: constants of this file */
+    snprintf(more, sizeof more, options, number[0], number[1], number[2], number[3], number[4],
+             number[5]); /* NOLINT: constants of this file */
     snprintf(all, sizeof all, "-DD=%s -DS=%s %s %s", info->name, factor, real ? "-DFLOAT" : "", more);
     return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, all, entry});
 }
