@@ -1,9 +1,12 @@
 /* The parts of call.h that need no device: looking up operators, giving reasons, the results of a call. */
+#include "kernels/family.h"
 #include "kernels/host.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+const gems_parameter gems_parameter_lane = {"lane", 0, 1, 1, 0};
 
 const char *const gems_size_names[GEMS_SIZE_COUNT] = {
     [GEMS_SIZE_NUMEL] = "numel", [GEMS_SIZE_ROWS] = "rows",   [GEMS_SIZE_COLS] = "cols",

@@ -22,12 +22,16 @@ enum {
     GEMS_PARAMETERS = 4
 };
 
+/* Parameter of every variant: 0 the main lane, 1 the small one. */
+extern const gems_parameter gems_parameter_lane;
+
 /* A kernel of a family, and how it is launched. The first that suits a call is used; one that a rule names is used
- * wherever it can be. Every variant takes "lane" as well: 0 the main lane, 1 the small one. */
+ * wherever it can be. */
 typedef struct gems_variant {
     const char *name;
-    uint16_t dtypes; /* a bit for each gems_dtype that it computes with; 0: all of the family's */
-    gems_parameter params[GEMS_PARAMETERS]; /* ends with a NULL name, or is full */
+    const char *asks; /* what `can` asks of device and call, in words; NULL: nothing */
+    uint16_t dtypes;  /* a bit for each gems_dtype that it computes with; 0: all of the family's */
+    gems_parameter params[GEMS_PARAMETERS]; /* beside the lane; ends with a NULL name, or is full */
     /* Whether it computes this call, and whether it is the one to use if none is named. NULL: always. `problem` is the
      * family's own. */
     bool (*can)(const gems_call *call, const struct gems_device_info *device, const void *problem);

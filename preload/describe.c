@@ -77,6 +77,34 @@ static json_t *describe_rules(const gems_table *table, const gems_op *op)
     return list;
 }
 
+static json_t *describe_parameter(const gems_parameter *p)
+{
+    return json_pack("{s:s, s:I, s:I, s:I, s:o}", "name", p->name, "low", (json_int_t)p->low, "high",
+                     (json_int_t)p->high, "step", (json_int_t)p->step, "initial",
+                     p->initial ? json_integer(p->initial) : json_null());
+}
+
+/* What a table's rule may name, and a tuner search. */
+static json_t *describe_variants(const gems_family *family)
+{
+    json_t *list = json_array();
+    for (const gems_variant *v = family ? family->variants : NULL; v && v->name; v++) {
+        json_t *variant = json_object(), *params = json_array(), *dtypes = json_array();
+        put(variant, "name", v->name);
+        put(variant, "asks", v->asks);
+        for (int d = 0; d < GEMS_DTYPE_COUNT; d++)
+            if (v->dtypes >> d & 1)
+                json_array_append_new(dtypes, json_string(gems_dtypes[d].name));
+        json_object_set_new(variant, "dtypes", dtypes); /* none: all that the operator has */
+        json_array_append_new(params, describe_parameter(&gems_parameter_lane));
+        for (int i = 0; i < GEMS_PARAMETERS && v->params[i].name; i++)
+            json_array_append_new(params, describe_parameter(&v->params[i]));
+        json_object_set_new(variant, "params", params);
+        json_array_append_new(list, variant);
+    }
+    return list;
+}
+
 static json_t *describe_operators(void)
 {
     const gems_opset *allowed = gems_allowed();
@@ -96,6 +124,7 @@ static json_t *describe_operators(void)
         gems_probe_dtypes(op, dtypes, sizeof dtypes);
         put(object, "dtypes", dtypes);
         json_object_set_new(object, "allowed", json_boolean(!allowed || gems_opset_has(allowed, i)));
+        json_object_set_new(object, "variants", describe_variants(op->kernel));
         json_object_set_new(object, "rules", describe_rules(tables ? gems_tables_top(tables) : NULL, op));
         json_array_append_new(root, object);
     }

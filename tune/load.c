@@ -219,8 +219,6 @@ static bool check_variant(loader *l, const gems_rule *rule)
     return refuse(l, "no kernel of these operators has a variant %.40s; there is %s", rule->variant, names);
 }
 
-static const gems_parameter lane = {"lane", 0, 1, 1, 0};
-
 /* Checks a parameter against every variant of the rule that has it. *known: whether there is one; without any kernel it
  * is. */
 static bool check_param(loader *l, const gems_rule *rule, const char *name, long long value, bool defaults, bool *known)
@@ -231,7 +229,7 @@ static bool check_param(loader *l, const gems_rule *rule, const char *name, long
     *known = !has_kernel(rule);
     for (const gems_variant *v = next_variant(rule, &op, NULL); v; v = next_variant(rule, &op, v))
         for (int i = -1; i < GEMS_PARAMETERS && (i < 0 || v->params[i].name); i++) {
-            const gems_parameter *p = i < 0 ? &lane : &v->params[i];
+            const gems_parameter *p = i < 0 ? &gems_parameter_lane : &v->params[i];
             list_name(&list, p->name);
             if (strcmp(p->name, name) != 0)
                 continue;

@@ -223,9 +223,9 @@ static void launch_gpu(gems_call *call, gems_work *work, const void *given)
 }
 
 static const gems_variant variants[] = {
-    {"cpu", .params = {{"bq", 16, 256, 16, 64}, {"bk", 32, 256, 32, 64}}, .can = can_cpu, .suits = gems_suits_cpu,
-     .launch = launch_cpu},
-    {"gpu", .can = can_gpu, .launch = launch_gpu},
+    {"cpu", "local memory for a block of keys", .params = {{"bq", 16, 256, 16, 64}, {"bk", 32, 256, 32, 64}},
+     .can = can_cpu, .suits = gems_suits_cpu, .launch = launch_cpu},
+    {"gpu", "heads of at most 256 elements, groups of 64 work-items", .can = can_gpu, .launch = launch_gpu},
     {NULL},
 };
 

@@ -280,10 +280,13 @@ static void launch_clblast(gems_call *call, gems_work *work, const void *problem
 }
 
 const gems_variant gems_blas_variants[] = {
-    {"vector", .params = {{"split", 1, 4096, 1, 0}}, .can = can_vector, .launch = launch_vector},
+    {"vector", "at most 8 rows, or 8 columns", .params = {{"split", 1, 4096, 1, 0}}, .can = can_vector,
+     .launch = launch_vector},
     {"cpu", .params = {{"tm", 16, 256, 16, 96}, {"tn", 32, 1024, 32, 256}}, .suits = suits_cpu, .launch = launch_cpu},
-    {"gpu", .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .can = can_gpu, .launch = launch_gpu},
-    {"clblast", .dtypes = 1 << GEMS_F32 | 1 << GEMS_F64, .suits = never, .launch = launch_clblast},
+    {"gpu", "groups of 256 work-items", .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .can = can_gpu,
+     .launch = launch_gpu},
+    {"clblast", "an installed CLBlast", .dtypes = 1 << GEMS_F32 | 1 << GEMS_F64, .suits = never,
+     .launch = launch_clblast},
     {NULL},
 };
 

@@ -154,10 +154,11 @@ static bool suits_item(const gems_call *call, const gems_device_info *device, co
         }                                                                                                              \
     }
 static const gems_variant variants[] = {
-    {"column", .can = can_column, .suits = gems_suits_cpu, .launch = launch_column},
-    {"run", .params = SPLITS, .suits = gems_suits_cpu, .launch = launch_run},
-    {"item", .params = SPLITS, .suits = suits_item, .launch = launch_item},
-    {"group", .params = SPLITS, .suits = gems_suits_gpu, .launch = launch_group},
+    {"column", "8 neighbouring results, side by side in the input", .can = can_column, .suits = gems_suits_cpu,
+     .launch = launch_column},
+    {"run", NULL, .params = SPLITS, .suits = gems_suits_cpu, .launch = launch_run},
+    {"item", NULL, .params = SPLITS, .suits = suits_item, .launch = launch_item},
+    {"group", NULL, .params = SPLITS, .suits = gems_suits_gpu, .launch = launch_group},
     {NULL},
 };
 

@@ -205,10 +205,12 @@ static bool can_across(const gems_call *call, const gems_device_info *device, co
         }                                                                                                              \
     }
 static const gems_variant variants[] = {
-    {"column", .params = SPLITS, .can = can_column, .suits = gems_suits_cpu, .launch = launch_column},
-    {"run", .params = SPLITS, .suits = gems_suits_cpu, .launch = launch_run},
-    {"across", .params = SPLITS, .can = can_across, .suits = gems_suits_gpu, .launch = launch_across},
-    {"group", .params = SPLITS, .suits = gems_suits_gpu, .launch = launch_group},
+    {"column", "16 neighbouring results, side by side in the input", .params = SPLITS, .can = can_column,
+     .suits = gems_suits_cpu, .launch = launch_column},
+    {"run", NULL, .params = SPLITS, .suits = gems_suits_cpu, .launch = launch_run},
+    {"across", "32 such results, and groups of 256 work-items", .params = SPLITS, .can = can_across,
+     .suits = gems_suits_gpu, .launch = launch_across},
+    {"group", NULL, .params = SPLITS, .suits = gems_suits_gpu, .launch = launch_group},
     {NULL},
 };
 

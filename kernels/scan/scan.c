@@ -154,8 +154,9 @@ static bool suits_item(const gems_call *call, const gems_device_info *device, co
 }
 
 static const gems_variant variants[] = {
-    {"column", .can = can_column, .suits = gems_suits_cpu, .launch = launch_column},
-    {"run", .params = {{"splits", 1, 4096, 1, 0}}, .suits = gems_suits_cpu, .launch = launch_run},
+    {"column", "8 neighbouring rows, side by side in the input", .can = can_column, .suits = gems_suits_cpu,
+     .launch = launch_column},
+    {"run", NULL, .params = {{"splits", 1, 4096, 1, 0}}, .suits = gems_suits_cpu, .launch = launch_run},
     {"item", .suits = suits_item, .launch = launch_item},
     {"group", .suits = gems_suits_gpu, .launch = launch_group},
     {NULL},

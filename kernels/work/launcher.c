@@ -15,19 +15,37 @@ gems_lane gems_lane_for(const gems_call *call)
     return gems_rule_param(call->rule, "lane", small) ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
 }
 
+/* NULL, or why not. */
+static const char *refuses(const gems_variant *v, const gems_call *call, const gems_device_info *device,
+                           const void *problem)
+{
+    if (v->dtypes && !(v->dtypes >> call->dtype & 1))
+        return "the rule's variant does not have this dtype";
+    return v->can && !v->can(call, device, problem) ? "the rule's variant does not fit" : NULL;
+}
+
 gems_status gems_launch_variant(gems_call *call, gems_work *work, const void *problem)
 {
     const gems_device_info *device = gems_device_get(work->lane);
     const char *named = gems_rule_variant(call->rule);
-    for (const gems_variant *v = call->op->kernel->variants; v->name; v++) {
-        if (*named ? strcmp(v->name, named) != 0 : v->suits && !v->suits(call, device, problem))
+    const gems_variant *chosen = NULL, *suits = NULL;
+    const char *why = NULL; /* for the log: routed, but not to what the rule names */
+    for (const gems_variant *v = call->op->kernel->variants; v->name && !chosen; v++) {
+        bool is_named = strcmp(v->name, named) == 0;
+        if (!is_named && (suits || (v->suits && !v->suits(call, device, problem))))
             continue;
-        if ((v->dtypes && !(v->dtypes >> call->dtype & 1)) || (v->can && !v->can(call, device, problem)))
-            continue;
-        v->launch(call, work, problem);
-        return GEMS_OK;
+        const char *refused = refuses(v, call, device, problem);
+        if (!refused)
+            *(is_named ? &chosen : &suits) = v;
+        else if (is_named)
+            why = refused;
     }
-    return gems_decline(call, *named ? "the rule's variant does not fit here" : "no variant fits");
+    if (!chosen && !suits)
+        return gems_decline(call, "no variant fits");
+    (chosen ? chosen : suits)->launch(call, work, problem);
+    if (!call->why)
+        call->why = why;
+    return GEMS_OK;
 }
 
 bool gems_suits_cpu(const gems_call *call, const gems_device_info *device, const void *problem)

@@ -9,7 +9,8 @@
 /* The rule's "lane", else by the family's bounds. */
 gems_lane gems_lane_for(const gems_call *call);
 
-/* Launches the variant that the rule names, or the first that suits. DECLINED if none does. */
+/* Launches the variant that the rule names, or where that cannot do the call the first that suits. DECLINED if none
+ * does. */
 gems_status gems_launch_variant(gems_call *call, gems_work *work, const void *problem);
 
 /* For `suits`: a work-item is to do a long run of elements (a CPU), or a work-group shares them (a GPU). */

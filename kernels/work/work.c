@@ -43,8 +43,6 @@ void gems_work_end(gems_work *w)
  * NULL. */
 static void *grow(gems_work *w, void *list, const void *own, uint32_t n, uint32_t *room, size_t more, size_t size)
 {
-    if (n + more <= *room)
-        return list;
     size_t wanted = 2 * (n + more);
     void *larger = wanted < UINT32_MAX ? realloc(list == own ? NULL : list, wanted * size) : NULL;
     if (!larger) {
@@ -59,10 +57,11 @@ static void *grow(gems_work *w, void *list, const void *own, uint32_t n, uint32_
 
 #define GROW(w, list, own, n, room, more)                                                                              \
     __extension__({                                                                                                    \
-        void *larger_ = grow(w, (w)->list, (w)->own, (w)->n, &(w)->room, more, sizeof *(w)->list);                     \
+        bool fits_ = __builtin_expect((w)->n + (size_t)(more) <= (w)->room, 1);                                        \
+        void *larger_ = fits_ ? NULL : grow(w, (w)->list, (w)->own, (w)->n, &(w)->room, more, sizeof *(w)->list);      \
         if (larger_)                                                                                                   \
             (w)->list = larger_;                                                                                       \
-        larger_ != NULL;                                                                                               \
+        fits_ || larger_;                                                                                              \
     })
 
 bool gems_work_copy(gems_work *to, const gems_work *from)

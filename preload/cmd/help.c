@@ -10,7 +10,7 @@ static void print_text(void)
 {
     puts("gems run [options] [--] program [arguments]   run a program with its PyTorch operators on OpenCL\n"
          "gems doctor [--json] [--libtorch FILE]        what is found, whether it works, what is wrong\n"
-         "gems ops [--json] [pattern]                   operators, their kernels, and where they are routed\n"
+         "gems ops [--json] [--variants] [pattern]      operators, their kernels, and where they are routed\n"
          "gems cache [--json] [clear]                   the folder of compiled kernels\n"
          "gems help [--markdown | --man]\n"
          "\nVariables, and the options of gems run that set them:\n");

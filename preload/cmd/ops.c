@@ -32,17 +32,45 @@ static void print_op(const json_t *op)
         json_array_foreach(rules, i, rule) printf("    %s\n", json_string_value(rule));
 }
 
+/* "run 64..1073741824 (8192)" of each parameter. */
+static void print_variants(const json_t *op)
+{
+    size_t i, k;
+    json_t *variant, *param;
+    json_array_foreach(json_object_get(op, "variants"), i, variant)
+    {
+        printf("    %-12s", text_of(variant, "name"));
+        json_array_foreach(json_object_get(variant, "params"), k, param)
+        {
+            json_t *initial = json_object_get(param, "initial");
+            json_int_t step = json_integer_value(json_object_get(param, "step"));
+            printf(" %s %lld..%lld", text_of(param, "name"),
+                   (long long)json_integer_value(json_object_get(param, "low")),
+                   (long long)json_integer_value(json_object_get(param, "high")));
+            if (step > 1)
+                printf(":%lld", (long long)step);
+            if (json_is_integer(initial))
+                printf(" (%lld)", (long long)json_integer_value(initial));
+        }
+        json_array_foreach(json_object_get(variant, "dtypes"), k, param)
+            printf("%s%s", k ? " " : "  dtypes ", json_string_value(param));
+        printf("%s%s\n", *text_of(variant, "asks") ? "  asks for " : "", text_of(variant, "asks"));
+    }
+}
+
 int cmd_ops(int argc, char **argv)
 {
-    bool as_json = false;
+    bool as_json = false, variants = false;
     const char *pattern = NULL;
     for (int i = 0; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0)
             as_json = true;
+        else if (strcmp(argv[i], "--variants") == 0)
+            variants = true;
         else if (argv[i][0] != '-' && !pattern)
             pattern = strncmp(argv[i], "aten::", 6) == 0 ? argv[i] + 6 : argv[i];
         else
-            return fputs("usage: gems ops [--json] [pattern]\n", stderr), 2;
+            return fputs("usage: gems ops [--json] [--variants] [pattern]\n", stderr), 2;
     }
     json_t *all = cmd_library_describe("operators"), *wanted = json_array(), *op;
     if (!all)
@@ -58,7 +86,12 @@ int cmd_ops(int argc, char **argv)
         putchar('\n');
     } else {
         printf("%-36s %-16s %-36s %s\n", "operator", "kernel", "dtypes", "routed");
-        json_array_foreach(wanted, i, op) print_op(op);
+        json_array_foreach(wanted, i, op)
+        {
+            print_op(op);
+            if (variants)
+                print_variants(op);
+        }
         printf("%zu operators, %zu with a kernel\n", json_array_size(wanted), kernels);
     }
     int status = json_array_size(wanted) ? 0 : 1;

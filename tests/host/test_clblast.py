@@ -102,7 +102,7 @@ def test_clblast_leaves_the_rest_to_our_kernels(clblast):
     for a, b, why in [(values((8, 20))[:, ::2], values((10, 9)), "strides"), (values((1, 9)).expand(8, 9), values((9, 9)), "strides"),
                       (values((8, 9), torch.bfloat16), values((9, 9), torch.bfloat16), "dtype"),
                       (values((8, 9), torch.float16), values((9, 9), torch.float16), "dtype"),
-                      (values((8, 0)), values((0, 9)), "nothing to sum"), (values((8, 9), torch.int32), values((9, 9), torch.int32), "integers")]:
+                      (values((8, 0)), values((0, 9)), "nothing to sum"), (values((8, 9), torch.int32), values((9, 9), torch.int32), "dtype")]:
         clblast_agrees(torch.mm, a, b, op="mm", why=why, **close(a.dtype, 10))
 
 
