@@ -14,6 +14,8 @@
  * the value is made of, nothing else; integers, bool and what is only moved exactly. Whatever lies around the elements
  * of a result, and every operand that is only read, must keep its bytes.
  *
+ * What is run is a copy of the work, after the call, its arguments and the work itself are gone; and it is run twice.
+ *
  * No test framework in here: a failure is printed and counted in trial_failures. */
 #ifndef GEMS_TEST_FAMILY_H
 #define GEMS_TEST_FAMILY_H
@@ -244,6 +246,7 @@ typedef struct trial {
     double slack;    /* roundings of the sum of |terms|, in what the kernel computes with */
     bool exact;      /* what is only moved */
     bool parameters; /* run with every parameter of a variant set by the rule, too */
+    bool quick;      /* on the main lane only */
 } trial;
 
 static _Atomic long trial_failures;
@@ -435,52 +438,116 @@ static inline void check_result(const trial *t, const expected *e, const gems_te
         failed("%s: bytes around a result have changed", way->text);
 }
 
-static inline gems_status prepare_and_run(gems_call *call, gems_lane lane)
+/* A call whose arguments are copies, to be taken away before its work runs. */
+typedef struct lent {
+    gems_call call;
+    void *block[4 * HELD];
+    unsigned n;
+} lent;
+
+static inline void *lend(lent *l, const void *p, size_t n)
 {
-    gems_work work;
-    if (gems_lane_for(call) != lane)
-        failed("%s: the rule's lane is not taken", call->op->name);
-    gems_work_begin(&work, lane);
-    gems_status status = call->op->kernel->prepare(call, &work);
-    if (status == GEMS_OK)
-        status = gems_work_run(&work, call);
-    gems_work_end(&work);
-    return status;
+    void *copy = malloc(n + 1);
+    if (n)
+        memcpy(copy, p, n);
+    return l->block[l->n++] = copy;
 }
 
-/* Runs it by this rule. True if the variant took it. */
-static inline bool run_by_rule(const trial *t, const char *rule, gems_lane lane, const run_way *way)
+static inline gems_tensor *lend_tensors(lent *l, const gems_tensor *v, size_t n)
+{
+    gems_tensor *copy = lend(l, v, n * sizeof *v);
+    for (size_t i = 0; i < n; i++) {
+        copy[i].sizes = lend(l, v[i].sizes, (size_t)v[i].ndim * sizeof *v[i].sizes);
+        copy[i].strides = lend(l, v[i].strides, (size_t)v[i].ndim * sizeof *v[i].strides);
+    }
+    return copy;
+}
+
+static inline void lend_call(lent *l, const gems_call *call)
+{
+    l->call = *call;
+    l->n = 0;
+    for (unsigned i = 0; i < call->op->nparams; i++) {
+        gems_value *v = &l->call.arg[i];
+        if (v->kind == GEMS_TENSOR)
+            v->tensor = lend_tensors(l, v->tensor, 1);
+        else if (v->kind == GEMS_TENSORS)
+            v->tensors.v = lend_tensors(l, v->tensors.v, v->tensors.n);
+        else if (v->kind == GEMS_INTS)
+            v->ints.v = lend(l, v->ints.v, v->ints.n * sizeof *v->ints.v);
+    }
+}
+
+static inline void take_back(lent *l)
+{
+    for (unsigned i = 0; i < l->n; i++)
+        free(l->block[i]);
+    memset(l, 0xee, sizeof *l);
+}
+
+/* Plans and prepares the call by a rule, and copies its work. What results there are is in *results, also if it is
+ * declined; *left: the rule's variant does not do it, another one does. */
+static inline gems_status prepare_copy(const trial *t, const char *rule, gems_lane lane, const run_way *way,
+                                       gems_work *copy, gems_tensor *results, bool *left)
 {
     gems_table_error error;
     gems_table *table = gems_table_compile("test", rule, NULL, &error);
-    gems_call call = t->call;
-    bool ran = false;
+    lent *l = malloc(sizeof *l);
+    gems_work *work = malloc(sizeof *work);
+    gems_call *call = &l->call;
+    lend_call(l, &t->call);
+    gems_status status = table ? call->op->kernel->plan(call) : gems_decline(call, error.text);
+    if (status == GEMS_OK && !(call->rule = gems_table_lookup(table, call->op, call->dtype, &call->sizes)))
+        status = gems_decline(call, "no rule");
+    if (status == GEMS_OK && gems_lane_for(call) != lane)
+        status = gems_decline(call, "not the rule's lane");
+    gems_work_begin(work, lane);
+    if (status == GEMS_OK)
+        status = call->op->kernel->prepare(call, work);
+    if (status == GEMS_OK && !gems_work_copy(copy, work))
+        status = gems_decline(call, "no copy");
+    for (unsigned i = 0; i < call->op->nresults; i++)
+        results[i] = call->has_result[i] ? call->result[i] : (gems_tensor){0};
+    if (status != GEMS_OK)
+        failed("%s: %s", way->text, call->why ? call->why : "no reason");
+    *left = call->why != NULL;
+    gems_work_end(work);
+    memset(work, 0xee, sizeof *work);
+    free(work);
+    take_back(l);
+    free(l);
+    gems_table_free(table);
+    return status;
+}
+
+/* Runs it by this rule, as a copy of a work of which nothing else is left. True if the rule's variant did it. */
+static inline bool run_by_rule(const trial *t, const char *rule, gems_lane lane, const run_way *way)
+{
+    const gems_op *op = t->call.op;
+    gems_tensor results[GEMS_MAX_RESULTS];
+    gems_work work;
+    gems_call later = {.op = op};
+    bool left;
     for (unsigned i = 0; i < t->nheld; i++)
         memcpy(t->held[i]->memory, t->held[i]->before, t->held[i]->bytes);
-    if (!table) {
-        failed("%s: %s", way->text, error.text);
-        return false;
-    }
-    gems_status status = call.op->kernel->plan(&call);
-    if (status == GEMS_OK && !(call.rule = gems_table_lookup(table, call.op, call.dtype, &call.sizes)))
-        failed("%s: no rule", way->text);
-    if (status == GEMS_OK)
-        status = prepare_and_run(&call, lane);
+    gems_status status = prepare_copy(t, rule, lane, way, &work, results, &left);
     if (status == GEMS_OK) {
-        ran = !call.why; /* else it was left to another variant */
-        for (unsigned i = 0; i < call.op->nresults; i++)
-            check_result(t, &t->result[i], &call.result[i], way);
-        for (unsigned i = 0; i < t->nheld; i++)
-            if (memcmp(t->held[i]->memory, t->held[i]->before, t->held[i]->bytes) != 0)
-                failed("%s: operand %u has changed", way->text, i);
-    } else if (!call.why || strcmp(call.why, "the rule's variant does not fit here") != 0) {
-        failed("%s: %s", way->text, call.why ? call.why : "no reason");
+        status = gems_work_run(&work, &later);
+        if (status == GEMS_OK && op->form != GEMS_INPLACE) /* once more is the same */
+            status = gems_work_run(&work, &later);
+        gems_work_end(&work);
+        if (status != GEMS_OK)
+            failed("%s: %s", way->text, later.why ? later.why : "no reason");
     }
-    for (unsigned i = 0; i < call.op->nresults; i++)
-        if (call.has_result[i] && call.op->form == GEMS_FUNCTIONAL)
-            family_drop(&call.result[i]);
-    gems_table_free(table);
-    return ran;
+    for (unsigned i = 0; status == GEMS_OK && i < op->nresults; i++)
+        check_result(t, &t->result[i], &results[i], way);
+    for (unsigned i = 0; status == GEMS_OK && i < t->nheld; i++)
+        if (memcmp(t->held[i]->memory, t->held[i]->before, t->held[i]->bytes) != 0)
+            failed("%s: operand %u has changed", way->text, i);
+    for (unsigned i = 0; i < op->nresults; i++)
+        if (results[i].host && op->form == GEMS_FUNCTIONAL)
+            family_drop(&results[i]);
+    return status == GEMS_OK && !left;
 }
 
 static inline void count_run(const gems_family *family, gems_lane lane, const gems_variant *variant)
@@ -511,7 +578,7 @@ static inline void trial_run(trial *t)
     for (unsigned i = 0; i < t->nheld; i++)
         memcpy(t->held[i]->before, t->held[i]->memory, t->held[i]->bytes);
     for (const gems_variant *v = family->variants; v->name; v++)
-        for (int lane = 0; lane < GEMS_LANE_COUNT; lane++)
+        for (int lane = 0; lane < (t->quick ? 1 : GEMS_LANE_COUNT); lane++)
             for (int set = 0; set <= (t->parameters && v->params[0].name); set++) {
                 char parameters[120] = "", rule[400];
                 run_way way;

@@ -85,6 +85,7 @@ static void add_layouts(gems_dtype dtype, layout a, layout b)
 {
     trial t;
     trial_begin(&t, "add.Tensor");
+    t.quick = dtype != GEMS_F32 || a != b;
     tensor(&t, dtype, a, SHAPE(5, 6, 7));
     tensor(&t, dtype, b, SHAPE(5, 6, 7));
     integer(&t, 2);
@@ -117,6 +118,7 @@ static void pointwise_dtypes(void)
         trial t;
         trial_begin(&t, "add.Tensor");
         t.parameters = i == 0;
+        t.quick = i != 0;
         if (dtypes[i] == GEMS_U8) { /* no result below 0 or above 255 */
             tensor(&t, GEMS_U8, OFFSET, SHAPE(211));
             tensor(&t, GEMS_U8, DENSE, SHAPE(211));
@@ -185,6 +187,7 @@ static void glu(const char *op, gems_dtype dtype, layout l, shape s, int dim, la
 {
     trial t;
     trial_begin(&t, op);
+    t.quick = l != DENSE || dtype != GEMS_F32;
     operand *x = tensor(&t, dtype, l, s);
     integer(&t, dim - s.ndim);
     shape half = s;
@@ -219,6 +222,7 @@ static void glu_backward(gems_dtype dtype, layout l, shape s, int dim)
     shape half = s;
     half.size[dim] /= 2;
     trial_begin(&t, "glu_backward");
+    t.quick = l != DENSE || dtype != GEMS_F32;
     operand *grad = tensor(&t, dtype, l, half), *x = tensor(&t, dtype, l, s);
     integer(&t, dim);
     expected *e = expect(&t, 0, dtype, s);
@@ -249,6 +253,7 @@ static void polar(gems_dtype dtype, layout l, shape a, shape b, shape to)
 {
     trial t;
     trial_begin(&t, "polar");
+    t.quick = l != DENSE || dtype != GEMS_F32;
     operand *abs = tensor(&t, dtype, l, a), *angle = tensor(&t, dtype, l, b);
     shape parts = to;
     parts.size[parts.ndim++] = 2;
@@ -354,7 +359,8 @@ static void reduce(const reduction *r, gems_dtype dtype, layout l, shape s, unsi
 {
     trial t;
     trial_begin(&t, r->op);
-    t.parameters = true;
+    t.parameters = dtype == GEMS_F32 && r->kind == SUM;
+    t.quick = !t.parameters;
     operand *x = tensor(&t, dtype, l, s);
     reduction_arguments(&t, dims, keepdim);
     shape to = reduced(s, dims, keepdim);
@@ -419,7 +425,8 @@ static void arg(const char *op, gems_dtype dtype, layout l, shape s, int dim, bo
 {
     trial t;
     trial_begin(&t, op);
-    t.parameters = true;
+    t.parameters = dtype == GEMS_F32;
+    t.quick = dtype != GEMS_F32;
     operand *x = tensor(&t, dtype, l, s);
     reduction_arguments(&t, 1u << dim, false);
     if (nan)
@@ -481,6 +488,7 @@ static void softmax(const char *op, gems_dtype dtype, layout l, shape s, int dim
     trial t;
     bool logarithm = strstr(op, "log") != NULL;
     trial_begin(&t, op);
+    t.quick = logarithm || dtype != GEMS_F32;
     operand *x = tensor(&t, dtype, l, s);
     integer(&t, dim - s.ndim);
     boolean(&t, false);
@@ -503,6 +511,7 @@ static void softmax_backward(const char *op, gems_dtype dtype, layout l, shape s
     trial t;
     bool logarithm = strstr(op, "log") != NULL;
     trial_begin(&t, op);
+    t.quick = true;
     operand *g = tensor(&t, dtype, l, s), *y = tensor(&t, dtype, DENSE, s);
     integer(&t, dim);
     dtype_of(&t, dtype);
@@ -543,6 +552,7 @@ static void norm(const char *op, gems_dtype dtype, layout l, shape s, int inner,
     trial t;
     trial_begin(&t, op);
     const gems_op *o = t.call.op;
+    t.quick = dtype != GEMS_F32;
     bool center = strstr(op, "layer") != NULL;
     operand *x = tensor(&t, dtype, l, s), *w = NULL, *b = NULL;
     shape in = {inner, {0}}, stats = s;
@@ -615,7 +625,8 @@ static void scan(const char *op, gems_dtype dtype, layout l, shape s, int dim, g
 {
     trial t;
     trial_begin(&t, op);
-    t.parameters = true;
+    t.parameters = dtype == GEMS_F32;
+    t.quick = dtype != GEMS_F32;
     operand *x = tensor(&t, dtype, l, s);
     integer(&t, dim - s.ndim);
     none(&t);
@@ -660,7 +671,8 @@ static void blas(const char *op, gems_dtype dtype, layout l, sizes z, double bet
     const gems_op *o = t.call.op;
     bool three = strstr(op, "bmm"), vector = strstr(op, "mv"), outer = strstr(op, "addr"), dot = strstr(op, "dot");
     bool linear = strcmp(op, "linear") == 0, adds = strncmp(op, "add", 3) == 0 || strncmp(op, "badd", 4) == 0;
-    t.parameters = true;
+    t.parameters = dtype == GEMS_F32 && (strcmp(op, "mm") == 0 || strcmp(op, "mv") == 0);
+    t.quick = !t.parameters;
     shape left = three   ? SHAPE(z.batch, z.m, z.k)
                  : outer ? SHAPE(z.m)
                  : dot   ? SHAPE(z.k)
@@ -749,7 +761,8 @@ static void attention(gems_dtype dtype, layout l, shape q_shape, int64_t keys, i
 {
     trial t;
     trial_begin(&t, "_scaled_dot_product_flash_attention_for_cpu");
-    t.parameters = dtype == GEMS_F32;
+    t.parameters = l == DENSE && dtype == GEMS_F32;
+    t.quick = !t.parameters;
     const int64_t *n = q_shape.size;
     shape kv = SHAPE(n[0], n[1] / groups, keys, n[3]), rows = SHAPE(n[0], n[1], n[2]);
     operand *q = tensor(&t, dtype, l, q_shape), *k = tensor(&t, dtype, l, kv), *v = tensor(&t, dtype, OFFSET, kv);
@@ -1089,8 +1102,9 @@ static void test_gather(void)
 
 #define EVERY_FAMILY(X)                                                                                                \
     X(pointwise)                                                                                                       \
-    X(glu) X(glu_backward) X(polar) X(reduce) X(arg) X(softmax) X(norm) X(scan) X(blas) X(attention) X(cat) X(stack)   \
-        X(flip) X(repeat) X(repeat_interleave) X(pad) X(tri) X(embedding) X(index_select) X(gather)
+    X(glu)                                                                                                             \
+    X(glu_backward) X(polar) X(reduce) X(arg) X(softmax) X(norm) X(scan) X(blas) X(attention) X(cat) X(stack) X(flip)  \
+        X(repeat) X(repeat_interleave) X(pad) X(tri) X(embedding) X(index_select) X(gather)
 
 static const gems_family *family_of(const char *name)
 {
