@@ -51,10 +51,18 @@ GEMS_PLAIN_TYPE(u8, uchar)
 GEMS_PLAIN_TYPE(i16, short)
 GEMS_PLAIN_TYPE(i32, int)
 GEMS_PLAIN_TYPE(i64, long)
-GEMS_PLAIN_TYPE(bool, uchar)
 #if GEMS_HAS_F64
 GEMS_PLAIN_TYPE(f64, double)
 #endif
+
+/* Memory that others wrote may hold bools of any value: what is not 0 is true. */
+typedef uchar mem_bool;
+typedef uchar num_bool;
+typedef uchar16 num16_bool;
+static inline uchar load_bool(const __global uchar *p, long i) { return p[i] != 0; }
+static inline uchar16 load16_bool(const __global uchar *p, long i) { return min(vload16(0, p + i), (uchar16)1); }
+static inline void store_bool(__global uchar *p, long i, uchar v) { p[i] = v; }
+static inline void store16_bool(__global uchar *p, long i, uchar16 v) { GEMS_STORE16(uchar, v, p + i); }
 
 typedef ushort mem_bf16;
 typedef float num_bf16;

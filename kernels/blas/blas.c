@@ -105,9 +105,10 @@ static const char *read_addend(gems_product *p, const gems_tensor *t, int ndim, 
     return NULL;
 }
 
-/* A factor; absent means 1. For integer products the host truncates fractions, and complains of what the dtype does not
- * hold: both are left to it. */
-static const char *read_factor(const gems_call *call, const char *name, gems_dtype dtype, double *f, int64_t *i)
+/* A factor; absent means 1. The host converts it to the dtype that it computes with, `as`, and complains of what that
+ * does not hold; for integer products it truncates fractions: all that is left to it. */
+static const char *read_factor(const gems_call *call, const char *name, gems_dtype dtype, gems_dtype as, double *f,
+                               int64_t *i)
 {
     const gems_value *v = gems_call_arg(call, name);
     bool integer = gems_dtypes[dtype].category == GEMS_CAT_INT;
@@ -119,14 +120,42 @@ static const char *read_factor(const gems_call *call, const char *name, gems_dty
     case GEMS_SCALAR_INT:
     case GEMS_SCALAR_BOOL:
         *i = v->i, *f = (double)v->i;
-        return integer && (*i > most || *i < (dtype == GEMS_U8 ? -most : -most - 1)) ? "factor outside the dtype"
-                                                                                     : NULL;
+        if (integer && (*i > most || *i < (dtype == GEMS_U8 ? -most : -most - 1)))
+            return "factor outside the dtype";
+        break;
     case GEMS_SCALAR_FLOAT:
         *f = v->f;
-        return integer ? "floating-point factor of an integer product" : NULL;
+        break;
     default:
         return "factor is not a number";
     }
+    if (integer)
+        return v->kind == GEMS_SCALAR_FLOAT ? "floating-point factor of an integer product" : NULL;
+    gems_element e;
+    if (!gems_number_element((gems_number){.category = GEMS_CAT_FLOAT, .f = *f}, as, &e))
+        return "factor outside the dtype";
+    *f = gems_element_number(as, &e.bits).f;
+    return NULL;
+}
+
+/* Both factors. Vectors are multiplied with factors of the operands' own dtype, matrices of 16 bits with f32. Where
+ * there is nothing to sum, the host does not look at alpha and multiplies as it does elements. */
+static const char *read_factors(const gems_call *call, const char *shape, gems_product *p)
+{
+    const bool vector = strcmp(shape, "mv") == 0 || strcmp(shape, "outer") == 0;
+    const bool narrow = gems_dtypes[p->dtype].size == 2 && gems_dtypes[p->dtype].category == GEMS_CAT_FLOAT;
+    const gems_dtype as = narrow && !vector ? GEMS_F32 : p->dtype;
+    const bool empty = p->k == 0 && gems_dtypes[p->dtype].category == GEMS_CAT_FLOAT;
+    const char *why = read_factor(call, "beta", p->dtype, empty ? p->dtype : as, &p->beta, &p->int_beta);
+    p->alpha = 1, p->int_alpha = 1;
+    if (!why && !empty)
+        why = read_factor(call, "alpha", p->dtype, as, &p->alpha, &p->int_alpha);
+    if (!why && narrow && strcmp(shape, "outer") == 0 &&
+        (fabs(p->alpha) > 1 || fabs(p->beta) > 1 || fmod(p->alpha, 1) != 0 || fmod(p->beta, 1) != 0))
+        return "the host rounds to 16 bits after each factor";
+    if (!why && isfinite(p->alpha) && fabs(p->alpha) > (p->dtype == GEMS_F64 ? 0x1p512 : 0x1p64))
+        return "alpha is so large that what overflows depends on the layout there";
+    return why;
 }
 
 typedef struct result_shape {
@@ -152,9 +181,7 @@ static const char *read_call(const gems_call *call, gems_product *p, result_shap
 
     const char *why = read_operands(p, shape, l, r);
     if (!why)
-        why = read_factor(call, "alpha", p->dtype, &p->alpha, &p->int_alpha);
-    if (!why)
-        why = read_factor(call, "beta", p->dtype, &p->beta, &p->int_beta);
+        why = read_factors(call, shape, p);
     if (why)
         return why;
     if (p->m > INT32_MAX - 1024 || p->n > INT32_MAX - 1024 || p->k > INT32_MAX - 1024 || p->batch > INT32_MAX)

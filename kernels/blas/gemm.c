@@ -30,18 +30,25 @@ gems_product gems_blas_transposed(const gems_product *p)
     return t;
 }
 
+enum {
+    NUMBERS = 6
+};
+
 /* What identifies a kernel: file and entry, dtype, and the numbers in its options. */
 typedef struct kernel_id {
     const char *file, *entry;
-    int64_t dtype, number[4];
+    int64_t dtype, number[NUMBERS];
 } kernel_id;
 
-/* Kernel `entry` of an embedded file for a product's dtype; `options`, with up to four numbers, goes on those of all.
+/* Kernel `entry` of an embedded file for a product's dtype; `options`, with up to so many numbers, goes on those of
+ * all.
  */
 static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const char *file, const char *entry,
-                               const char *options, const int number[4])
+                               const char *options, const int number[NUMBERS])
 {
-    kernel_id id = {file, entry, p->dtype, {number[0], number[1], number[2], number[3]}};
+    kernel_id id = {.file = file, .entry = entry, .dtype = p->dtype};
+    for (int i = 0; i < NUMBERS; i++)
+        id.number[i] = number[i];
     gems_kernel *kernel = gems_work_find(work, &id, sizeof id);
     const gems_embedded_file *f = gems_embedded_find(file);
     if (kernel || !f)
@@ -138,7 +145,7 @@ static void launch_cpu(gems_call *call, gems_work *work, const void *problem)
     int64_t mc = gems_rule_param(rule, "tm", 96), nc = gems_rule_param(rule, "tn", 256), kc = 256;
     while (((mc + 16) * (kc + 16 + nc) + kc * 32) * element > device->local_bytes && kc > 32)
         kc /= 2, nc = nc > 32 ? nc / 2 : nc, mc = mc > 16 ? mc / 2 / 16 * 16 : mc;
-    const int number[4] = {(int)mc, (int)nc, (int)kc};
+    const int number[NUMBERS] = {(int)mc, (int)nc, (int)kc};
     gems_kernel *kernel = kernel_for(work, p, "kernels/blas/gemm_cpu.cl", "gemm", "-DMC=%d -DNC=%d -DKC=%d", number);
 
     balance(p, device->compute_units, &mc, &nc);
@@ -165,16 +172,19 @@ static void launch_gpu(gems_call *call, gems_work *work, const void *problem)
     int64_t blocks = p->batch * ceil_div(p->m, 128) * ceil_div(p->n, 128);
     int64_t fallback = !wide && blocks >= device->compute_units ? 128 : 64;
     int tm = (int)gems_rule_param(rule, "tm", fallback), tn = (int)gems_rule_param(rule, "tn", fallback), tk = 16;
-    if (tm != 128)
+    int gx = 16, gy = 16;
+    while ((size_t)(gx * gy) > device->max_group)
+        *(gy > 4 ? &gy : &gx) /= 2;
+    if (tm != 128 || gy < 16) /* fewer work-items have no registers for a large block */
         tm = 64;
-    if (tn != 128)
+    if (tn != 128 || gy < 16)
         tn = 64;
     while ((size_t)tk * (size_t)(tm + tn + 8) * (wide ? 8 : 4) > device->local_bytes && tk > 4)
         tk /= 2;
-    const int number[4] = {tm, tn, tk, p->k > 1024 ? 512 : 0};
+    const int number[NUMBERS] = {tm, tn, tk, gx, gy, p->k > 1024 ? 512 : 0};
     gems_kernel *kernel = kernel_for(work, p, "kernels/blas/gemm_gpu.cl", "gemm",
-                                     number[3] ? "-DTM=%d -DTN=%d -DTK=%d -DGX=16 -DGY=16 -DFLUSH=%d"
-                                               : "-DTM=%d -DTN=%d -DTK=%d -DGX=16 -DGY=16",
+                                     number[5] ? "-DTM=%d -DTN=%d -DTK=%d -DGX=%d -DGY=%d -DFLUSH=%d"
+                                               : "-DTM=%d -DTN=%d -DTK=%d -DGX=%d -DGY=%d",
                                      number);
 
     int32_t size[3] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k};
@@ -184,8 +194,8 @@ static void launch_gpu(gems_call *call, gems_work *work, const void *problem)
     for (int i = 0; i < 3; i++)
         arg[n++] = GEMS_VALUE(size[i]);
     n += bind_tail(arg + n, &t);
-    size_t global[3] = {16 * (size_t)ceil_div(p->n, tn), 16 * (size_t)ceil_div(p->m, tm), (size_t)p->batch};
-    const size_t local[3] = {16, 16, 1};
+    size_t global[3] = {(size_t)(gx * ceil_div(p->n, tn)), (size_t)(gy * ceil_div(p->m, tm)), (size_t)p->batch};
+    const size_t local[3] = {(size_t)gx, (size_t)gy, 1};
     gems_launch(work, kernel, 3, global, local, arg, n);
 }
 
@@ -201,7 +211,7 @@ static void launch_vector(gems_call *call, gems_work *work, const void *problem)
     bool cpu = device->is_cpu, by_columns = p->b.col == 1 && p->b.row != 1 && p->n >= 16;
     int rows = p->m > 4 ? 8 : p->m > 2 ? 4 : (int)p->m;
     int cols = !cpu ? 16 : rows == 1 ? 128 : rows == 8 ? 32 : 64;
-    int wide = rows > 2 ? 2 : 4, group = cpu ? 1 : 64;
+    int wide = rows > 2 ? 2 : 4, group = cpu ? 1 : (int)gems_group(device, 64);
     int64_t strips = ceil_div(p->n, by_columns ? cols : wide);
     int64_t wanted = (int64_t)device->compute_units * (cpu ? 4 : by_columns ? 256 : 16);
     int64_t least_part = cpu ? 4096 : by_columns ? 64 : 4096;
@@ -213,7 +223,7 @@ static void launch_vector(gems_call *call, gems_work *work, const void *problem)
     parts = p->k > part ? ceil_div(p->k, part) : 1;
 
     static const char file[] = "kernels/blas/gemv.cl", options[] = "-DROWS=%d -DCOLS=%d -DGROUP=%d";
-    const int number[4] = {rows, cols, group};
+    const int number[NUMBERS] = {rows, cols, group};
     gems_kernel *kernel = kernel_for(work, p, file, by_columns ? "gemv_cols" : "gemv_rows", options, number);
     gems_kernel *sum = parts > 1 ? kernel_for(work, p, file, "gemv_sum", options, number) : NULL;
 
@@ -228,14 +238,14 @@ static void launch_vector(gems_call *call, gems_work *work, const void *problem)
         arg[n++] = GEMS_VALUE(size[i]);
     n += bind_tail(arg + n, &t);
 
-    size_t lanes = by_columns ? cpu ? 1 : 32 : (size_t)group;
+    size_t lanes = by_columns && group > 32 ? 32 : (size_t)group;
     size_t groups = by_columns ? (size_t)ceil_div(strips, (int64_t)lanes) : (size_t)strips;
     const size_t global[3] = {groups * lanes, (size_t)parts, (size_t)p->batch}, local[3] = {lanes, 1, 1};
     gems_launch(work, kernel, 3, global, local, arg, n);
     if (parts > 1) {
         const size_t items[3] = {(size_t)ceil_div(p->m * p->n, 16) * 16, 1, (size_t)p->batch};
-        const size_t sixteen[3] = {16, 1, 1};
-        gems_launch(work, sum, 3, items, sixteen, arg, n);
+        const size_t few[3] = {device->max_group < 16 ? 1 : 16, 1, 1};
+        gems_launch(work, sum, 3, items, few, arg, n);
     }
 }
 
@@ -253,13 +263,6 @@ static bool suits_cpu(const gems_call *call, const gems_device_info *device, con
     (void)call;
     (void)problem;
     return device->is_cpu && device->local_bytes >= 128 << 10;
-}
-
-static bool can_gpu(const gems_call *call, const gems_device_info *device, const void *problem)
-{
-    (void)call;
-    (void)problem;
-    return device->max_group >= 256;
 }
 
 static bool never(const gems_call *call, const gems_device_info *device, const void *problem)
@@ -283,8 +286,7 @@ const gems_variant gems_blas_variants[] = {
     {"vector", "at most 8 rows, or 8 columns", .params = {{"split", 1, 4096, 1, 0}}, .can = can_vector,
      .launch = launch_vector},
     {"cpu", .params = {{"tm", 16, 256, 16, 96}, {"tn", 32, 1024, 32, 256}}, .suits = suits_cpu, .launch = launch_cpu},
-    {"gpu", "groups of 256 work-items", .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .can = can_gpu,
-     .launch = launch_gpu},
+    {"gpu", NULL, .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .launch = launch_gpu},
     {"clblast", "an installed CLBlast", .dtypes = 1 << GEMS_F32 | 1 << GEMS_F64, .suits = never,
      .launch = launch_clblast},
     {NULL},

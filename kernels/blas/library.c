@@ -171,20 +171,21 @@ static lent lend(gems_queue *queue, gems_lane lane, const gems_bound *place, con
 
 /* ---- the calls ---- */
 
-#define TURN(matrix) ((matrix).transposed ? CLBlastTransposeYes : CLBlastTransposeNo)
+#define TRANSPOSE(matrix) ((matrix).transposed ? CLBlastTransposeYes : CLBlastTransposeNo)
 /* S or D of a routine; `factor` converts alpha and beta. */
 #define GEMM(function, factor)                                                                                         \
-    blast.function(CLBlastLayoutRowMajor, TURN(p->a), TURN(p->b), p->m, p->n, p->k, (factor)p->alpha, a.mem, a.offset, \
-                   p->a.lead, b.mem, b.offset, p->b.lead, (factor)p->beta, c.mem, c.offset, p->c.lead, queue, event)
+    blast.function(CLBlastLayoutRowMajor, TRANSPOSE(p->a), TRANSPOSE(p->b), p->m, p->n, p->k, (factor)p->alpha, a.mem, \
+                   a.offset, p->a.lead, b.mem, b.offset, p->b.lead, (factor)p->beta, c.mem, c.offset, p->c.lead,       \
+                   queue, event)
 #define BATCHED(function, factor)                                                                                      \
-    blast.function(CLBlastLayoutRowMajor, TURN(p->a), TURN(p->b), p->m, p->n, p->k, (factor)p->alpha, a.mem, a.offset, \
-                   p->a.lead, p->a.batch, b.mem, b.offset, p->b.lead, p->b.batch, (factor)p->beta, c.mem, c.offset,    \
-                   p->c.lead, p->c.batch, p->batch, queue, event)
+    blast.function(CLBlastLayoutRowMajor, TRANSPOSE(p->a), TRANSPOSE(p->b), p->m, p->n, p->k, (factor)p->alpha, a.mem, \
+                   a.offset, p->a.lead, p->a.batch, b.mem, b.offset, p->b.lead, p->b.batch, (factor)p->beta, c.mem,    \
+                   c.offset, p->c.lead, p->c.batch, p->batch, queue, event)
 /* A matrix that lies transposed is, for CLBlast, a row-major one of k x m to be transposed. */
 #define GEMV(function, factor)                                                                                         \
-    blast.function(CLBlastLayoutRowMajor, TURN(p->a), p->a.transposed ? p->k : p->m, p->a.transposed ? p->m : p->k,    \
-                   (factor)p->alpha, a.mem, a.offset, p->a.lead, b.mem, b.offset, p->b.lead, (factor)p->beta, c.mem,   \
-                   c.offset, p->c.lead, queue, event)
+    blast.function(CLBlastLayoutRowMajor, TRANSPOSE(p->a), p->a.transposed ? p->k : p->m,                              \
+                   p->a.transposed ? p->m : p->k, (factor)p->alpha, a.mem, a.offset, p->a.lead, b.mem, b.offset,       \
+                   p->b.lead, (factor)p->beta, c.mem, c.offset, p->c.lead, queue, event)
 #define DOT(function)                                                                                                  \
     blast.function(p->k, c.mem, c.offset, a.mem, a.offset, p->a.lead, b.mem, b.offset, p->b.lead, queue, event)
 

@@ -4,9 +4,9 @@
  * a header, the whole key (so that a collision of hashes is seen), the binary; both have a checksum.
  * The key is everything that the binary depends on: our version, platform, device, driver, options, source.
  * Races: a file is written under a name of its own and renamed; whoever is last wins, with the same content.
- * Trust: a file of another user's (but root's) is not read.
- * Use: a file's mtime is its last use; when the folder exceeds GEMS_CACHE_MB the oldest go.
- * Nothing here is an error: whatever fails, the program is built from source, as without a cache. */
+ * Trust: it is code that will run. A folder or a file that belongs to another user (but root), or that others may
+ * write, is not used. Use: a file's mtime is its last use; when the folder exceeds GEMS_CACHE_MB the oldest go. Nothing
+ * here is an error: whatever fails, the program is built from source, as without a cache. */
 #include "kernels/device/internal.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
@@ -62,6 +62,12 @@ static bool make_folder(char *path)
     return mkdir(path, 0700) == 0 || (stat(path, &st) == 0 && S_ISDIR(st.st_mode));
 }
 
+/* Nobody else can have put it there, or changed it. */
+static bool is_trusted(const struct stat *st)
+{
+    return (st->st_uid == geteuid() || st->st_uid == 0) && !(st->st_mode & (S_IWGRP | S_IWOTH));
+}
+
 static void find_folder(void)
 {
     const gems_config *config = gems_config_get();
@@ -79,14 +85,20 @@ static void find_folder(void)
     }
     if (!base || !*base)
         return;
+    struct stat st;
     int n = snprintf(folder, sizeof folder, "%s%s", base, below);
-    if (n < 0 || (size_t)n >= sizeof folder || !make_folder(folder)) {
-        folder[0] = 0;
-        if (config->cache_dir)
-            gems_complain(
-                "GEMS_CACHE_DIR=%.200s is no folder that can be used: kernels are built anew in every process",
-                config->cache_dir);
-    }
+    const char *wrong = NULL;
+    if (n < 0 || (size_t)n >= sizeof folder || !make_folder(folder) || stat(folder, &st) != 0)
+        wrong = config->cache_dir ? "is no folder that can be used" : NULL; /* without a home it is nobody's fault */
+    else if (is_trusted(&st))
+        return;
+    else
+        wrong = "can be changed by other users";
+    if (wrong)
+        gems_complain("%s%.200s %s: kernels are built anew in every process",
+                      config->cache_dir ? "GEMS_CACHE_DIR=" : "the cache's folder ",
+                      config->cache_dir ? config->cache_dir : folder, wrong);
+    folder[0] = 0;
 }
 
 const char *gems_cache_dir(void)
@@ -140,8 +152,7 @@ static unsigned char *read_entry(int fd, const char *key, size_t key_size, size_
     struct header header;
     struct stat st;
 
-    /* It is code that will run: only our own or the administrator's. */
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0))
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || !is_trusted(&st))
         return NULL;
     if (!read_all(fd, &header, sizeof header) || header.magic != MAGIC || header.key_size != key_size ||
         header.binary_size == 0 || header.binary_size > LARGEST_BINARY ||

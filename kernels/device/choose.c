@@ -111,7 +111,7 @@ unsigned gems_choose_find(gems_candidate *out, unsigned room)
         for (cl_uint i = 0; i < found && i < MAX_PLATFORMS; i++)
             n = add_devices(ids[i], out, n, room);
 
-    for (const gems_vendor_data *v = gems_vendor_all(); v->name; v++) {
+    for (const gems_vendor_data *v = gems_vendor_all(); v->name && !gems_cl_is_one_driver(); v++) {
         bool wanted = forced ? strcasecmp(forced, v->name) == 0 : !getenv("OCL_ICD_VENDORS");
         for (unsigned i = 0; i < n && wanted; i++)
             wanted = out[i].vendor != v;

@@ -3,6 +3,7 @@
 #include "kernels/device/device.h"
 #include "preload/base/log.h"
 
+#include <CL/cl_icd.h>
 #include <dlfcn.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -20,8 +21,54 @@ static const struct {
 #undef X
 };
 
+static bool one_driver;
+static cl_int(CL_API_CALL *platforms_of_driver)(cl_uint, cl_platform_id *, cl_uint *);
+
+bool gems_cl_is_one_driver(void)
+{
+    return one_driver;
+}
+
+/* How the loader finds a driver's functions: each of its objects begins with the address of a table of them. */
+static const cl_icd_dispatch *table_of(cl_platform_id platform)
+{
+    return *(const cl_icd_dispatch *const *)platform;
+}
+
+void *gems_cl_driver_function(cl_platform_id platform)
+{
+    return (void *)table_of(platform)->clGetDeviceIDs;
+}
+
+static void *driver_entry(const char *library)
+{
+    void *lib = dlopen(library, RTLD_LAZY | RTLD_LOCAL);
+    void *(*find)(const char *) = lib ? (void *(*)(const char *))dlsym(lib, "clGetExtensionFunctionAddress") : NULL;
+    return find ? find("clIcdGetPlatformIDsKHR") : NULL;
+}
+
+bool gems_cl_load_driver(const char *library)
+{
+    cl_platform_id platform;
+    cl_uint found = 0;
+    *(void **)&platforms_of_driver = driver_entry(library);
+    if (!platforms_of_driver || platforms_of_driver(1, &platform, &found) != CL_SUCCESS || found == 0)
+        return false;
+    const cl_icd_dispatch *table = table_of(platform);
+#define X(function)                                                                                                    \
+    if (!(gems_cl.function = table->function))                                                                         \
+        return false;
+    GEMS_CL_FUNCTIONS(X)
+#undef X
+    gems_cl.clGetPlatformIDs = platforms_of_driver;
+    gems_cl.clSetKernelArgSVMPointer = table->clSetKernelArgSVMPointer;
+    one_driver = true;
+    return true;
+}
+
 bool gems_cl_load(const char **why)
 {
+    one_driver = false;
     /* Symbols already in the process win: a tool that stands in front of OpenCL (Oclgrind, a tracer) wants to be asked.
      */
     void *lib =
@@ -46,11 +93,7 @@ unsigned gems_cl_driver_platforms(const char *library, cl_platform_id *out, unsi
 {
     typedef cl_int (*get_platforms)(cl_uint, cl_platform_id *, cl_uint *);
 
-    void *lib = dlopen(library, RTLD_NOW | RTLD_LOCAL);
-    if (!lib)
-        return 0;
-    void *(*find)(const char *) = (void *(*)(const char *))dlsym(lib, "clGetExtensionFunctionAddress");
-    get_platforms get = find ? (get_platforms)find("clIcdGetPlatformIDsKHR") : NULL;
+    get_platforms get = (get_platforms)driver_entry(library);
     cl_uint found = 0;
     if (!get || get(n, out, &found) != CL_SUCCESS)
         return 0;

@@ -78,6 +78,12 @@ int64_t gems_cl_fault_calls(void);
 /* Loads the OpenCL loader (or takes one that is already in the process). False: not there, *why says what is missing.
  */
 bool gems_cl_load(const char **why);
+/* The same without a loader: takes the functions of one driver's library. All objects must be that driver's then. */
+bool gems_cl_load_driver(const char *library);
+/* Whether that was done. */
+bool gems_cl_is_one_driver(void);
+/* A function in the library of a platform's driver (one with cl_khr_icd). */
+void *gems_cl_driver_function(cl_platform_id platform);
 /* Platforms of a driver library that the loader does not know (no .icd file): its name is given to dlopen. Their
  * objects work with the loader's functions, which only follow the dispatch pointer. Number of platforms written, at
  * most n. */

@@ -15,8 +15,11 @@ struct gems_driver {
 
     /* Whether the driver can be let build or load kernels now; else the reason in why[n]. */
     bool (*may_build)(const gems_vendor_data *vendor, char *why, size_t n);
-    /* Before the driver is loaded: chooses what it will find in its environment, NAME=value, to free(). */
-    char *(*environment)(gems_vendor_data *vendor);
+    /* Around a build from source, in the thread that builds. */
+    void (*before_build)(gems_program *program);
+    void (*after_build)(gems_program *program, bool built);
+    /* Before the driver is loaded: NAME=value that it must find in its environment, to free(). */
+    char *(*environment)(void);
 
     /* Around a launch; false: it must not be made (the queue's trouble says why). */
     bool (*before_launch)(gems_queue *queue, gems_kernel *kernel, const size_t local[3], const size_t global[3]);

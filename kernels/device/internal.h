@@ -9,8 +9,8 @@
  *
  * Files, each using only those before it: cl (OpenCL itself), vendor (tune/<vendor>.json), state (open or not; fork,
  * exit), thread (deep stacks), cache (binaries on disk), source (text of programs), save (work for idle moments),
- * program (build, kernels), buffer, queue (launches, transfers, waiting), then pocl (a driver), choose (which device)
- * and open (lanes). */
+ * program (build, kernels), buffer, queue (launches, transfers, waiting), then pocl (a driver), choose (which device),
+ * remember (which driver) and open (lanes). */
 #ifndef GEMS_DEVICE_INTERNAL_H
 #define GEMS_DEVICE_INTERNAL_H
 
@@ -27,6 +27,12 @@ typedef struct gems_driver gems_driver;
 
 /* ---- vendor.c ---- */
 
+/* A variable that is not handed on to the driver unless it holds a whole number from min to max. */
+typedef struct gems_limit {
+    const char *name;
+    int min, max;
+} gems_limit;
+
 /* The "vendor", "match" and "device" parts of one embedded tune/<vendor>.json. Lists end with NULL. */
 typedef struct gems_vendor_data {
     const char *name;
@@ -36,11 +42,9 @@ typedef struct gems_vendor_data {
     const char **libraries;                     /* drivers to try where the loader knows no such platform */
     const char **environment;                   /* "NAME=value", set while drivers load, unless the user did */
     const char **small_devices, **main_devices; /* prefixes of device names; NULL: one device serves both lanes */
-    const char *const *own_cache; /* devices whose driver keeps kernels itself and is not asked for binaries */
-    const char **needs;           /* programs that the driver runs: without them it may end the process */
-    const char **kernels_in; /* the folder where it builds kernels, as it chooses it itself: VARIABLE[/below] or a path,
-                                the first whose variable is not empty */
-    char *folder;            /* that one, as it was when the driver was loaded */
+    const char *const *own_cache;      /* devices whose driver keeps kernels itself and is not asked for binaries */
+    const char **needs;                /* programs that the driver runs: without them it may end the process */
+    const struct gems_limit *limits;   /* numbers in variables that the driver does not check; ends with a NULL name */
     const gems_driver *driver;         /* NULL: none */
     bool save_when_idle;               /* handing out a binary is slow */
     unsigned queues;                   /* queues used at once, at most */
@@ -90,6 +94,15 @@ char *gems_choose_text(cl_device_id id, cl_device_info what);
 char *gems_choose_platform_text(cl_platform_id id, cl_platform_info what);
 uint64_t gems_choose_number(cl_device_id id, cl_device_info what);
 
+/* ---- remember.c ---- */
+
+/* What the choice of driver depends on, *size bytes to free(); NULL: nothing is to be remembered here. */
+char *gems_remember_key(size_t *size);
+/* The library of the only driver that had devices, to free(); NULL: not known. */
+char *gems_remember_library(const char *key, size_t key_size);
+/* Notes for the next process whose devices these are, if it is one driver's. */
+void gems_remember(const char *key, size_t key_size, const gems_candidate *all, unsigned n);
+
 /* ---- state.c ---- */
 
 typedef struct gems_program gems_program;
@@ -104,6 +117,7 @@ typedef struct gems_lane_state {
     gems_lane index; /* the lane that it was opened as */
     const gems_vendor_data *vendor;
     const char *identity; /* platform, device and driver with their versions: part of the key of a binary */
+    const char *rounding; /* options of every program: division and roots as exact as the device has them */
     cl_device_id device;
     cl_context context;
 
@@ -174,8 +188,9 @@ struct gems_program {
     uint64_t hash[2];
     cl_program program;
     char *name;
-    char *key; /* what the cache identifies it by; NULL if it came from there */
+    char *key; /* what the cache identifies it by */
     size_t key_size;
+    bool cached;                /* it came from there */
     _Atomic bool unsaved;       /* to be put into the cache after a first successful run */
     gems_program *next_unsaved; /* save.c */
     void (*store)(gems_program *);

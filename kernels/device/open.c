@@ -71,6 +71,9 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
     info->f64 = extensions && strstr(extensions, "cl_khr_fp64");
     info->f16_arith = extensions && strstr(extensions, "cl_khr_fp16");
     free(extensions);
+    lane->rounding = gems_choose_number(c->id, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT
+                         ? "-cl-fp32-correctly-rounded-divide-sqrt -DGEMS_EXACT_ROOTS"
+                         : "";
     info->compute_units = (uint32_t)gems_choose_number(c->id, CL_DEVICE_MAX_COMPUTE_UNITS);
     info->max_group = gems_choose_number(c->id, CL_DEVICE_MAX_WORK_GROUP_SIZE);
     info->local_bytes = gems_choose_number(c->id, CL_DEVICE_LOCAL_MEM_SIZE);
@@ -103,7 +106,7 @@ static const char PROBE[] = "kernel void gems_probe(global const int *in, global
 
 /* Whether kernels of this lane may be given plain addresses of the host's memory. OpenCL promises it only for system
  * SVM; a CPU driver within the process can do it all the same, and this asks for no copy and no call per tensor. */
-static bool takes_host_pointers(gems_lane_state *lane)
+static bool try_host_pointers(gems_lane_state *lane)
 {
     enum {
         N = 64,
@@ -112,10 +115,7 @@ static bool takes_host_pointers(gems_lane_state *lane)
     gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
     bool works = false;
     cl_int error;
-    uint64_t svm = gems_cl.clSetKernelArgSVMPointer ? gems_choose_number(lane->device, CL_DEVICE_SVM_CAPABILITIES) : 0;
 
-    if (!svm || (!lane->info.is_cpu && !(svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM)))
-        return false;
     gems_program *program = gems_program_get(lane, "probe", PROBE, lane->vendor->options, false, &trouble);
     int *block = malloc(2 * (N + FIRST) * sizeof *block), n = N;
     cl_kernel kernel = program && block ? CL_NEW(&error, clCreateKernel, program->program, "gems_probe") : NULL;
@@ -133,14 +133,35 @@ static bool takes_host_pointers(gems_lane_state *lane)
     works = CL_SURE(clFinish, queue) == CL_SUCCESS && works;
     for (int i = 0; i < N && works; i++)
         works = in[i] == i && result[i] == 3 * i + 1;
-    if (works)
-        gems_program_save(program);
 out:
     if (queue)
         CL_SURE(clReleaseCommandQueue, queue);
     if (kernel)
         CL_SURE(clReleaseKernel, kernel);
     free(block);
+    return works;
+}
+
+/* The same; a yes is remembered in the cache, by everything that tells this driver from others. */
+static bool takes_host_pointers(gems_lane_state *lane)
+{
+    static const unsigned char yes[] = "yes";
+    uint64_t svm = gems_cl.clSetKernelArgSVMPointer ? gems_choose_number(lane->device, CL_DEVICE_SVM_CAPABILITIES) : 0;
+    char *key = NULL;
+    size_t size = 0;
+
+    if (!svm || (!lane->info.is_cpu && !(svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM)))
+        return false;
+    int n =
+        lane->identity ? asprintf(&key, "gems-preload %s\n%stakes host pointers?\n", GEMS_VERSION, lane->identity) : -1;
+    if (n < 0)
+        return try_host_pointers(lane);
+    unsigned char *answer = gems_cache_load(key, (size_t)n, &size);
+    bool works = answer && size == sizeof yes && memcmp(answer, yes, size) == 0;
+    if (!works && (works = try_host_pointers(lane)))
+        gems_cache_store(key, (size_t)n, yes, sizeof yes);
+    free(answer);
+    free(key);
     return works;
 }
 
@@ -252,11 +273,19 @@ static void open_device(void *ok)
 {
     gems_candidate all[GEMS_MAX_CANDIDATES];
     const char *why = NULL;
+    unsigned n = 0;
+    size_t key_size = 0;
 
     gems_cl_fault_set(gems_config_get()->fault);
+    char *key = gems_remember_key(&key_size), *library = gems_remember_library(key, key_size);
     gems_vendor_lend_environment();
-    unsigned n = gems_cl_load(&why) ? gems_choose_find(all, GEMS_MAX_CANDIDATES) : 0;
+    if (library && gems_cl_load_driver(library))
+        n = gems_choose_find(all, GEMS_MAX_CANDIDATES);
+    if (n == 0 && gems_cl_load(&why) && (n = gems_choose_find(all, GEMS_MAX_CANDIDATES)) > 0)
+        gems_remember(key, key_size, all, n);
     gems_vendor_return_environment();
+    free(library);
+    free(key);
     if (why) {
         snprintf(why_not, sizeof why_not, "%s", why);
         return;

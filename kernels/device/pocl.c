@@ -1,4 +1,4 @@
-/* PoCL: what it loads, it loads alone; and the folder in which it builds.
+/* PoCL: what it loads, it loads alone; and where it builds.
  *
  * PoCL loads a kernel anew for every work-group size, for every grid wider than all before, and for the binary that it
  * hands out, and counts the users of each such variant. What a finished launch gives back, however, is a use of the
@@ -18,6 +18,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 /* PoCL keeps 128 variants, then drops unused ones of devices that count right (on its threaded one a launch counts
  * twice and is given back once). A program has up to five kernels, all of which are loaded when its binary is asked
@@ -26,7 +27,12 @@
 #define PER_BINARY  5
 
 static pthread_rwlock_t lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
-static unsigned loaded; /* variants so far; changed by those who are alone */
+/* Changed by those who are alone. */
+static unsigned loaded; /* variants so far */
+static struct {         /* before the launch that is under way */
+    long linked;
+    struct timespec time;
+} before;
 
 /* The largest grids that the kernel was launched with in work-groups of this size: from there down all is loaded. */
 static gems_loaded *loaded_of(gems_kernel *kernel, const size_t local[3])
@@ -78,6 +84,97 @@ static bool be_alone(gems_queue *queue, gems_trouble *trouble)
     return queue->trouble.kind == GEMS_TROUBLE_NONE;
 }
 
+/* ---- what PoCL compiles is kept ---- */
+
+static bool has_own_cache(const gems_program *program)
+{
+    return gems_vendor_has_own_cache(program->lane->vendor, program->lane->info.name);
+}
+
+/* Pages that processes which have ended touched: more when PoCL's linker has run. */
+static long linked(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_CHILDREN, &usage) == 0 ? usage.ru_minflt : 0;
+}
+
+static char *key_of_variant(const gems_kernel *kernel, const size_t local[3], size_t *size)
+{
+    char *key = NULL;
+    int n = asprintf(&key, "%s\n%s for groups of %zu %zu %zu", kernel->program->key, kernel->entry, local[0], local[1],
+                     local[2]);
+    *size = n < 0 ? 0 : (size_t)n;
+    return n < 0 ? NULL : key;
+}
+
+/* Code for work-groups of that size, unless it was kept in the program's binary. */
+static void bring_variant(gems_kernel *kernel, const size_t local[3])
+{
+    const gems_program *program = kernel->program;
+    const gems_loaded *v = loaded_of(kernel, local);
+    if (!gems_cache_dir() || (!program->cached && !has_own_cache(program)) || (v && v->local[0]))
+        return;
+    size_t size;
+    char *key = key_of_variant(kernel, local, &size);
+    if (key)
+        (void)gems_pocl_bring(key, size);
+    free(key);
+}
+
+/* After a launch that loaded something: if that was compiled, and the binary will not hold it. */
+static void keep_variant(gems_kernel *kernel, const size_t local[3])
+{
+    gems_program *program = kernel->program;
+    char *key, *pattern = NULL;
+    size_t size;
+    if (!gems_cache_dir() || atomic_load(&program->unsaved) || linked() == before.linked)
+        return;
+    if (asprintf(&pattern, "*/*/%s/%zu-%zu-%zu*/*.so", kernel->entry, local[0], local[1], local[2]) < 0)
+        return;
+    if ((key = key_of_variant(kernel, local, &size)))
+        gems_pocl_keep(key, size, pattern, &before.time);
+    free(key);
+    free(pattern);
+}
+
+/* Of devices that are not asked for binaries the compiled source is kept; one program at a time, as PoCL compiles. */
+static pthread_mutex_t one_build = PTHREAD_MUTEX_INITIALIZER;
+static struct timespec build_began;
+
+static char *key_of_program(const gems_program *program, size_t *size)
+{
+    char *key = NULL;
+    int n = asprintf(&key, "%s\nas compiled", program->key);
+    *size = n < 0 ? 0 : (size_t)n;
+    return n < 0 ? NULL : key;
+}
+
+static void before_build(gems_program *program)
+{
+    size_t size;
+    char *key;
+    pthread_mutex_lock(&one_build);
+    if (gems_cache_dir() && has_own_cache(program) && (key = key_of_program(program, &size))) {
+        program->cached = gems_pocl_bring(key, size);
+        free(key);
+    }
+    clock_gettime(CLOCK_REALTIME_COARSE, &build_began); /* the clock of files */
+}
+
+static void after_build(gems_program *program, bool built)
+{
+    size_t size;
+    char *key;
+    if (built && gems_cache_dir() && !program->cached && has_own_cache(program) &&
+        (key = key_of_program(program, &size))) {
+        gems_pocl_keep(key, size, "*/*/program.bc", &build_began);
+        free(key);
+    }
+    pthread_mutex_unlock(&one_build);
+}
+
+/* ---- launches ---- */
+
 static bool before_launch(gems_queue *queue, gems_kernel *kernel, const size_t local[3], const size_t global[3])
 {
     if (queue->hold == GEMS_HOLD_ALONE)
@@ -98,6 +195,9 @@ static bool before_launch(gems_queue *queue, gems_kernel *kernel, const size_t l
         return false;
     }
     loaded++;
+    bring_variant(kernel, local);
+    before.linked = linked();
+    clock_gettime(CLOCK_REALTIME_COARSE, &before.time);
     return true;
 }
 
@@ -113,6 +213,7 @@ static void after_launch(gems_queue *queue, gems_kernel *kernel, const size_t lo
             v->local[d] = local[d];
         v->width = width > v->width ? width : v->width;
         v->depth = global[2] > v->depth ? global[2] : v->depth;
+        keep_variant(kernel, local);
     }
     settled(queue);
 }
@@ -138,23 +239,19 @@ static void end_binary(void)
     atomic_fetch_sub(&gems_state_building, 1);
 }
 
-/* Finds the folder in which it will build kernels. It ends the process if the variable that names it is there and
- * empty: then that has a value meanwhile. */
-static char *environment(gems_vendor_data *vendor)
+/* Whatever the user's variable says: that folder's content is not ours to trust. */
+static char *environment(void)
 {
-    const char *value = vendor->kernels_in ? getenv(*vendor->kernels_in) : NULL;
+    const char *folder = gems_pocl_folder();
     char *entry = NULL;
-
-    free(vendor->folder);
-    vendor->folder = gems_pocl_folder(vendor->kernels_in);
-    if (!value || *value || !vendor->folder || asprintf(&entry, "%s=%s", *vendor->kernels_in, vendor->folder) < 0)
-        return NULL;
-    return entry;
+    return folder && asprintf(&entry, "POCL_CACHE_DIR=%s", folder) >= 0 ? entry : NULL;
 }
 
 GEMS_DRIVER(pocl) = {.vendor = "pocl",
                      .may_build = gems_pocl_may_build,
                      .environment = environment,
+                     .before_build = before_build,
+                     .after_build = after_build,
                      .before_launch = before_launch,
                      .after_launch = after_launch,
                      .alone = alone,

@@ -1,4 +1,4 @@
-/* What PoCL needs in order to build and load kernels ("needs" and "kernels_in" in tune/pocl.json). Called by pocl.c.
+/* What PoCL needs in order to build and load kernels ("needs" in tune/pocl.json). Called by pocl.c.
  *
  * PoCL compiles each kernel in a folder of its own, starts a linker, and loads the result; where one of these fails it
  * mostly ends the process. So what it will need is asked for before it is let do any of that, and where it is missing
@@ -36,23 +36,7 @@ static bool on_path(const char *program)
     return false;
 }
 
-char *gems_pocl_folder(const char *const *list)
-{
-    for (; list && *list; list++) {
-        char *path = NULL;
-        if (**list == '/')
-            return strdup(*list);
-        int name = (int)strcspn(*list, "/");
-        char variable[64];
-        snprintf(variable, sizeof variable, "%.*s", name, *list);
-        const char *value = getenv(variable);
-        if (value && *value)
-            return asprintf(&path, "%s%s", value, *list + name) < 0 ? NULL : path;
-    }
-    return NULL;
-}
-
-static bool folder_serves(const char *folder, char *why, size_t n)
+bool gems_pocl_folder_serves(const char *folder, char *why, size_t n)
 {
     struct statvfs disk;
     const char *wrong = NULL;
@@ -65,7 +49,7 @@ static bool folder_serves(const char *folder, char *why, size_t n)
              (disk.f_files && disk.f_favail < DISK_FILES))
         wrong = "the disk is full";
     if (wrong)
-        snprintf(why, n, "%s, where it builds kernels: %s", folder, wrong);
+        snprintf(why, n, "%s: its folder %s", wrong, folder);
     return !wrong;
 }
 
@@ -126,13 +110,12 @@ bool gems_pocl_may_build(const gems_vendor_data *vendor, char *why, size_t n)
             snprintf(why, n, "%s's OpenCL needs the program %s, which is not on the PATH", vendor->name, *program);
             return false;
         }
-    if (!vendor->kernels_in)
-        return true;
     int used = snprintf(why, n, "%s's OpenCL cannot build kernels: ", vendor->name);
     size_t begin = used > 0 && (size_t)used < n ? (size_t)used : 0;
-    if (!vendor->folder)
-        wrong = "it has no folder for them";
-    else if (!folder_serves(vendor->folder, why + begin, n - begin))
+    const char *folder = gems_pocl_folder();
+    if (!folder)
+        wrong = "there is no folder for them: none that can be written, holds programs and is not full";
+    else if (!gems_pocl_folder_serves(folder, why + begin, n - begin))
         return false;
     else if (sigaction(SIGCHLD, NULL, &action) == 0 &&
              (action.sa_handler == SIG_IGN || (action.sa_flags & SA_NOCLDWAIT)))

@@ -4,11 +4,13 @@
 #include "preload/base/log.h"
 
 #include <ctype.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MEMORY_FAILURES 3 /* in a row, before a kernel that "runs out of resources" rests */
 #define REST_SECONDS    5
@@ -69,9 +71,13 @@ static void dump(const gems_program *program, const gems_lane_state *lane, const
     name[n] = 0;
     snprintf(path, sizeof path, "%s/%s-%08x-%s.cl", dir, name, (unsigned)program->hash[0],
              lane->index == GEMS_LANE_SMALL ? "small" : "main");
-    (void)mkdir(dir, 0777); /* fopen tells if that did not help */
-    FILE *f = fopen(path, "we");
+    (void)mkdir(dir, 0777); /* open tells if that did not help */
+    (void)unlink(path);     /* of an earlier process; a link, too: what it leads to is not ours */
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
     if (!f) {
+        if (fd >= 0)
+            close(fd);
         gems_log("GEMS_DUMP: cannot write to %s", dir);
         return;
     }
@@ -214,6 +220,7 @@ static void build_program(void *arg)
 {
     build *b = arg;
     gems_program *p = b->program;
+    const gems_driver *driver = b->lane->vendor->driver;
     size_t size = 0;
 
     atomic_fetch_add(&gems_state_building, 1);
@@ -221,11 +228,13 @@ static void build_program(void *arg)
     if (binary)
         p->program = from_binary(b->lane, binary, size, b->options);
     free(binary);
-    if (p->program) {
-        free(p->key);
-        p->key = NULL;
-    } else {
+    p->cached = p->program != NULL;
+    if (!p->program) {
+        if (driver && driver->before_build)
+            driver->before_build(p);
         p->program = from_source(b->lane, p->name, b->text, b->options, b->trouble);
+        if (driver && driver->after_build)
+            driver->after_build(p, p->program != NULL);
         p->program = patched(b->lane, p->program, p->name, b->options, b->trouble);
         p->unsaved = p->program && gems_cache_dir() && !gems_vendor_has_own_cache(b->lane->vendor, b->lane->info.name);
         gems_save_note_build();
@@ -437,8 +446,8 @@ static void build_kernel(gems_kernel *kernel, const gems_kernel_text *text, gems
     char why[150] = "out of memory", *options = NULL;
     char *source = gems_source_join(text->name, text->includes, text->source, why, sizeof why);
 
-    if (!source || asprintf(&options, "%s%s%s", lane->vendor->options, *lane->vendor->options ? " " : "",
-                            text->options ? text->options : "") < 0)
+    if (!source || asprintf(&options, "%s%s%s %s", lane->vendor->options, *lane->vendor->options ? " " : "",
+                            lane->rounding, text->options ? text->options : "") < 0)
         gems_trouble_note(trouble, source ? GEMS_TROUBLE_MEMORY : GEMS_TROUBLE_OTHER, "%s", why);
     else
         kernel->program = gems_program_get(lane, text->name, source, options, true, trouble);

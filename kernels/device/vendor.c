@@ -5,7 +5,9 @@
 #include "preload/base/config.h"
 #include "preload/base/log.h"
 
+#include <errno.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +44,19 @@ static int number(const json_t *value, int fallback)
     return json_is_integer(value) ? (int)json_integer_value(value) : fallback;
 }
 
+/* {"NAME": [min, max]}; NULL if absent. */
+static const gems_limit *limits(json_t *value)
+{
+    const char *name;
+    json_t *range;
+    size_t n = 0;
+    gems_limit *list = value ? calloc(json_object_size(value) + 1, sizeof *list) : NULL;
+    if (list)
+        json_object_foreach(value, name, range) list[n++] =
+            (gems_limit){name, number(json_array_get(range, 0), INT_MIN), number(json_array_get(range, 1), INT_MAX)};
+    return list;
+}
+
 /* Where the linker puts what GEMS_DRIVER registers. */
 extern const gems_driver *const __start_gems_drivers[], *const __stop_gems_drivers[];
 
@@ -72,7 +87,7 @@ static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json
     vendor->save_when_idle = strcmp(text(json_object_get(device, "save")), "idle") == 0;
     vendor->own_cache = strings(json_object_get(device, "own_cache"));
     vendor->needs = strings(json_object_get(device, "needs"));
-    vendor->kernels_in = strings(json_object_get(device, "kernels_in"));
+    vendor->limits = limits(json_object_get(device, "limits"));
     vendor->exact = json_is_true(json_object_get(device, "exact"));
     const json_t *bounce = json_object_get(device, "bounce");
     vendor->bounce_bytes = (size_t)number(json_object_get(bounce, "mb"), 0) << 20;
@@ -159,19 +174,44 @@ static struct {
     size_t lent;
 } environment;
 
+/* Whether a driver is to see this entry, NAME=value: some end the process over a number that makes no sense. */
+static bool makes_sense(const char *entry)
+{
+    size_t name = strcspn(entry, "=");
+    for (const gems_vendor_data *v = vendors; v->name; v++)
+        for (const gems_limit *l = v->limits; l && l->name; l++) {
+            if (strlen(l->name) != name || strncmp(entry, l->name, name) != 0)
+                continue;
+            const char *value = entry + name + (entry[name] == '=');
+            char *end;
+            if (!*value)
+                return false; /* as if it were not set */
+            errno = 0;
+            long n = strtol(value, &end, 10);
+            if (errno == 0 && end != value && !*end && n >= l->min && n <= l->max)
+                return true;
+            gems_complain("%.200s: not a whole number from %d to %d; %s's OpenCL is opened without it", entry, l->min,
+                          l->max, v->name);
+            return false;
+        }
+    return true;
+}
+
 /* In a copy, so that threads that are reading the environment meanwhile are not disturbed. */
 void gems_vendor_lend_environment(void)
 {
     const char *forced = gems_config_get()->vendor;
-    size_t have = 0, n = 0;
+    size_t have = 0, n = 0, kept;
 
     environment.copy = NULL;
     while (environ && environ[have])
         have++;
     char **copy = calloc(have + 65 + MAX_VENDORS, sizeof *copy);
+    if (!copy)
+        return;
     (void)gems_vendor_all();
-    for (gems_vendor_data *v = vendors; copy && v->name; v++) {
-        char *chosen = v->driver && v->driver->environment ? v->driver->environment(v) : NULL;
+    for (const gems_vendor_data *v = vendors; v->name; v++) {
+        char *chosen = v->driver && v->driver->environment ? v->driver->environment() : NULL;
         if (chosen)
             copy[n++] = chosen;
         if (forced && strcasecmp(forced, v->name) != 0)
@@ -183,14 +223,15 @@ void gems_vendor_lend_environment(void)
                 copy[n++] = (char *)*e;
         }
     }
-    if (n == 0) {
+    environment.lent = kept = n;
+    for (size_t i = 0; i < have; i++)
+        if (makes_sense(environ[i]))
+            copy[kept++] = environ[i];
+    if (n == 0 && kept == have) {
         free(copy);
         return;
     }
-    if (have)
-        memcpy(copy + n, environ, have * sizeof *copy);
     environment.before = environ;
-    environment.lent = n;
     environ = environment.copy = copy;
 }
 
@@ -207,9 +248,13 @@ void gems_vendor_return_environment(void)
     /* Someone has called setenv, which made an array of its own with our entries in it; `before` may be gone. */
     for (size_t i = 0; i < environment.lent; i++) {
         char name[64];
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(copy[i], "="), copy[i]);
+        int length = snprintf(name, sizeof name, "%.*s", (int)strcspn(copy[i], "="), copy[i]);
         const char *value = getenv(name);
-        if (value && value == copy[i] + strlen(name) + 1)
-            unsetenv(name);
+        if (!value || value != copy[i] + length + 1)
+            continue;
+        unsetenv(name);
+        for (char **e = copy + environment.lent; *e; e++) /* the user's own */
+            if (strncmp(*e, name, (size_t)length) == 0 && (*e)[length] == '=')
+                setenv(name, *e + length + 1, 1);
     }
 }

@@ -148,6 +148,15 @@ static bool needs_f64(const cat_plan *plan, const gems_tensor *v, size_t n)
     return converts && plan->dtype == GEMS_F64;
 }
 
+/* The host joins dense tensors along the first dimension by memcpy: bools keep their bytes. Otherwise it reads them. */
+static bool joins_bytes(const gems_tensor *v, size_t n, int dim)
+{
+    for (size_t i = 0; i < n; i++)
+        if (dim > 0 || v[i].dtype != v[0].dtype || !gems_tensor_is_contiguous(&v[i]))
+            return false;
+    return true;
+}
+
 /* `stacked`: each input is one slice of a dimension that it does not have itself. */
 static gems_status prepare_inputs(gems_call *call, gems_work *work, bool stacked)
 {
@@ -173,11 +182,12 @@ static gems_status prepare_inputs(gems_call *call, gems_work *work, bool stacked
     if (!out)
         return GEMS_DECLINED;
 
+    const bool truth = !joins_bytes(v, n, plan.dim);
     int64_t at = 0;
     for (size_t i = 0; i < n; i++) {
         if (v[i].numel == 0)
             continue;
-        gems_move move = {.to = out, .from = &v[i], .dst_at = at * out->strides[plan.dim]};
+        gems_move move = {.to = out, .from = &v[i], .dst_at = at * out->strides[plan.dim], .truth = truth};
         for (int d = 0, k = 0; d < ndim; d++) {
             if (stacked && d == plan.dim)
                 continue;

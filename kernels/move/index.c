@@ -31,6 +31,30 @@ static void plan_sizes(gems_call *call, int64_t rows, int64_t cols, const gems_t
                                                     gems_size_bytes(index->numel, index->dtype));
 }
 
+/* Is what is left after one place along `dim` was chosen contiguous? */
+static bool slice_is_contiguous(const gems_tensor *t, int dim)
+{
+    int64_t expected = 1;
+    for (int d = t->ndim - 1; d >= 0; d--)
+        if (d != dim && t->sizes[d] != 1) {
+            if (t->strides[d] != expected)
+                return false;
+            expected *= t->sizes[d];
+        }
+    return true;
+}
+
+/* Does the host select by memcpy, which keeps the bytes of bools, or element by element? Along dimension 1 it makes
+ * self contiguous first, if it is not. */
+static bool selects_bytes(const gems_tensor *self, const gems_tensor *out, int dim)
+{
+    if (self->ndim == 1)
+        return true;
+    if (dim == 1 && gems_tensor_is_contiguous(out))
+        return gems_tensor_is_contiguous(self);
+    return slice_is_contiguous(self, dim) && slice_is_contiguous(out, dim);
+}
+
 /* ---- embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse) ------------------------------------- */
 
 /* The last three matter to the gradient alone. */
@@ -58,7 +82,12 @@ static gems_status prepare_embedding(gems_call *call, gems_work *work)
     gems_tensor *out = gems_call_result(call, 0, weight->dtype, last + 1, sizes, NULL);
     if (!out)
         return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = weight, .index = index, .axis = weight->strides[0], .limit = weight->sizes[0]};
+    gems_move move = {.to = out,
+                      .from = weight,
+                      .index = index,
+                      .axis = weight->strides[0],
+                      .limit = weight->sizes[0],
+                      .truth = !slice_is_contiguous(weight, 0)};
     for (int d = 0; d < last; d++)
         gems_move_add(&move, sizes[d], out->strides[d], 0, index->strides[d]);
     gems_move_add(&move, sizes[last], out->strides[last], weight->strides[1], 0);
@@ -83,6 +112,8 @@ static gems_status plan_select(gems_call *call)
     const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
     if (dim < 0)
         return gems_decline(call, "dimension out of range");
+    if (self->dtype == GEMS_BOOL && self->ndim == 2 && dim == 1 && self->strides[0] == 1)
+        return gems_decline(call, "transposed bools, of which the host may copy the bytes");
     if (plan_index(call, self, index, 3) != GEMS_OK)
         return GEMS_DECLINED;
     int64_t cols = 1;
@@ -104,7 +135,12 @@ static gems_status prepare_select(gems_call *call, gems_work *work)
     gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, sizes, NULL);
     if (!out)
         return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = self, .index = index, .axis = self->strides[dim], .limit = self->sizes[dim]};
+    gems_move move = {.to = out,
+                      .from = self,
+                      .index = index,
+                      .axis = self->strides[dim],
+                      .limit = self->sizes[dim],
+                      .truth = !selects_bytes(self, out, dim)};
     for (int d = 0; d < self->ndim; d++) {
         bool picked = d == dim;
         gems_move_add(&move, sizes[d], out->strides[d], picked ? 0 : self->strides[d],
@@ -152,7 +188,8 @@ static gems_status prepare_gather(gems_call *call, gems_work *work)
     gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, index->sizes, NULL);
     if (!out)
         return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = self, .index = index, .axis = self->strides[dim], .limit = self->sizes[dim]};
+    gems_move move = {
+        .to = out, .from = self, .index = index, .axis = self->strides[dim], .limit = self->sizes[dim], .truth = true};
     for (int d = 0; d < self->ndim; d++)
         gems_move_add(&move, index->sizes[d], out->strides[d], d == dim ? 0 : self->strides[d], index->strides[d]);
     gems_move_launch(work, &move);

@@ -16,7 +16,7 @@ typedef struct variant {
     char family[4]; /* "move": no other family's identity is the same */
     uint8_t kind, word, rank, index, from, to;
     int8_t dst_step, src_step; /* 2: not known to the compiler */
-    bool inner_pick, axis_one, wide, upper, in_place, cpu;
+    bool inner_pick, axis_one, wide, upper, in_place, cpu, truth;
 } variant;
 
 /* The block as the kernel takes it, with arrays of exactly `rank`: 2 + 4 * rank + 4 numbers. */
@@ -183,8 +183,8 @@ static gems_kernel *kernel_of(gems_work *work, const variant *v)
         n += snprintf(options + n, sizeof options - (size_t)n, " -DDST_STEP=%d", v->dst_step);
     if (v->src_step < 2)
         n += snprintf(options + n, sizeof options - (size_t)n, " -DSRC_STEP=(%d)", v->src_step);
-    snprintf(options + n, sizeof options - (size_t)n, "%s%s%s%s", v->axis_one ? " -DAXIS=1" : "",
-             v->inner_pick ? " -DINNER_PICK" : "",
+    snprintf(options + n, sizeof options - (size_t)n, "%s%s%s%s%s", v->axis_one ? " -DAXIS=1" : "",
+             v->inner_pick ? " -DINNER_PICK" : "", v->truth ? " -DTRUTH" : "",
              v->kind != TRI ? ""
              : v->upper     ? " -DKEEP_UPPER"
                             : " -DKEEP_LOWER",
@@ -240,6 +240,7 @@ void gems_move_launch(gems_work *work, const gems_move *given)
                  .index = m.index ? m.index->dtype : GEMS_DTYPE_NONE,
                  .cpu = device->is_cpu};
     if (v.from == v.to) { /* only the size of an element matters: fewer programs */
+        v.truth = m.truth && m.to->dtype == GEMS_BOOL;
         v.from = v.to = GEMS_DTYPE_NONE;
         if (is_row(&m))
             v.word = (uint8_t)widen(&m, size, word_most(&m, size, device->is_cpu));
@@ -323,6 +324,7 @@ void gems_tri_launch(gems_work *work, const gems_tensor *to, const gems_tensor *
                  .upper = upper,
                  .in_place = to->address == from->address};
     set_steps(&v, &m);
+    v.truth = to->dtype == GEMS_BOOL && !v.in_place;
     v.wide = !device->is_cpu && is_wide(&m, to->numel);
     spread s = spread_of(device, device->is_cpu ? to->numel / cols : to->numel, to->numel * size);
     packed p = pack(&m, to->numel, s.run);

@@ -5,6 +5,7 @@
  *   INDEX    type of the index tensor, if there is one; INNER_PICK: it varies along the innermost dimension;
  *            AXIS: the source's stride along the dimension that it selects from, if that is 1
  *   FROM, TO dtypes, if they differ (kernels/types.cl): W is then not used
+ *   TRUTH    elements are bools, and bytes that are neither 0 nor 1 become 1; without it they are copied
  *   KEEP_UPPER, KEEP_LOWER, IN_PLACE   for tri
  * On a CPU a work-item takes a long run of neighbouring elements and hands the innermost loop to the vectoriser; on a GPU
  * neighbouring work-items take neighbouring words. Bytes moved: each source and destination word once (tri reads only
@@ -14,6 +15,17 @@
 typedef long at; /* offsets and counts */
 #else
 typedef WIDE at; /* int where all offsets fit */
+#endif
+
+/* What is stored for a word of the source. TRUTH: in each byte the highest bit is set if any was, and becomes the lowest. */
+#ifdef TRUTH
+static inline W word(W x)
+{
+    const W low = (W)0x7f7f7f7f7f7f7f7fUL, one = (W)0x0101010101010101UL;
+    return (W)((((x & low) + low) | x) >> 7) & one;
+}
+#else
+#define word(x) (x)
 #endif
 
 struct block {
@@ -29,7 +41,7 @@ struct block {
 #else
 #define DST_T         W
 #define SRC_T         W
-#define MOVE(d, s)    dst[d] = src[s]
+#define MOVE(d, s)    dst[d] = word(src[s])
 #endif
 
 #ifndef DST_STEP
@@ -194,7 +206,7 @@ __kernel void tri(GEMS_SHARED_BUFFER(W, dst),
             dst[d0 + j * DST_STEP] = (W)0;
 #ifndef IN_PLACE
         for (long j = keep0; j < keep1; j++)
-            dst[d0 + j * DST_STEP] = src[s0 + j * SRC_STEP];
+            dst[d0 + j * DST_STEP] = word(src[s0 + j * SRC_STEP]);
 #endif
     }
 #else
@@ -220,7 +232,7 @@ __kernel void tri(GEMS_SHARED_BUFFER(W, dst),
     if (!keep)
         dst[d0] = (W)0;
 #else
-    dst[d0] = keep ? src[s0] : (W)0;
+    dst[d0] = keep ? word(src[s0]) : (W)0;
 #endif
 #endif
 }

@@ -28,6 +28,7 @@ typedef struct gems_move {
     const gems_tensor *index; /* i32 or i64, every element in [0, limit): gems_index_check; NULL: none */
     int64_t axis, limit;      /* source stride and size of the dimension that the index selects from */
     int64_t dst_at, src_at;
+    bool truth; /* bools are read, so that any byte but 0 becomes 1; without it bytes are copied */
     int rank;
     gems_move_dim dim[GEMS_MOVE_RANK];
 } gems_move;

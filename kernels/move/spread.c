@@ -1,4 +1,4 @@
-/* flip, repeat, repeat_interleave and constant_pad_nd: the result's places are the source's in another order,
+/* flip, repeat and constant_pad_nd: the result's places are the source's in another order,
  * several times, or with a margin of one value. */
 #include "kernels/move/move.h"
 
@@ -48,6 +48,19 @@ static gems_status plan_flip(gems_call *call)
     return GEMS_OK;
 }
 
+/* The host reverses whole rows by memcpy: bools keep their bytes there. Everywhere else, and where there is nothing to
+ * reverse, it reads them. */
+static bool flips_rows(const gems_tensor *self, const gems_tensor *out, uint64_t flipped)
+{
+    bool rows = false, reverses = false;
+    for (int d = 0; d < self->ndim; d++)
+        if (self->sizes[d] > 1) {
+            reverses |= (flipped >> d & 1) && self->strides[d] != 0;
+            rows |= out->strides[d] == 1 && self->strides[d] == 1 && !(flipped >> d & 1);
+        }
+    return rows && reverses;
+}
+
 static gems_status prepare_flip(gems_call *call, gems_work *work)
 {
     const gems_tensor *self = call->arg[0].tensor;
@@ -57,11 +70,11 @@ static gems_status prepare_flip(gems_call *call, gems_work *work)
     gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, self->sizes, strides);
     if (!out)
         return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = self};
+    gems_move move = {.to = out, .from = self, .truth = !flips_rows(self, out, flipped)};
     for (int d = 0; d < self->ndim; d++) {
-        bool turned = flipped >> d & 1;
-        move.src_at += turned ? (self->sizes[d] - 1) * self->strides[d] : 0;
-        gems_move_add(&move, self->sizes[d], out->strides[d], turned ? -self->strides[d] : self->strides[d], 0);
+        bool reversed = flipped >> d & 1;
+        move.src_at += reversed ? (self->sizes[d] - 1) * self->strides[d] : 0;
+        gems_move_add(&move, self->sizes[d], out->strides[d], reversed ? -self->strides[d] : self->strides[d], 0);
     }
     gems_move_launch(work, &move);
     return GEMS_OK;
@@ -107,7 +120,7 @@ static gems_status prepare_repeat(gems_call *call, gems_work *work)
     gems_tensor *out = gems_call_result(call, 0, self->dtype, n, sizes, NULL);
     if (!out)
         return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = self};
+    gems_move move = {.to = out, .from = self, .truth = true};
     for (int d = 0; d < n; d++) {
         int64_t size = d < missing ? 1 : self->sizes[d - missing];
         gems_move_add(&move, repeats[d], out->strides[d] * size, 0, 0);
@@ -123,62 +136,6 @@ const gems_family gems_family_repeat = {.name = "repeat",
                                         .variants = gems_move_variants,
                                         .small_bytes = GEMS_MOVE_SMALL,
                                         .grows = true};
-
-/* ---- repeat_interleave.self_int(self, repeats, dim, output_size) ----------------------------------------------- */
-
-static gems_status plan_interleave(gems_call *call)
-{
-    const gems_tensor *self = call->arg[0].tensor;
-    if (!is_plain(call, self))
-        return GEMS_DECLINED;
-    const bool flat = call->arg[2].kind == GEMS_NONE;
-    const int dim = flat ? 0 : gems_wrap_dim(call->arg[2].i, self->ndim);
-    if (dim < 0 || (!flat && self->ndim == 0))
-        return gems_decline(call, "dimension out of range");
-    if (call->arg[1].kind != GEMS_SCALAR_INT || call->arg[1].i <= 0)
-        return gems_decline(call, "repeats");
-    int64_t numel, size = flat ? self->numel : self->sizes[dim];
-    if (__builtin_mul_overflow(self->numel, call->arg[1].i, &numel))
-        return gems_decline(call, "too large");
-    if (call->arg[3].kind != GEMS_NONE && call->arg[3].i != size * call->arg[1].i)
-        return gems_decline(call, "output size");
-    int64_t cols = 1;
-    for (int d = dim + 1; !flat && d < self->ndim; d++)
-        cols *= self->sizes[d];
-    plan_sizes(call, self->dtype, numel, self->numel, cols);
-    return GEMS_OK;
-}
-
-static gems_status prepare_interleave(gems_call *call, gems_work *work)
-{
-    const gems_tensor *self = call->arg[0].tensor;
-    const bool flat = call->arg[2].kind == GEMS_NONE;
-    const int dim = flat ? -1 : gems_wrap_dim(call->arg[2].i, self->ndim);
-    const int64_t repeats = call->arg[1].i;
-    int64_t sizes[GEMS_MOVE_RANK] = {self->numel * repeats};
-    for (int d = 0; !flat && d < self->ndim; d++)
-        sizes[d] = self->sizes[d] * (d == dim ? repeats : 1);
-    gems_tensor *out = gems_call_result(call, 0, self->dtype, flat ? 1 : self->ndim, sizes, NULL);
-    if (!out)
-        return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = self};
-    int64_t step = repeats; /* of the flat result: each element of self takes `repeats` places */
-    for (int d = self->ndim - 1; d >= 0; d--) {
-        int64_t dst = flat ? step : out->strides[d] * (d == dim ? repeats : 1);
-        gems_move_add(&move, self->sizes[d], dst, self->strides[d], 0);
-        step *= self->sizes[d];
-    }
-    gems_move_add(&move, repeats, flat ? 1 : out->strides[dim], 0, 0);
-    gems_move_launch(work, &move);
-    return GEMS_OK;
-}
-
-const gems_family gems_family_repeat_interleave = {.name = "repeat_interleave",
-                                                   .plan = plan_interleave,
-                                                   .prepare = prepare_interleave,
-                                                   .variants = gems_move_variants,
-                                                   .small_bytes = GEMS_MOVE_SMALL,
-                                                   .grows = true};
 
 /* Bits of a scalar argument as an element of `dtype`. False if it is no scalar, or would overflow: the host's error. */
 static bool bits_of(const gems_value *value, gems_dtype dtype, uint64_t *bits)
@@ -232,6 +189,8 @@ static gems_status plan_pad(gems_call *call)
     }
     if (!grows)
         return gems_decline(call, "a view's copy");
+    if (self->dtype == GEMS_BOOL && self->ndim == 2 && self->strides[0] == 1)
+        return gems_decline(call, "transposed bools, of which the host may copy the bytes");
     *GEMS_PLAN(pad_plan, call) = plan;
     plan_sizes(call, self->dtype, plan.numel, plan.read, self->sizes[self->ndim - 1]);
     return GEMS_OK;
@@ -251,7 +210,7 @@ static gems_status prepare_pad(gems_call *call, gems_work *work)
     gems_tensor *out = gems_call_result(call, 0, self->dtype, ndim, sizes, strides);
     if (!out)
         return GEMS_DECLINED;
-    gems_move move = {.to = out, .from = self};
+    gems_move move = {.to = out, .from = self, .truth = true};
     for (int d = 0; d < ndim; d++) {
         pads_of(call, ndim, d, &before, &after);
         int64_t cut0 = before < 0 ? -before : 0, cut1 = after < 0 ? -after : 0;

@@ -92,6 +92,9 @@ static gems_status check_options(gems_call *call, const pw_plan *p)
             continue;
         if (integers && (row->exponent >> i & 1) && number_of(v) < 0)
             return gems_decline(call, "negative exponent of an integer");
+        if (integers && (row->negated >> i & 1) && v->kind == GEMS_SCALAR_INT && gems_dtypes[p->compute].size < 8 &&
+            v->i == -(INT64_C(1) << (8 * gems_dtypes[p->compute].size - 1)))
+            return gems_decline(call, "a number whose negative does not fit the dtype");
         if ((row->strict >> i & 1) &&
             (v->kind == GEMS_SCALAR_FLOAT ? integers : v->kind == GEMS_SCALAR_BOOL && category != GEMS_CAT_BOOL))
             return gems_decline(call, "a number of another kind");
@@ -151,6 +154,10 @@ static gems_status check_written(gems_call *call, const pw_plan *p)
             return gems_decline(call, "result overlaps itself");
         if (p->row->layout == PW_CONTIGUOUS && call->op->form == GEMS_OUT && !gems_tensor_is_contiguous(t))
             return gems_decline(call, "result has other strides");
+        for (int d = 0; p->row->same_strides && d < t->ndim; d++)
+            if (t->sizes[d] > 1 &&
+                (call->arg[0].tensor->ndim != t->ndim || t->strides[d] != call->arg[0].tensor->strides[d]))
+                return gems_decline(call, "result has other strides");
         for (int k = 0; k < call->op->nparams; k++) {
             const gems_value *w = &call->arg[k];
             if (k == i || w->kind != GEMS_TENSOR)
@@ -184,7 +191,7 @@ gems_status gems_pw_plan(gems_call *call, pw_plan *p)
     memset(p, 0, sizeof *p);
     p->row = pw_row_get(call->op);
     if (!p->row)
-        return gems_decline(call, "row is wrong");
+        return gems_fail(call, "out of memory");
     p->common = GEMS_DTYPE_NONE;
     p->shape.numel = 1;
     gems_dtype default_dtype = call->host->default_dtype();

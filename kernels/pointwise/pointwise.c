@@ -29,6 +29,19 @@ static gems_status check_divisor(gems_call *call, const pw_plan *p)
     return GEMS_OK;
 }
 
+/* The host copies a large matrix that lies transposed as bytes, bools too; every other copy reads them. */
+static bool copies_bytes(const gems_call *call, const pw_plan *p, const gems_tensor *to)
+{
+    const char *expr = gems_op_attr(call->op, "expr");
+    unsigned i = gems_expr_name_count(p->expr) == 1 ? gems_expr_name_param(p->expr, 0) : GEMS_MAX_ARGS;
+    if (i == GEMS_MAX_ARGS || to->dtype != GEMS_BOOL || to->ndim != 2 || strcmp(expr, call->op->params[i].name) != 0 ||
+        call->arg[i].kind != GEMS_TENSOR)
+        return false;
+    const gems_tensor *from = call->arg[i].tensor;
+    return from->dtype == GEMS_BOOL && from->ndim == 2 && from->strides[0] == 1 && from->sizes[0] > 1 &&
+           from->strides[1] == from->sizes[0] && to->numel >= 60 * 60 && gems_tensor_is_contiguous(to);
+}
+
 static gems_status make_results(gems_call *call, const pw_plan *p, gems_tensor **results)
 {
     gems_strides strides;
@@ -74,6 +87,8 @@ static gems_status make_results(gems_call *call, const pw_plan *p, gems_tensor *
         gems_tensor *t = gems_call_result(call, r, dtype, p->shape.ndim, p->shape.size, wanted);
         if (!t)
             return GEMS_DECLINED;
+        if (copies_bytes(call, p, t))
+            return gems_decline(call, "transposed bools, of which the host copies the bytes");
         results[r] = t;
     }
     return GEMS_OK;
@@ -93,7 +108,7 @@ typedef struct binding {
 static int known_operand(const binding *b, const gems_tensor *t)
 {
     for (unsigned r = 0; r < b->plan->nresults && b->call->op->form != GEMS_FUNCTIONAL; r++)
-        if (t->host == b->result[r]->host || gems_tensor_overlap(b->result[r], t) == GEMS_IDENTICAL) {
+        if (b->result[r] && (t->host == b->result[r]->host || gems_tensor_overlap(b->result[r], t) == GEMS_IDENTICAL)) {
             pw_recipe_update(b->work, b->recipe, (int)r);
             return (int)r;
         }

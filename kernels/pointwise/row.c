@@ -1,6 +1,7 @@
 /* Rows of shim/ops.json, turned into bits and indices. They were checked when the library was built
  * (shim/gen/fields.c): nothing is checked here. */
 #include "kernels/pointwise/row.h"
+#include "preload/base/text.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -14,23 +15,20 @@ static struct {
     _Atomic(pw_row *) *rows;
 } parsed = {.once = PTHREAD_ONCE_INIT};
 
-/* Takes the next word off a list; false at its end. */
-static bool next_word(const char **list, char word[64])
+enum {
+    WORD = 64
+};
+
+static bool next_word(const char **list, char word[WORD])
 {
-    if (!*list)
-        return false;
-    *list += strspn(*list, " ");
-    size_t n = strcspn(*list, " ");
-    snprintf(word, 64, "%.*s", (int)n, *list);
-    *list += n;
-    return n > 0;
+    return gems_word_copy(list, " ", word, WORD);
 }
 
 /* The parameters that a list names, as bits. */
 static uint32_t params(const gems_op *op, const char *list)
 {
     uint32_t bits = 0;
-    char word[64];
+    char word[WORD];
     while (next_word(&list, word))
         bits |= 1u << gems_op_param(op, word);
     return bits;
@@ -45,7 +43,7 @@ static uint16_t dtypes(const char *list)
 {
     static const char *const categories[] = {"bool", "int", "float"};
     uint16_t bits = list ? 0 : (uint16_t)-1;
-    char word[64];
+    char word[WORD];
     while (next_word(&list, word))
         for (int d = 0; d < GEMS_DTYPE_COUNT; d++)
             if (strcmp(categories[gems_dtypes[d].category], word) == 0 || strcmp(gems_dtypes[d].name, word) == 0)
@@ -56,7 +54,7 @@ static uint16_t dtypes(const char *list)
 static void read_promotion(const gems_op *op, pw_row *row)
 {
     const char *list = gems_op_attr(op, "promote");
-    char word[64];
+    char word[WORD];
     row->kind = GEMS_PROMOTE_DEFAULT;
     row->without = -1;
     if (next_word(&list, word)) {
@@ -84,7 +82,7 @@ static void read_out(const gems_op *op, pw_row *row)
 static void read_layout(const gems_op *op, pw_row *row)
 {
     const char *list = gems_op_attr(op, "layout"), *first = gems_op_attr(op, "order");
-    char word[64] = "iterator";
+    char word[WORD] = "iterator";
     row->first = first ? (int8_t)gems_op_param(op, first) : -1;
     row->memory_format = -1;
     for (int i = 0; i < op->nparams; i++)
@@ -98,7 +96,7 @@ static void read_layout(const gems_op *op, pw_row *row)
 
 static void read_texts(const gems_op *op, pw_row *row)
 {
-    char word[64];
+    char word[WORD];
     row->texts = gems_op_attr(op, "one_of");
     row->one_of = next_word(&row->texts, word) ? (int8_t)gems_op_param(op, word) : -1;
 }
@@ -143,6 +141,7 @@ static pw_row *parse(const gems_op *op)
     }
     row->copies = gems_op_attr(op, "copies") != NULL;
     row->exact = gems_op_attr(op, "exact") != NULL;
+    row->same_strides = gems_op_attr(op, "same_strides") != NULL;
     row->dtypes = dtypes(gems_op_attr(op, "dtypes"));
     row->masks = named(op, "mask");
     row->same = named(op, "same");
@@ -155,6 +154,7 @@ static pw_row *parse(const gems_op *op)
     row->no_bool = named(op, "no_bool");
     row->strict = named(op, "strict");
     row->unrounded = named(op, "unrounded");
+    row->negated = named(op, "negated");
     read_promotion(op, row);
     read_out(op, row);
     read_layout(op, row);

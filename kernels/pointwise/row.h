@@ -22,13 +22,13 @@ typedef struct pw_row {
     int8_t like;                /* parameter, for PW_LIKE */
     int8_t memory_format;       /* parameter of that type, or -1 */
     int8_t one_of;              /* string parameter, or -1 */
-    bool copies, exact;
+    bool copies, exact, same_strides;
     uint16_t dtypes; /* bit d: common dtype d is allowed */
     gems_dtype out_dtype;
     uint32_t out_params;
     uint32_t tensors, results; /* parameters: all tensors but those only written; those written */
     uint32_t promotes, masks, same, zero_dim, divisor, floating, exponent, nonzero, nonnegative, no_bool, strict,
-        unrounded;
+        unrounded, negated;
     const char *texts; /* after the parameter's name in "one_of" */
 } pw_row;
 

@@ -1,16 +1,6 @@
-/* Reductions to one value: sum, mean, amax, prod, any, count_nonzero, ... A row of shim/ops.json says what is special:
- *
- *   combine    two partial results a, b into one                            "a + b"
- *   identity   what combine leaves as it is: 0, 1, LOWEST, HIGHEST           "0"
- *   map        of an element x before combining (zero, one: of x's type)    "x", or "x != zero ? one : zero"
- *   finish     of the accumulated a over n elements                         "a", or "a / n"
- *   acc        type accumulated in: "same" as computed with, "wide" (integers in i64), "i64"
- *   result     "same", "sum" (the dtype argument, else i64 for integers), "float" (the dtype argument, else a floating
- *              dtype of the input; integers are the host's error), "bool" (u8 stays u8), "i64"
- *   compensated  combine is a sum: keep rounding errors
- *   no_dims    an empty list of dims reduces nothing (the host runs it)
- *
- * Everything else (which dims, keepdim, dtype, out forms) follows from the schema. */
+/* Reductions to one value: sum, mean, amax, prod, any, count_nonzero, ... What is special about each stands in its row
+ * of shim/ops.json, whose fields kernels/reduce/fields explains; everything else (which dims, keepdim, dtype, out
+ * forms) follows from the schema. */
 #include "kernels/reduce/reduce.h"
 #include "tune/table.h"
 
@@ -107,9 +97,9 @@ static gems_kernel *kernel_for(const gems_call *call, gems_work *work, const pro
 enum {
     BAND = 256,
     TILE = 32,
-    TILE_ROWS = 8,
     CPU_COLUMNS = 16
-}; /* results together: `column`, `across`, as in reduce.cl; and how many are worth it */
+}; /* results together: `column`, `across` (as far as a group is that wide), as in reduce.cl; and how many are worth it
+    */
 
 /* How many neighbouring results lie side by side in the input too; 0 if that is no help. */
 static int64_t side_by_side(const problem *p, int64_t least)
@@ -155,8 +145,9 @@ static void reduce(const gems_call *call, gems_work *work, const problem *given,
         size_t global = (size_t)gems_cpu_items(device, units), local = 1;
         gems_launch(work, kernel_for(call, work, &p, k, 0), 1, &global, &local, args, nargs);
     } else if (k == ACROSS) {
-        size_t local[2] = {TILE, TILE_ROWS}, global[2] = {(size_t)units * TILE, TILE_ROWS};
-        gems_launch(work, kernel_for(call, work, &p, k, 0), 2, global, local, args, nargs);
+        size_t group = gems_group(device, 256), local[2] = {(size_t)tile, group / (size_t)tile};
+        size_t global[2] = {(size_t)units * local[0], local[1]};
+        gems_launch(work, kernel_for(call, work, &p, k, (int)group), 2, global, local, args, nargs);
     } else {
         size_t local = gems_group(device, 256), global = (size_t)units * local;
         gems_launch(work, kernel_for(call, work, &p, k, (int)local), 1, &global, &local, args, nargs);
@@ -179,7 +170,7 @@ static void launch_run(gems_call *call, gems_work *work, const void *p)
 }
 static void launch_across(gems_call *call, gems_work *work, const void *p)
 {
-    reduce(call, work, p, ACROSS, TILE);
+    reduce(call, work, p, ACROSS, (int64_t)gems_group(gems_device_get(work->lane), TILE));
 }
 static void launch_group(gems_call *call, gems_work *work, const void *p)
 {
@@ -195,7 +186,8 @@ static bool can_column(const gems_call *call, const gems_device_info *device, co
 static bool can_across(const gems_call *call, const gems_device_info *device, const void *p)
 {
     (void)call;
-    return side_by_side(p, TILE) > 0 && device->max_group >= TILE * TILE_ROWS;
+    (void)device;
+    return side_by_side(p, TILE) > 0;
 }
 
 #define SPLITS                                                                                                         \
@@ -208,8 +200,8 @@ static const gems_variant variants[] = {
     {"column", "16 neighbouring results, side by side in the input", .params = SPLITS, .can = can_column,
      .suits = gems_suits_cpu, .launch = launch_column},
     {"run", NULL, .params = SPLITS, .suits = gems_suits_cpu, .launch = launch_run},
-    {"across", "32 such results, and groups of 256 work-items", .params = SPLITS, .can = can_across,
-     .suits = gems_suits_gpu, .launch = launch_across},
+    {"across", "32 such results", .params = SPLITS, .can = can_across, .suits = gems_suits_gpu,
+     .launch = launch_across},
     {"group", NULL, .params = SPLITS, .suits = gems_suits_gpu, .launch = launch_group},
     {NULL},
 };

@@ -307,15 +307,17 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 }
 #endif
 
+/* A group is TILE neighbouring results wide. */
 #ifdef KERNEL_across
-#define ROWS 8
-__kernel __attribute__((reqd_work_group_size(32, ROWS, 1))) void across(ARGS, long columns)
+#define TILE (GROUP < 32 ? GROUP : 32)
+#define ROWS (GROUP / TILE)
+__kernel __attribute__((reqd_work_group_size(TILE, ROWS, 1))) void across(ARGS, long columns)
 {
     OPEN;
-    __local state part[ROWS * 32];
+    __local state part[GROUP];
     int x = get_local_id(0), y = get_local_id(1), terms = 0;
-    long tiles = (columns + 31) / 32, rows = results / columns;
-    long u = get_group_id(0), row = u / tiles % rows, c = u % tiles * 32 + x, split = u / tiles / rows;
+    long tiles = (columns + TILE - 1) / TILE, rows = results / columns;
+    long u = get_group_id(0), row = u / tiles % rows, c = u % tiles * TILE + x, split = u / tiles / rows;
     const __global MEM_IN *p = in + gems_nest_offset(&kept, row) + c;
     A block = IDENTITY;
     state s;
@@ -328,7 +330,7 @@ __kernel __attribute__((reqd_work_group_size(32, ROWS, 1))) void across(ARGS, lo
                 STEP(s, TERM(r, i * stride));
         }
     JOIN(A, s, block);
-    TREE(s, part, y * 32 + x, 32, ROWS)
+    TREE(s, part, y * TILE + x, TILE, ROWS)
     if (y == 0 && c < columns)
         STORE(out, split * results + row * columns + c, s);
 }

@@ -34,14 +34,14 @@ bool gems_work_timing(void)
 
 /* Memory that some operands share. */
 typedef struct region {
-    uintptr_t begin, end; /* begin is aligned */
+    uintptr_t begin, end; /* begin: the address that the buffer's first byte stands for */
     gems_buffer *buffer;
     bool read;
 } region;
 
 typedef struct staged {
     uint32_t region;
-    char *landing; /* where the result arrives before it goes home; NULL: it goes there at once */
+    char *bounce; /* where the result arrives before it goes to the host's memory; NULL: it goes there at once */
 } staged;
 
 /* A work while it runs. */
@@ -110,12 +110,33 @@ static bool find_regions(run *r)
     return true;
 }
 
+/* Elements must be aligned on the device, also where the program's are not. False: operands of one region that are off
+ * by different numbers of bytes. */
+static bool align_regions(run *r)
+{
+    const gems_work *w = r->work;
+    for (uint32_t i = 0; i < w->noperands; i++) {
+        const gems_operand *o = &w->operand[i];
+        region *g = &r->regions[r->staged[i].region];
+        if (address_of(o) % o->element && (address_of(o) - g->begin) % o->element)
+            g->begin -= ALIGNMENT - (address_of(o) - g->begin) % ALIGNMENT;
+    }
+    for (uint32_t i = 0; i < w->noperands; i++)
+        if ((address_of(&w->operand[i]) - r->regions[r->staged[i].region].begin) % w->operand[i].element)
+            return false;
+    return true;
+}
+
 /* Copies what launches read. */
 static void stage_in(run *r)
 {
     gems_work *w = r->work;
     if (!find_regions(r)) {
         gems_trouble_note(r->trouble, GEMS_TROUBLE_MEMORY, "out of memory");
+        return;
+    }
+    if (!align_regions(r)) {
+        gems_trouble_note(r->trouble, GEMS_TROUBLE_NO_DEVICE, "elements are not aligned");
         return;
     }
     for (uint32_t k = 0; k < r->nregions; k++) {
@@ -161,7 +182,7 @@ static void stage_out(run *r)
             w->moved += o->span;
             if (read && o->gaps < 0 && replacing == 1 && gems_memory_download(r->queue, w->lane, &t, true))
                 continue;
-            if (waits && !(t.host = r->staged[i].landing = malloc(o->span))) {
+            if (waits && !(t.host = r->staged[i].bounce = malloc(o->span))) {
                 gems_trouble_note(r->trouble, GEMS_TROUBLE_MEMORY, "out of memory");
                 return;
             }
@@ -169,7 +190,7 @@ static void stage_out(run *r)
         }
 }
 
-/* The elements of a result with gaps, from its landing to the host's memory. */
+/* The elements of a result with gaps, from its bounce buffer to the host's memory. */
 static void scatter(const gems_nest *nest, size_t element, char *to, const char *from)
 {
     gems_nest outer = *nest;
@@ -193,12 +214,12 @@ static void land(run *r)
     for (uint32_t i = 0; i < w->noperands; i++) {
         const gems_operand *o = &w->operand[i];
         char *home = (char *)address_of(o); /* NOLINT: an address */
-        if (!r->staged[i].landing)
+        if (!r->staged[i].bounce)
             continue;
         if (o->gaps < 0)
-            memcpy(home, r->staged[i].landing, o->span);
+            memcpy(home, r->staged[i].bounce, o->span);
         else
-            scatter(&w->gaps[o->gaps], o->element, home, r->staged[i].landing);
+            scatter(&w->gaps[o->gaps], o->element, home, r->staged[i].bounce);
     }
 }
 
@@ -259,7 +280,7 @@ static void give_memory(run *r)
         if (r->regions[k].buffer)
             gems_memory_give(lane, r->regions[k].buffer);
     for (uint32_t i = 0; r->stage && i < r->work->noperands; i++)
-        free(r->staged[i].landing);
+        free(r->staged[i].bounce);
 }
 
 static bool device_works(gems_lane lane)

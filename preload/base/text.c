@@ -50,3 +50,11 @@ size_t gems_word(const char **list, const char *separators, const char **word)
     *list = *word + n;
     return n;
 }
+
+bool gems_word_copy(const char **list, const char *separators, char *word, size_t size)
+{
+    const char *w = "";
+    size_t n = *list ? gems_word(list, separators, &w) : 0;
+    snprintf(word, size, "%.*s", (int)n, w);
+    return n > 0;
+}

@@ -3,6 +3,7 @@
 #define GEMS_TEXT_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Text being built in a buffer of the caller. What does not fit is cut; it always ends with a NUL. */
@@ -21,5 +22,7 @@ void gems_text_put_shown(gems_text *text, const char *s);
 /* Takes the next word off a list in which any of `separators` stand between words: its length (0: no more) and *word.
  * The list goes on behind it. */
 size_t gems_word(const char **list, const char *separators, const char **word);
+/* The same with a copy of the word, cut to size - 1 bytes; the list may be NULL. False: no more. */
+bool gems_word_copy(const char **list, const char *separators, char *word, size_t size);
 
 #endif

@@ -1,6 +1,5 @@
 /* gems doctor: what is there, whether it works together, and in words what is wrong. */
 #include "preload/cmd/cmd.h"
-#include "preload/base/file.h"
 
 #include <limits.h>
 #include <stdarg.h>
@@ -67,23 +66,6 @@ static bool check_library(report *r)
     return true;
 }
 
-/* PoCL builds kernels in a folder; where it cannot make that, it offers no device and does not say why. */
-static void check_driver_folder(report *r)
-{
-    static const char *const places[][2] = {{"POCL_CACHE_DIR", ""}, {"XDG_CACHE_HOME", ""}, {"HOME", "/.cache"}};
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        const char *value = getenv(places[i][0]);
-        if (!value || !*value)
-            continue;
-        char folder[PATH_MAX], why[500];
-        gems_text text = gems_text_in(why, sizeof why);
-        snprintf(folder, sizeof folder, "%s%s", value, places[i][1]);
-        if (!gems_file_check_folder(folder, &text))
-            problem(r, "%s=%s cannot be used (%s); without it PoCL offers no device.", places[i][0], value, why);
-        return;
-    }
-}
-
 static void check_devices(report *r)
 {
     json_t *devices = cmd_library_describe("devices");
@@ -110,8 +92,6 @@ static void check_devices(report *r)
             json_is_true(json_object_get(main, "f64")) ? "f64" : "no f64: calls in f64 stay on the host");
     else
         problem(r, "No OpenCL device can be used: %s. Every call stays on the host.", text_of(devices, "error"));
-    if (!json_is_object(main) && json_array_size(list) == 0)
-        check_driver_folder(r);
 }
 
 /* ---- PyTorch ---- */

@@ -2,6 +2,7 @@
 #include "shim/gen/fields.h"
 #include "codegen/expr.h"
 #include "kernels/tensor/promote.h"
+#include "preload/base/text.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,14 +11,9 @@
 
 #define WORD 64
 
-/* Takes the next word off a text; false at its end. */
 static bool next_word(const char **text, char word[WORD])
 {
-    *text += strspn(*text, " \t\n");
-    size_t n = strcspn(*text, " \t\n");
-    snprintf(word, WORD, "%.*s", (int)n, *text);
-    *text += n;
-    return n > 0;
+    return gems_word_copy(text, " \t\n", word, WORD);
 }
 
 /* ---- declarations ---------------------------------------------------------------------------------------------- */

@@ -2,12 +2,14 @@
 import copy
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 import gems
 
 # PyTorch's own tolerances (torch.testing), twice as wide for f16: two correct roundings may differ by one unit.
 RTOL = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2, torch.float32: 1.3e-6, torch.float64: 1e-7}
-ATOL = {torch.float16: 1e-5, torch.bfloat16: 1e-5, torch.float32: 1e-5, torch.float64: 1e-7}
+# Two units of the smallest subnormal: what is small is compared as closely as what is large, unless a test says otherwise.
+ATOL = {torch.float16: 2.0 ** -23, torch.bfloat16: 2.0 ** -132, torch.float32: 2.0 ** -148, torch.float64: 2.0 ** -1073}
 
 
 def same(expected, actual, rtol=None, atol=None, strides=True):
@@ -21,6 +23,19 @@ def same(expected, actual, rtol=None, atol=None, strides=True):
     if not isinstance(expected, torch.Tensor):
         assert expected == actual or (expected != expected and actual != actual)
         return
+    same_form(expected, actual, strides)
+    if expected.is_complex():
+        same(torch.view_as_real(expected.resolve_conj()), torch.view_as_real(actual.resolve_conj()), rtol, atol, strides=False)
+    elif expected.dtype.is_floating_point:
+        r = RTOL[expected.dtype] if rtol is None else rtol
+        a = ATOL[expected.dtype] if atol is None else atol[expected.dtype] if isinstance(atol, dict) else atol
+        torch.testing.assert_close(actual, expected, rtol=r, atol=a, equal_nan=True)
+    else:
+        assert torch.equal(expected, actual), f"{actual} is not {expected}"
+
+
+def same_form(expected, actual, strides=True):
+    """Asserts that two tensors are alike but for their values."""
     assert expected.dtype == actual.dtype, (expected.dtype, actual.dtype)
     assert expected.shape == actual.shape, (expected.shape, actual.shape)
     if strides and expected.numel() > 0:
@@ -29,14 +44,44 @@ def same(expected, actual, rtol=None, atol=None, strides=True):
         assert want == have, f"strides {actual.stride()}, the host's are {expected.stride()}, shape {tuple(expected.shape)}"
     assert expected.requires_grad == actual.requires_grad
     assert expected.is_inference() == actual.is_inference()
-    if expected.is_complex():
-        same(torch.view_as_real(expected.resolve_conj()), torch.view_as_real(actual.resolve_conj()), rtol, atol, strides=False)
-    elif expected.dtype.is_floating_point:
-        r = RTOL[expected.dtype] if rtol is None else rtol
-        a = ATOL[expected.dtype] if atol is None else atol
-        torch.testing.assert_close(actual, expected, rtol=r, atol=a, equal_nan=True)
-    else:
-        assert torch.equal(expected, actual), f"{actual} is not {expected}"
+
+
+class _Positive(TorchFunctionMode):
+    """Factors of products without their signs."""
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **{k: abs(v) if k in ("alpha", "beta") else v for k, v in (kwargs or {}).items()})
+
+
+def _mapped(f, x):
+    """x with f of every floating tensor in it."""
+    if isinstance(x, torch.Tensor):
+        return f(x) if x.dtype.is_floating_point else x
+    if isinstance(x, (list, tuple)):
+        return type(x)(_mapped(f, y) for y in x)
+    return {k: _mapped(f, y) for k, y in x.items()} if isinstance(x, dict) else x
+
+
+def _reference(fn, args, kwargs, size):
+    """What fn gives, and leaves in its arguments, in f64, and the size of what was summed: the sums of |a| |b|."""
+    args, kwargs = _mapped(lambda t: t.detach().double(), (args, kwargs))
+    sizes, size_kwargs = _mapped(torch.abs, clone_args((args, kwargs)))
+    with _Positive():
+        summed = size(*sizes, **size_kwargs) if size is fn else size(*clone_args(args), **clone_args(kwargs))
+    exact = fn(*args, **kwargs)
+    return [list(_tensors((exact, args, kwargs))), list(_tensors((summed, sizes, size_kwargs)))]
+
+
+def same_sums(host, ours, exact, size, terms):
+    """Asserts that the error of `ours` is at most twice the host's, which depends on its CPU, plus what rounding makes of
+    a sum of so many terms in f32 (f64 for f64), plus one rounding to the dtype."""
+    info = torch.finfo(host.dtype)
+    finite = host.isfinite() & ours.isfinite() & exact.isfinite()
+    torch.testing.assert_close(ours[~finite], host[~finite], rtol=0, atol=0, equal_nan=True)
+    host, ours, exact, size = (t[finite].double() for t in (host, ours, exact, size.expand(host.shape)))
+    unit = min(info.eps, torch.finfo(torch.float32).eps)
+    bound = 2 * (host - exact).abs() + 2 * unit * max(terms, 1) ** 0.5 * size + info.eps * exact.abs() + info.smallest_normal * info.eps
+    over = (ours - exact).abs() - bound
+    assert not (over > 0).any(), f"{over.max().item():g} above the bound {bound[over.argmax()].item():g} at {exact[over.argmax()].item():g}"
 
 
 def clone_args(x):
@@ -51,13 +96,23 @@ def attempt(fn, args, kwargs):
         return None, e
 
 
-def agree(fn, *args, op=None, routed=True, rtol=None, atol=None, strides=True, **kwargs):
+def agree_sized(fn, *args, atol=None, **kwargs):
+    """agree where results may be small by cancellation: their error is measured by the largest number that went in."""
+    with gems.off():
+        largest = max([t[t.isfinite()].abs().max().item() for t in _tensors((args, kwargs))
+                       if t.dtype.is_floating_point and t.isfinite().any()], default=1.0)
+    return agree(fn, *args, atol={d: r * largest for d, r in RTOL.items()} if atol is None else atol, **kwargs)
+
+
+def agree(fn, *args, op=None, routed=True, rtol=None, atol=None, strides=True, sums=None, size=None, **kwargs):
     """Runs fn once by the host alone and once routed, on equal copies of the arguments, and compares the results and the
     arguments afterwards. `op`: the operator ("abs", "add.Tensor") whose counters must show that it was routed (routed=True),
-    was not (False), or either (None). Returns the routed result."""
+    was not (False), or either (None). `sums`: results are sums of so many products, compared as same_sums says; `size`: gives
+    their sizes, where fn of the absolute values does not. Returns the routed result."""
     with gems.off():
         host_args, host_kwargs = clone_args((args, kwargs))
         gems_args, gems_kwargs = clone_args((args, kwargs))
+        reference_args = clone_args((args, kwargs))
         expected, host_error = attempt(fn, host_args, host_kwargs)
     before = gems.counters(op)
     actual, gems_error = attempt(fn, gems_args, gems_kwargs)
@@ -67,11 +122,20 @@ def agree(fn, *args, op=None, routed=True, rtol=None, atol=None, strides=True, *
     with gems.off():
         if host_error is not None:
             assert str(host_error) == str(gems_error)
-        else:
+        elif sums is None:
             same(expected, actual, rtol, atol, strides)
+        else:
+            inside = [list(_tensors(x)) for x in ((expected, host_args, host_kwargs), (actual, gems_args, gems_kwargs))]
+            for host, ours, exact, summed in zip(*inside, *_reference(fn, *reference_args, size or fn), strict=True):
+                same_form(host, ours, strides)
+                if host.dtype.is_floating_point:
+                    same_sums(host, ours, exact, summed, sums)
+                else:
+                    same(host, ours)
+        if host_error is None:
             _same_identity(expected, host_args, actual, gems_args)
-        same(list(_tensors(host_args)), list(_tensors(gems_args)), rtol, atol)
-        same(list(_tensors(host_kwargs)), list(_tensors(gems_kwargs)), rtol, atol)
+        if sums is None or host_error is not None:
+            same(list(_tensors((host_args, host_kwargs))), list(_tensors((gems_args, gems_kwargs))), rtol, atol)
     if routed is True:
         assert after.routed > before.routed, f"{op} was not routed: {reason}"
     elif routed is False:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import gems
-from agree import agree
+from agree import agree_sized as agree
 from inputs import FLOATS, layouts, on_groups, special, values
 
 # One element a row is its own mean: 0 by subtraction, a few last places of x * rstd in the host's form.

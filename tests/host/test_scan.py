@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import gems
-from agree import agree
+from agree import agree_sized as agree
 from inputs import DTYPES, layouts, on_groups, special, values
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import gems
-from agree import agree
+from agree import agree_sized as agree
 from inputs import FLOATS, layouts, on_groups, special, values
 
 SHAPES = [(), (7,), (300,), (17, 40), (5, 40, 33), (2, 3, 4, 5)]

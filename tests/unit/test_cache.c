@@ -3,8 +3,12 @@
 #include "tests/unit/device_jobs.h"
 
 #include <criterion/criterion.h>
+#include <criterion/redirect.h>
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -164,6 +168,44 @@ Test(cache, code_of_other_users_is_not_run)
     gems_cache_store(key, sizeof key, binary, 100);
     cr_expect(holds(key, sizeof key, binary, 100), "replaced by our own");
     free(binary);
+}
+
+Test(cache, what_others_may_write_is_not_run)
+{
+    unsigned char *binary = binary_of(100, 14);
+    char path[1][600];
+    unsigned others;
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_assert_eq(list_entries(path, 1, &others), 1);
+    for (mode_t bit = 002; bit <= 020; bit <<= 3) {
+        chmod(path[0], 0600 | bit);
+        cr_expect(has_nothing(key, sizeof key), "mode %o", 0600 | bit);
+    }
+    gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect(holds(key, sizeof key, binary, 100), "replaced by our own");
+    free(binary);
+}
+
+/* 0: the folder is used. */
+static int uses_the_folder(void *unused)
+{
+    (void)unused;
+    return gems_cache_dir() ? 0 : 1;
+}
+
+Test(cache, a_folder_that_others_may_write_is_not_used)
+{
+    cr_redirect_stderr();
+    cr_expect_eq(in_child(uses_the_folder, NULL), 0);
+    chmod(dir, 0755);
+    cr_expect_eq(in_child(uses_the_folder, NULL), 0, "others may read it");
+    chmod(dir, 0770);
+    cr_expect_eq(in_child(uses_the_folder, NULL), 1);
+    chmod(dir, 01777);
+    cr_expect_eq(in_child(uses_the_folder, NULL), 1);
+    chmod(dir, 0700);
+    if (geteuid() == 0 && chown(dir, 65534, 65534) == 0)
+        cr_expect_eq(in_child(uses_the_folder, NULL), 1, "another user's");
 }
 
 Test(cache, another_keys_file_under_our_name_is_refused)
@@ -342,7 +384,7 @@ static int build_and_run(void *unused)
     uint64_t id = ADD_KEY;
     gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
     const gems_kernel *kernel = gems_kernel_find(GEMS_LANE_SMALL, &id, sizeof id, &trouble);
-    bool cached = kernel && !kernel->program->key;
+    bool cached = kernel && kernel->program->cached;
     const gems_program *program = kernel ? kernel->program : NULL;
     for (int i = 0; i < 600 && program && !cached && !has_binary(program); i++)
         nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
@@ -351,9 +393,9 @@ static int build_and_run(void *unused)
 
 static void damage_all(void)
 {
-    char path[8][600];
-    unsigned others, n = list_entries(path, 8, &others);
-    cr_assert(n > 0 && n <= 8);
+    char path[16][600];
+    unsigned others, n = list_entries(path, 16, &others);
+    cr_assert(n > 0 && n <= 16);
     for (unsigned i = 0; i < n; i++) {
         int fd = open(path[i], O_RDWR);
         struct stat st;
@@ -400,4 +442,204 @@ Test(cache, a_binary_that_the_driver_refuses_is_built_again)
     replace_all();
     cr_expect_eq(in_child(build_and_run, NULL), 0);
     cr_expect_eq(in_child(build_and_run, NULL), 1);
+}
+
+/* ---- which driver ---- */
+
+/* 1: the loader was asked; 0: the one driver alone was opened; 2: went wrong. */
+static int asks_the_loader(void *unused)
+{
+    float x[3] = {1, 2, 3};
+    gems_call call;
+    (void)unused;
+    if (run_add(GEMS_LANE_MAIN, &call, x, x, x, 3) != GEMS_OK || x[2] != 6)
+        return 2;
+    return dlopen("libOpenCL.so.1", RTLD_NOLOAD | RTLD_LAZY) != NULL;
+}
+
+Test(cache, the_only_driver_with_devices_is_remembered_until_something_changes)
+{
+    if (getenv("OCL_ICD_VENDORS") || getenv("GEMS_VENDOR"))
+        cr_skip_test("another list of drivers");
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1);
+    if (in_child(asks_the_loader, NULL) == 1)
+        cr_skip_test("several drivers have devices here");
+    cr_expect_eq(in_child(asks_the_loader, NULL), 0);
+    setenv("CUDA_VISIBLE_DEVICES", "0", 1);
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1, "a variable that drivers read");
+    cr_expect_eq(in_child(asks_the_loader, NULL), 0);
+    setenv("OCL_ICD_VENDORS", "/etc/OpenCL/vendors", 1);
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1, "another list");
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1);
+    unsetenv("OCL_ICD_VENDORS");
+    damage_all();
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1);
+    setenv("GEMS_CACHE_MB", "0", 1);
+    cr_expect_eq(in_child(asks_the_loader, NULL), 1);
+}
+
+/* ---- the folder of PoCL ---- */
+
+static void only_of_pocl(void)
+{
+    const char *vendor = getenv("GEMS_VENDOR");
+    if (vendor && strcmp(vendor, "pocl") != 0)
+        cr_skip_test("only of PoCL");
+}
+
+/* Folders that PoCL builds in, of processes that live or were killed. */
+static unsigned folders_of_pocl(void)
+{
+    unsigned n = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; (e = readdir(d));)
+        n += strncmp(e->d_name, "gems-pocl-", 10) == 0;
+    closedir(d);
+    return n;
+}
+
+static int run_and_be_killed(void *unused)
+{
+    if (build_and_run(unused) == 2)
+        return 2;
+    return raise(SIGKILL);
+}
+
+Test(cache, the_folder_of_pocl_ends_with_the_process_or_with_the_next_one)
+{
+    only_of_pocl();
+    cr_expect_eq(in_child(build_and_run, NULL), 0);
+    cr_expect_eq(folders_of_pocl(), 0);
+    cr_expect_eq(in_child(run_and_be_killed, NULL), -SIGKILL);
+    cr_expect_eq(folders_of_pocl(), 1);
+    cr_expect_eq(in_child(build_and_run, NULL), 1);
+    cr_expect_eq(folders_of_pocl(), 0);
+}
+
+/* Waits in the middle of its life, its descriptors closed, until it may read from a pipe. */
+static int run_wait_and_run(void *pipe_end)
+{
+    char byte;
+    if (build_and_run(NULL) == 2)
+        return 2;
+    int fd = *(int *)pipe_end;
+    for (int i = 3; i < 200; i++)
+        if (i != fd)
+            close(i);
+    if (read(fd, &byte, 1) != 1)
+        return 3;
+    float x[5] = {1, 2, 3, 4, 5};
+    gems_call call;
+    uint64_t id = 77;
+    gems_work work;
+    vector v;
+    begin_work(&work, GEMS_LANE_MAIN);
+    gems_kernel *kernel =
+        gems_work_build(&work, &id, sizeof id,
+                        &(gems_kernel_text){"test/late", NULL,
+                                            "kernel void late(GEMS_BUFFER(float, x))\n{\n    GEMS_AT(float, x);\n"
+                                            "    x[0] = 9;\n}\n",
+                                            "", "late"});
+    memset(&call, 0, sizeof call);
+    call.op = some_op();
+    gems_launch(&work, kernel, 1, &(size_t){1}, NULL, &GEMS_INOUT(vector_of(&v, x, 5)), 1);
+    return run_and_end(&work, &call) == GEMS_OK && x[0] == 9 ? 0 : 4;
+}
+
+Test(cache, the_folder_of_pocl_is_left_to_a_process_that_lives)
+{
+    int ends[2], status;
+    only_of_pocl();
+    cr_expect_eq(in_child(build_and_run, NULL), 0);
+    cr_assert_eq(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        exit(run_wait_and_run(&ends[0]));
+    for (int i = 0; i < 600 && folders_of_pocl() == 0; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    cr_expect_eq(in_child(build_and_run, NULL), 1);
+    cr_expect_eq(folders_of_pocl(), 1);
+    cr_assert_eq(write(ends[1], "x", 1), 1);
+    waitpid(pid, &status, 0);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
+    cr_expect_eq(folders_of_pocl(), 0);
+}
+
+Test(cache, without_a_cache_pocl_builds_where_temporary_files_lie)
+{
+    only_of_pocl();
+    setenv("GEMS_CACHE_MB", "0", 1);
+    setenv("TMPDIR", dir, 1);
+    cr_expect_eq(in_child(run_and_be_killed, NULL), -SIGKILL);
+    cr_expect_eq(folders_of_pocl(), 1);
+}
+
+/* 0: nothing was compiled, 1: something was, 2: went wrong. */
+static int larger_groups(void *unused)
+{
+    enum {
+        N = 4096
+    };
+    static float x[N];
+    size_t global = N, local = 32;
+    gems_call call = {.op = some_op()};
+    vector v;
+    int n = N;
+    struct rusage before, after;
+    (void)unused;
+    gems_work work;
+    begin_work(&work, GEMS_LANE_SMALL);
+    getrusage(RUSAGE_CHILDREN, &before);
+    gems_kernel *kernel = build_kernel(&work, ADD_KEY, "test/add", NULL, add_source, "add");
+    gems_arg args[] = {GEMS_IN(vector_of(&v, x, N)), GEMS_IN(&v.t), GEMS_OUT_ARG(&v.t), GEMS_VALUE(n)};
+    gems_launch(&work, kernel, 1, &global, &local, args, 4);
+    if (run_and_end(&work, &call) != GEMS_OK)
+        return 2;
+    getrusage(RUSAGE_CHILDREN, &after);
+    return after.ru_minflt - before.ru_minflt > 300; /* the linker */
+}
+
+static off_t bytes_kept(void)
+{
+    char path[16][600];
+    unsigned others, n = list_entries(path, 16, &others);
+    off_t total = 0;
+    struct stat st;
+    for (unsigned i = 0; i < n; i++)
+        if (stat(path[i], &st) == 0)
+            total += st.st_size;
+    return total;
+}
+
+Test(cache, what_pocl_compiles_at_a_later_launch_is_kept_too)
+{
+    only_of_pocl();
+    cr_expect_eq(in_child(build_and_run, NULL), 0);
+    off_t first = bytes_kept();
+    cr_expect_eq(in_child(larger_groups, NULL), 1);
+    off_t second = bytes_kept();
+    cr_expect_gt(second, first);
+    cr_expect_eq(in_child(larger_groups, NULL), 0);
+    cr_expect_eq(bytes_kept(), second);
+    damage_all();
+    cr_expect_eq(in_child(larger_groups, NULL), 1);
+    cr_expect_eq(in_child(larger_groups, NULL), 0);
+}
+
+static int larger_groups_without_binaries(void *unused)
+{
+    static const char *const all[] = {"basic", "pthread", "cpu", NULL};
+    for (gems_vendor_data *v = (gems_vendor_data *)gems_vendor_all(); v->name; v++)
+        v->own_cache = all; /* as of PoCL 5 */
+    return larger_groups(unused);
+}
+
+Test(cache, devices_that_are_not_asked_for_binaries_have_their_kernels_kept_all_the_same)
+{
+    only_of_pocl();
+    cr_expect_eq(in_child(larger_groups_without_binaries, NULL), 1);
+    off_t kept = bytes_kept();
+    cr_expect_gt(kept, 0);
+    cr_expect_eq(in_child(larger_groups_without_binaries, NULL), 0);
+    cr_expect_eq(bytes_kept(), kept);
 }

@@ -8,11 +8,15 @@
 #include <criterion/redirect.h>
 #include <dirent.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
 #include <time.h>
 
 static char *cache;
+static struct gems_cl_table real;
 
 static void own_cache(void)
 {
@@ -393,6 +397,98 @@ Test(device, a_kernel_that_does_not_build_is_quarantined_and_the_rest_goes_on)
     check_add(GEMS_LANE_MAIN);
 }
 
+/* ---- shortages that pass ---- */
+
+static int builds_failing;
+
+static cl_int build_short_of_memory(cl_program program, cl_uint n, const cl_device_id *devices, const char *options,
+                                    void(CL_CALLBACK *notify)(cl_program, void *), void *data)
+{
+    if (builds_failing-- > 0)
+        return CL_OUT_OF_HOST_MEMORY;
+    return real.clBuildProgram(program, n, devices, options, notify, data);
+}
+
+/* A new process's kernel rests after a shortage, is not asked for meanwhile, and is built when that is over. */
+static void check_rests(void (*over)(void))
+{
+    float x[3] = {1, 2, 3};
+    gems_call call;
+    cr_expect_eq(run_add(GEMS_LANE_MAIN, &call, x, x, x, 3), GEMS_FAILED);
+    if (over)
+        over();
+    cr_expect_eq(run_add(GEMS_LANE_MAIN, &call, x, x, x, 3), GEMS_FAILED);
+    cr_expect(strstr(call.why, "for some seconds"), "%s", call.why);
+    cr_expect_eq(x[0], 1);
+    nanosleep(&(struct timespec){.tv_sec = 6}, NULL);
+    cr_expect_eq(run_add(GEMS_LANE_MAIN, &call, x, x, x, 3), GEMS_OK, "%s", call.why);
+    cr_expect_eq(x[0], 2);
+}
+
+Test(device, a_build_that_lacks_memory_is_tried_again_some_seconds_later)
+{
+    cr_redirect_stderr();
+    cr_assert(gems_device_open(), "%s", gems_device_error());
+    real = gems_cl;
+    builds_failing = 1;
+    gems_cl.clBuildProgram = build_short_of_memory;
+    check_rests(NULL);
+    cr_expect_eq(builds_failing, -1, "one more build");
+    gems_cl = real;
+}
+
+static struct rlimit size_of_files;
+
+static void lift_limit(void)
+{
+    setrlimit(RLIMIT_FSIZE, &size_of_files);
+}
+
+static void only_of_pocl(void)
+{
+    const char *vendor = getenv("GEMS_VENDOR");
+    if (vendor && strcmp(vendor, "pocl") != 0)
+        cr_skip_test("only of PoCL");
+}
+
+Test(device, a_build_under_a_limit_is_tried_again_when_that_is_lifted)
+{
+    only_of_pocl();
+    cr_redirect_stderr();
+    cr_assert(gems_device_open(), "%s", gems_device_error());
+    getrlimit(RLIMIT_FSIZE, &size_of_files);
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){1000, size_of_files.rlim_max});
+    check_rests(lift_limit);
+}
+
+static char filler[600];
+
+static void make_room(void)
+{
+    unlink(filler);
+}
+
+Test(device, a_build_on_a_full_disk_is_tried_again_when_there_is_room)
+{
+    char *disk = make_folder();
+    only_of_pocl();
+    if (mount("none", disk, "tmpfs", 0, "size=64m,mode=0700") != 0)
+        cr_skip_test("needs to mount a small disk");
+    setenv("GEMS_CACHE_DIR", disk, 1);
+    cr_redirect_stderr();
+    if (gems_device_open()) {
+        snprintf(filler, sizeof filler, "%s/filler", disk);
+        int fd = open(filler, O_WRONLY | O_CREAT, 0600);
+        while (posix_fallocate(fd, lseek(fd, 0, SEEK_END), 1 << 16) == 0)
+            ;
+        close(fd);
+        check_rests(make_room);
+    } else
+        cr_expect(false, "%s", gems_device_error());
+    umount2(disk, MNT_DETACH);
+    rmdir(disk);
+}
+
 Test(device, an_entry_that_is_not_there_is_a_failure_with_its_name)
 {
     cr_redirect_stderr();
@@ -463,6 +559,46 @@ Test(device, dump_writes_every_source)
     remove_folder(dir);
 }
 
+static char *only_entry(const char *dir, const char *prefix)
+{
+    char *path = NULL;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; (e = readdir(d));)
+        if (strncmp(e->d_name, prefix, strlen(prefix)) == 0 && asprintf(&path, "%s/%s", dir, e->d_name) < 0)
+            path = NULL;
+    closedir(d);
+    return path;
+}
+
+static int dumps(void *unused)
+{
+    (void)unused;
+    check_add(GEMS_LANE_MAIN);
+    return 0;
+}
+
+Test(device, dump_follows_no_link)
+{
+    char *dir = make_folder(), victim[600], text[8] = "";
+    setenv("GEMS_DUMP", dir, 1);
+    cr_assert_eq(in_child(dumps, NULL), 0);
+    char *path = only_entry(dir, "test-add-");
+    cr_assert_not_null(path);
+    snprintf(victim, sizeof victim, "%s/victim", dir);
+    FILE *f = fopen(victim, "w");
+    fputs("safe", f);
+    fclose(f);
+    unlink(path);
+    cr_assert_eq(symlink(victim, path), 0);
+    cr_expect_eq(in_child(dumps, NULL), 0);
+    f = fopen(victim, "r");
+    cr_expect(f && fgets(text, sizeof text, f) && strcmp(text, "safe") == 0, "%s", text);
+    if (f)
+        fclose(f);
+    free(path);
+    remove_folder(dir);
+}
+
 /* ---- memory ---- */
 
 Test(device, blocks_are_reused_and_bounded)
@@ -487,8 +623,6 @@ Test(device, blocks_are_reused_and_bounded)
         gems_memory_give(GEMS_LANE_MAIN, taken[i]); /* only some are kept: the others are freed, as ASan would tell */
     gems_memory_trim(GEMS_LANE_MAIN);
 }
-
-static struct gems_cl_table real;
 
 static cl_mem no_memory(cl_context context, cl_mem_flags flags, size_t size, void *host, cl_int *error)
 {
@@ -572,6 +706,47 @@ Test(device, eight_threads_on_both_lanes_staged, .init = staged)
 {
     own_cache();
     run_threads(8);
+}
+
+/* ---- small stacks ---- */
+
+static void *use_the_device(void *unused)
+{
+    (void)unused;
+    check_add(GEMS_LANE_MAIN);
+    check_add(GEMS_LANE_SMALL);
+    check_scratch(GEMS_LANE_MAIN);
+    check_scratch(GEMS_LANE_SMALL);
+    return NULL;
+}
+
+/* Opening, building and launching from a thread of so many bytes, of which the caller has used some already. */
+static int from_small_stack(void *bytes)
+{
+    pthread_t thread;
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    if (pthread_attr_setstacksize(&attr, *(size_t *)bytes) != 0 ||
+        pthread_create(&thread, &attr, use_the_device, NULL) != 0)
+        return 7;
+    pthread_join(thread, NULL);
+    return gems_device_open() ? 0 : 8;
+}
+
+Test(device, everything_runs_from_threads_with_small_stacks)
+{
+#ifdef GEMS_SANITIZED
+    cr_skip_test("a sanitizer's own frames do not fit");
+#endif
+    size_t bytes[] = {(size_t)PTHREAD_STACK_MIN + (16 << 10), 64 << 10, 80 << 10, 128 << 10, 200 << 10};
+    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
+        cr_expect_eq(in_child(from_small_stack, &bytes[i]), 0, "first process, %zu bytes", bytes[i]);
+        cr_expect_eq(in_child(from_small_stack, &bytes[i]), 0, "with kernels kept, %zu bytes", bytes[i]);
+        cr_expect_eq(in_child(from_small_stack, &bytes[i]), 0);
+        remove_folder(cache);
+        cache = make_folder();
+        setenv("GEMS_CACHE_DIR", cache, 1);
+    }
 }
 
 Test(device, more_threads_than_queues)
