@@ -1,8 +1,9 @@
-/* Eight threads on the parts that many threads share: device, table, log, operator sets, counters; then threads that
- * route calls while others change what is routed. A program of its own, for ThreadSanitizer, under which Criterion does
- * not start (make check-tsan). Ends with status 0 if every sum is right. */
+/* Eight threads on the parts that many threads share: device, table, log, operator sets, counters; then on families of
+ * operators, each thread with tensors of its own; then threads that route calls while others change what is routed. A
+ * program of its own, for ThreadSanitizer, under which Criterion does not start (make check-tsan). Ends with status 0
+ * if every sum is right. */
 #include "tests/unit/device_jobs.h"
-#include "tests/unit/fake_host.h"
+#include "tests/unit/family.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
 #include "preload/engine/report.h"
@@ -46,6 +47,67 @@ static void *work(void *arg)
     }
     free(a);
     return (void *)wrong;
+}
+
+/* ---- families ---- */
+
+static void add_in_place(layout l)
+{
+    trial t;
+    trial_begin(&t, "add_.Tensor");
+    operand *a = tensor(&t, GEMS_F32, l, SHAPE(5, 40)), *b = tensor(&t, GEMS_F32, DENSE, SHAPE(5, 40));
+    integer(&t, 2);
+    expected *e = expect(&t, 0, GEMS_F32, SHAPE(5, 40));
+    EACH (c, e->shape) {
+        *want(e, c) = at(a, c) + 2 * at(b, c);
+        *terms(e, c) = fabs(at(a, c)) + 2 * fabs(at(b, c));
+    }
+    trial_run(&t);
+}
+
+static void sum_rows(layout l)
+{
+    trial t;
+    trial_begin(&t, "sum.dim_IntList");
+    operand *a = tensor(&t, GEMS_F32, l, SHAPE(30, 50));
+    INTS(&t, 1);
+    boolean(&t, false);
+    none(&t);
+    expected *e = expect(&t, 0, GEMS_F32, SHAPE(30));
+    t.parameters = true; /* rows cut in parts, which need scratch memory */
+    EACH (c, a->shape) {
+        *want(e, c) += at(a, c);
+        *terms(e, c) += fabs(at(a, c));
+    }
+    trial_run(&t);
+}
+
+static void embed(layout l)
+{
+    trial t;
+    trial_begin(&t, "embedding");
+    operand *weight = tensor(&t, GEMS_F32, l, SHAPE(9, 12)), *index = tensor(&t, GEMS_I64, DENSE, SHAPE(20));
+    EACH (c, index->shape)
+        put(index, c, (double)(c[0] * 7 % 9));
+    integer(&t, -1);
+    boolean(&t, false);
+    boolean(&t, false);
+    expected *e = expect(&t, 0, GEMS_F32, SHAPE(20, 12));
+    t.exact = true;
+    EACH (c, e->shape)
+        *want(e, c) = AT(weight, (int64_t)at(index, c), c[1]);
+    trial_run(&t);
+}
+
+static void *run_families(void *arg)
+{
+    for (long i = 0; i < 3; i++) {
+        layout l = (layout)(((long)arg + i) % EXPANDED);
+        add_in_place(l);
+        sum_rows(l);
+        embed(l);
+    }
+    return NULL;
 }
 
 /* ---- changes while calls are routed ---- */
@@ -125,6 +187,20 @@ static long route_while_changing(void)
     return wrong;
 }
 
+static long run_in_threads(void *(*fn)(void *))
+{
+    pthread_t thread[THREADS];
+    long wrong = 0;
+    for (long i = 0; i < THREADS; i++)
+        pthread_create(&thread[i], NULL, fn, (void *)i);
+    for (int i = 0; i < THREADS; i++) {
+        void *result;
+        pthread_join(thread[i], &result);
+        wrong += (long)result;
+    }
+    return wrong;
+}
+
 int main(void)
 {
     gems_config_get(); /* and with it the log */
@@ -136,17 +212,10 @@ int main(void)
         fprintf(stderr, "%s\n", error.text);
         return 1;
     }
-    pthread_t thread[THREADS];
-    long wrong = 0;
-    for (long i = 0; i < THREADS; i++)
-        pthread_create(&thread[i], NULL, work, (void *)i);
-    for (int i = 0; i < THREADS; i++) {
-        void *result;
-        pthread_join(thread[i], &result);
-        wrong += (long)result;
-    }
+    long wrong = run_in_threads(work);
     gems_table_free(table);
-    wrong += route_while_changing();
+    run_in_threads(run_families);
+    wrong += trial_failures + route_while_changing();
     printf("%d threads, %d rounds each: %ld wrong\n", THREADS, ROUNDS, wrong);
     return wrong != 0;
 }

@@ -357,12 +357,17 @@ static void run_work(void *arg)
 
 gems_status gems_work_run(gems_work *w, gems_call *call)
 {
+    uint32_t nbytes = w->nbytes;
+    w->moved = 0;
+    w->device_ns = 0;
     if (w->lower && w->trouble.kind == GEMS_TROUBLE_NONE) {
         w->nlaunches = w->nargs = 0; /* of an earlier run */
         w->lower(w);
     }
     if (w->trouble.kind == GEMS_TROUBLE_NONE && w->nlaunches)
         gems_device_deep(run_work, w);
+    if (w->lower) /* its launches are written anew by the next run */
+        w->nbytes = nbytes;
     note_outcome(w);
     call->bytes += w->moved;
     call->device_ns += w->device_ns;
