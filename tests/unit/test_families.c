@@ -1106,8 +1106,9 @@ static void test_gather(void)
     X(reduce)                                                                                                          \
     X(arg)                                                                                                             \
     X(softmax)                                                                                                         \
-    X(norm) X(scan) X(blas) X(attention) X(cat) X(stack) X(flip) X(repeat) X(repeat_interleave) X(pad) X(tri)          \
-        X(embedding) X(index_select) X(gather)
+    X(norm)                                                                                                            \
+    X(scan) X(blas) X(attention) X(cat) X(stack) X(flip) X(repeat) X(repeat_interleave) X(pad) X(tri) X(embedding)     \
+        X(index_select) X(gather)
 
 static const gems_family *family_of(const char *name)
 {
