@@ -933,38 +933,6 @@ static void test_repeat(void)
         }
 }
 
-static bool interleaved(const trial *t, const int64_t *c, int64_t *k)
-{
-    const gems_value *dim = &t->call.arg[2];
-    const shape *s = &t->held[0]->shape;
-    if (dim->kind != GEMS_NONE) {
-        k[dim->i] = c[dim->i] / 3;
-        return true;
-    }
-    for (int64_t d = s->ndim - 1, rest = c[0] / 3; d >= 0; d--) {
-        k[d] = rest % s->size[d];
-        rest /= s->size[d];
-    }
-    return true;
-}
-
-static void test_repeat_interleave(void)
-{
-    for (layout l = DENSE; l < LAYOUTS; l++)
-        for (int dim = -1; dim < 2; dim++) {
-            trial t;
-            trial_begin(&t, "repeat_interleave.self_int");
-            operand *x = tensor(&t, moved[dim + 1], l, SHAPE(4, 6));
-            integer(&t, 3);
-            if (dim < 0)
-                none(&t);
-            else
-                integer(&t, dim);
-            none(&t);
-            move(&t, x, moved[dim + 1], dim < 0 ? SHAPE(72) : dim ? SHAPE(4, 18) : SHAPE(12, 6), interleaved, 0);
-        }
-}
-
 static bool padded(const trial *t, const int64_t *c, int64_t *k)
 {
     const shape *s = &t->held[0]->shape;
@@ -1107,8 +1075,7 @@ static void test_gather(void)
     X(arg)                                                                                                             \
     X(softmax)                                                                                                         \
     X(norm)                                                                                                            \
-    X(scan) X(blas) X(attention) X(cat) X(stack) X(flip) X(repeat) X(repeat_interleave) X(pad) X(tri) X(embedding)     \
-        X(index_select) X(gather)
+    X(scan) X(blas) X(attention) X(cat) X(stack) X(flip) X(repeat) X(pad) X(tri) X(embedding) X(index_select) X(gather)
 
 static const gems_family *family_of(const char *name)
 {
