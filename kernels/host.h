@@ -17,7 +17,7 @@ typedef struct gems_host {
     gems_dtype (*default_dtype)(void); /* the floating one: torch.get_default_dtype */
     /* Calls of an operator come to us from this much work on; INT64_MAX: none. Other threads see it after all that was
      * done before. */
-    void (*set_min_work)(unsigned op, int64_t min_work);
+    void (*set_min_numel)(unsigned op, int64_t min_numel);
 } gems_host;
 
 #endif

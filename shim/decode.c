@@ -399,12 +399,12 @@ static gems_dtype default_dtype(void)
 }
 
 /* Released: who sees it also sees the originals. */
-static void set_min_work(unsigned op, int64_t min_work)
+static void set_min_numel(unsigned op, int64_t min_numel)
 {
-    __atomic_store_n(&gems_slots[op].min_work, gems_torch.ready ? min_work : INT64_MAX, __ATOMIC_RELEASE);
+    __atomic_store_n(&gems_slots[op].min_numel, gems_torch.ready ? min_numel : INT64_MAX, __ATOMIC_RELEASE);
 }
 
-const gems_host gems_pytorch = {make, is_complex, drop, default_dtype, set_min_work};
+const gems_host gems_pytorch = {make, is_complex, drop, default_dtype, set_min_numel};
 
 void gems_drop_results(struct frame *f)
 {

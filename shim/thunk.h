@@ -2,7 +2,7 @@
  *
  *   void *at_ops_add_Tensor_call(void *ret_, const void *self, const void *other, const void *alpha)
  *   {
- *       if (gems_larger(gems_numel(self), gems_numel(other)) >= gems_min_work(N))
+ *       if (gems_larger(gems_numel(self), gems_numel(other)) >= gems_min_numel(N))
  *           return at_ops_add_Tensor_call_slow(ret_, self, other, alpha);
  *       return ((fn)gems_original(N, GEMS_ENTRY_CALL))(ret_, self, other, alpha);
  *   }
@@ -25,7 +25,7 @@ enum gems_entry {
 };
 
 struct gems_slot {
-    int64_t min_work; /* gate: INT64_MAX never enters, INT64_MIN always does (start-up, logging, checking) */
+    int64_t min_numel; /* gate: INT64_MAX never enters, INT64_MIN always does (start-up, logging, checking) */
     void *original[GEMS_ENTRY_COUNT]; /* the host's own functions */
     bool replaced;                    /* the program has registered a kernel of its own (shim/library.c) */
 };
@@ -56,10 +56,10 @@ static inline int64_t gems_numel_handle(void *const *handle)
     return handle && *handle ? gems_numel(*handle) : 0;
 }
 
-/* Start-up stores the originals first, then min_work with release. */
-static inline int64_t gems_min_work(unsigned op)
+/* Start-up stores the originals first, then min_numel with release. */
+static inline int64_t gems_min_numel(unsigned op)
 {
-    return __atomic_load_n(&gems_slots[op].min_work, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&gems_slots[op].min_numel, __ATOMIC_ACQUIRE);
 }
 static inline void *gems_original(unsigned op, enum gems_entry entry)
 {

@@ -183,7 +183,7 @@ static long route_while_changing(void)
     printf("%ld calls routed while that changed\n", routed);
     wrong += routed == 0;
     gems_route_set("all"); /* enabled again: no gate may have stayed closed */
-    wrong += fake_min_work[gems_op_find("neg")->index] == INT64_MAX;
+    wrong += fake_min_numel[gems_op_find("neg")->index] == INT64_MAX;
     return wrong;
 }
 

@@ -24,7 +24,7 @@ typedef struct memo {
 typedef struct rule_list {
     const gems_rule **rules;
     unsigned count;
-    int64_t min_work;
+    int64_t min_numel;
 } rule_list;
 
 struct gems_table {
@@ -70,7 +70,7 @@ static bool operand_bounds_sizes(const gems_op *op)
     return tensor && !op->kernel->grows;
 }
 
-static int64_t rule_min_work(const gems_op *op, const gems_rule *rule)
+static int64_t rule_min_numel(const gems_op *op, const gems_rule *rule)
 {
     if (!operand_bounds_sizes(op))
         return INT64_MIN + 1;
@@ -87,7 +87,7 @@ static int64_t rule_min_work(const gems_op *op, const gems_rule *rule)
     return least;
 }
 
-static int64_t list_min_work(const gems_op *op, const rule_list *list)
+static int64_t list_min_numel(const gems_op *op, const rule_list *list)
 {
     int64_t least = INT64_MAX;
     if (!op->kernel)
@@ -96,7 +96,7 @@ static int64_t list_min_work(const gems_op *op, const rule_list *list)
         const gems_rule *rule = list->rules[i];
         if (rule->host && rule->dtypes == UINT16_MAX && rule->nranges == 0)
             break; /* nothing below it is ever asked */
-        int64_t numel = rule->host ? INT64_MAX : rule_min_work(op, rule);
+        int64_t numel = rule->host ? INT64_MAX : rule_min_numel(op, rule);
         if (numel < least)
             least = numel;
     }
@@ -144,7 +144,7 @@ static bool build_lists(gems_table *table, const gems_table *below)
         rule_list *list = &table->ops[op];
         for (unsigned i = 0; below && i < below->ops[op].count; i++)
             list->rules[list->count++] = below->ops[op].rules[i];
-        list->min_work = list_min_work(&gems_ops[op], list);
+        list->min_numel = list_min_numel(&gems_ops[op], list);
         long_list |= list->count >= MEMO_FROM_RULES;
     }
     table->memos = long_list ? calloc(MEMO_SLOTS, sizeof *table->memos) : NULL;
@@ -261,9 +261,9 @@ const gems_rule *gems_table_lookup(const gems_table *table, const gems_op *op, g
     return rule;
 }
 
-int64_t gems_table_min_work(const gems_table *table, const gems_op *op)
+int64_t gems_table_min_numel(const gems_table *table, const gems_op *op)
 {
-    return table ? table->ops[op->index].min_work : INT64_MAX;
+    return table ? table->ops[op->index].min_numel : INT64_MAX;
 }
 
 unsigned gems_table_rules(const gems_table *table, const gems_op *op, const gems_rule *const **rules)

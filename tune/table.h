@@ -42,7 +42,7 @@ const gems_rule *gems_table_lookup(const gems_table *table, const gems_op *op, g
 
 /* Least number of elements of a call's largest operand at which any rule might send `op` to the device;
  * INT64_MAX if none ever does. The gate lets smaller calls pass without a look. */
-int64_t gems_table_min_work(const gems_table *table, const gems_op *op);
+int64_t gems_table_min_numel(const gems_table *table, const gems_op *op);
 
 /* All rules for an operator in the order in which they are asked; their number. */
 unsigned gems_table_rules(const gems_table *table, const gems_op *op, const gems_rule *const **rules);

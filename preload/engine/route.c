@@ -62,14 +62,14 @@ static int64_t threshold(const gems_op *op)
         return INT64_MIN;
     const gems_table *table = gems_tables_current();
     if (table)
-        return gems_table_min_work(table, op);
+        return gems_table_min_numel(table, op);
     if (gems_config_get()->vendor || gems_config_get()->device >= 0)
         return INT64_MIN; /* who asked for a device is to hear early if there is none: the first call opens it */
     /* Which vendor it will be is not known before OpenCL is opened, and that is only done for a call that may be worth
      * it to one of them. */
     int64_t least = INT64_MAX;
     for (int i = 0; i < CANDIDATES && route.candidates[i]; i++) {
-        int64_t work = gems_table_min_work(gems_tables_top(route.candidates[i]), op);
+        int64_t work = gems_table_min_numel(gems_tables_top(route.candidates[i]), op);
         least = work < least ? work : least;
     }
     return least;
@@ -101,7 +101,7 @@ static void set_thresholds(void)
         !route.candidates[0])
         find_candidates();
     for (unsigned i = 0; i < gems_op_count; i++)
-        route.host->set_min_work(i, threshold(&gems_ops[i]));
+        route.host->set_min_numel(i, threshold(&gems_ops[i]));
 }
 
 /* The lock may be held by a thread of the parent's that is opening the device; it does not go on in the child. */

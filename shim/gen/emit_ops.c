@@ -108,7 +108,7 @@ void gems_emit_ops(FILE *f, const gems_rows *rows)
     }
     fprintf(f,
             "};\n\n/* Open: the first call of any operator starts us up. */\n"
-            "struct gems_slot gems_slots[] = {[0 ... %u] = {.min_work = INT64_MIN}};\n",
+            "struct gems_slot gems_slots[] = {[0 ... %u] = {.min_numel = INT64_MIN}};\n",
             rows->n - 1);
 }
 

@@ -256,7 +256,7 @@ static void emit_thunk(FILE *f, thunk t)
     fprintf(f, "%sat_ops_%s_%s(%s)\n{\n", t.returns, strukt, t.suffix, t.params);
     bool nothing = strcmp(t.returns, "void ") == 0;
     const char *keyword = nothing ? "" : "return ";
-    fprintf(f, "    if (__builtin_expect(%s >= gems_min_work(%u), 0))%s\n        %sat_ops_%s_%s_slow(%s);\n", work,
+    fprintf(f, "    if (__builtin_expect(%s >= gems_min_numel(%u), 0))%s\n        %sat_ops_%s_%s_slow(%s);\n", work,
             t.index, nothing ? " {" : "", keyword, strukt, t.suffix, t.args);
     if (nothing)
         fputs("        return;\n    }\n", f);

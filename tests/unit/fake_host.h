@@ -18,7 +18,7 @@ typedef struct fake_tensor {
     max_align_t data[];
 } fake_tensor;
 
-static int64_t fake_min_work[4096];
+static int64_t fake_min_numel[4096];
 
 static inline bool fake_tensor_make(gems_tensor *t, gems_dtype dtype, bool complex, int ndim, const int64_t *sizes,
                                     const int64_t *strides)
@@ -65,11 +65,11 @@ static inline gems_dtype fake_default_dtype(void)
     return GEMS_F32;
 }
 
-static inline void fake_set_min_work(unsigned op, int64_t min_work)
+static inline void fake_set_min_numel(unsigned op, int64_t min_numel)
 {
-    __atomic_store_n(&fake_min_work[op], min_work, __ATOMIC_RELEASE);
+    __atomic_store_n(&fake_min_numel[op], min_numel, __ATOMIC_RELEASE);
 }
 
-static const gems_host fake_host = {fake_make, fake_is_complex, fake_drop, fake_default_dtype, fake_set_min_work};
+static const gems_host fake_host = {fake_make, fake_is_complex, fake_drop, fake_default_dtype, fake_set_min_numel};
 
 #endif

@@ -224,7 +224,7 @@ static inline void family_drop(gems_tensor *t)
 }
 
 static const gems_host family_host = {family_make, family_is_complex, family_drop, fake_default_dtype,
-                                      fake_set_min_work};
+                                      fake_set_min_numel};
 
 /* ---- a trial ---- */
 
@@ -380,7 +380,7 @@ static inline bool is_simulated(void)
 }
 static inline bool is_left_out(const gems_op *op)
 {
-    static _Thread_local unsigned trials[sizeof fake_min_work / sizeof *fake_min_work];
+    static _Thread_local unsigned trials[sizeof fake_min_numel / sizeof *fake_min_numel];
     return is_simulated() && trials[op->index]++ % 5 != 0;
 }
 static inline int lanes_of(const trial *t)

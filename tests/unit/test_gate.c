@@ -1,4 +1,4 @@
-/* The gate lets a call pass unseen if its largest operand has fewer elements than gems_table_min_work says. This
+/* The gate lets a call pass unseen if its largest operand has fewer elements than gems_table_min_numel says. This
  * holds the bound against what the kernels themselves say: random calls go through plan(), and for each that is taken,
  * rules that just match it by one or two of its named sizes must not have a bound above that. */
 #include "tests/unit/fake_host.h"
@@ -93,7 +93,7 @@ static int64_t bound_of(const gems_op *op, const gems_sizes *sizes, int a, int b
     gems_table_error error;
     gems_table *table = gems_table_compile("t", json, NULL, &error);
     cr_assert_not_null(table, "%s", error.text);
-    int64_t bound = gems_table_min_work(table, op);
+    int64_t bound = gems_table_min_numel(table, op);
     gems_table_free(table);
     return bound;
 }

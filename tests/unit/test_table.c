@@ -52,9 +52,9 @@ Test(table, no_rule_means_none)
 {
     gems_table *table = compile("{}", NULL);
     cr_expect_str_eq(chosen(table, "add.Tensor", GEMS_F32, 100), "none");
-    cr_expect_eq(gems_table_min_work(table, op("add.Tensor")), INT64_MAX);
+    cr_expect_eq(gems_table_min_numel(table, op("add.Tensor")), INT64_MAX);
     cr_expect_null(gems_table_lookup(NULL, op("add.Tensor"), GEMS_F32, &(gems_sizes){{0}}));
-    cr_expect_eq(gems_table_min_work(NULL, op("add.Tensor")), INT64_MAX);
+    cr_expect_eq(gems_table_min_numel(NULL, op("add.Tensor")), INT64_MAX);
     gems_table_free(table);
 }
 
@@ -237,54 +237,54 @@ Test(table, remembered_decisions_are_the_walks_from_four_threads)
 
 /* ---- the gate's bound ---- */
 
-static int64_t min_work(const char *name, const char *rules)
+static int64_t min_numel(const char *name, const char *rules)
 {
     char json[600];
     snprintf(json, sizeof json, "{\"rules\": [%s]}", rules);
     gems_table *table = compile(json, NULL);
-    int64_t work = gems_table_min_work(table, op(name));
+    int64_t work = gems_table_min_numel(table, op(name));
     gems_table_free(table);
     return work;
 }
 
 Test(table, the_gate_lets_nothing_pass_that_a_rule_would_route)
 {
-    cr_expect_eq(min_work("add.Tensor", "{\"op\": \"add\", \"where\": {\"numel\": [100, null]}}"), 100);
-    cr_expect_eq(min_work("add.Tensor", "{\"op\": \"add\"}"), 0);
-    cr_expect_eq(min_work("add.Tensor", "{\"op\": \"add\", \"where\": {\"numel\": [null, 100]}}"), 0);
-    cr_expect_eq(min_work("add.Tensor", "{\"op\": \"add\", \"host\": true}"), INT64_MAX);
-    cr_expect_eq(min_work("mul.Tensor", "{\"op\": \"add\"}"), INT64_MAX);
+    cr_expect_eq(min_numel("add.Tensor", "{\"op\": \"add\", \"where\": {\"numel\": [100, null]}}"), 100);
+    cr_expect_eq(min_numel("add.Tensor", "{\"op\": \"add\"}"), 0);
+    cr_expect_eq(min_numel("add.Tensor", "{\"op\": \"add\", \"where\": {\"numel\": [null, 100]}}"), 0);
+    cr_expect_eq(min_numel("add.Tensor", "{\"op\": \"add\", \"host\": true}"), INT64_MAX);
+    cr_expect_eq(min_numel("mul.Tensor", "{\"op\": \"add\"}"), INT64_MAX);
     cr_expect_eq(
-        min_work("sum.dim_IntList", "{\"op\": \"sum\", \"where\": {\"rows\": [8, null], \"cols\": [32, null]}}"), 256);
-    cr_expect_eq(min_work("mm", "{\"op\": \"mm\", \"where\": {\"m\": [4, 8], \"n\": [5, 9], \"k\": [6, 99]}}"), 120);
-    cr_expect_eq(min_work("mm", "{\"op\": \"mm\", \"where\": {\"m\": [9000000000, null], \"n\": [9000000000, null]}}"),
-                 INT64_MAX);
-    int64_t bytes = min_work("add.Tensor", "{\"op\": \"add\", \"where\": {\"bytes\": [4096, null]}}");
+        min_numel("sum.dim_IntList", "{\"op\": \"sum\", \"where\": {\"rows\": [8, null], \"cols\": [32, null]}}"), 256);
+    cr_expect_eq(min_numel("mm", "{\"op\": \"mm\", \"where\": {\"m\": [4, 8], \"n\": [5, 9], \"k\": [6, 99]}}"), 30);
+    cr_expect_eq(min_numel("mm", "{\"op\": \"mm\", \"where\": {\"m\": [9000000000, null], \"n\": [9000000000, null]}}"),
+                 9000000000);
+    int64_t bytes = min_numel("add.Tensor", "{\"op\": \"add\", \"where\": {\"bytes\": [4096, null]}}");
     cr_expect(bytes > 0 && bytes <= 4096 / (3 * 8), "two operands and a result of f64 have 4096 bytes at 170 elements");
 }
 
 Test(table, the_gate_takes_the_smallest_bound_that_can_be_reached)
 {
-    cr_expect_eq(min_work("add.Tensor", "{\"op\": \"add\", \"where\": {\"numel\": [100, null]}},"
-                                        "{\"op\": \"add\", \"dtype\": \"f64\", \"where\": {\"numel\": [50, null]}}"),
+    cr_expect_eq(min_numel("add.Tensor", "{\"op\": \"add\", \"where\": {\"numel\": [100, null]}},"
+                                         "{\"op\": \"add\", \"dtype\": \"f64\", \"where\": {\"numel\": [50, null]}}"),
                  50);
-    cr_expect_eq(min_work("add.Tensor", "{\"op\": \"add\", \"where\": {\"numel\": [100, null]}},"
-                                        "{\"op\": \"add\", \"host\": true},"
-                                        "{\"op\": \"add\", \"where\": {\"numel\": [50, null]}}"),
+    cr_expect_eq(min_numel("add.Tensor", "{\"op\": \"add\", \"where\": {\"numel\": [100, null]}},"
+                                         "{\"op\": \"add\", \"host\": true},"
+                                         "{\"op\": \"add\", \"where\": {\"numel\": [50, null]}}"),
                  100);
 }
 
 Test(table, operators_whose_sizes_the_gate_cannot_see_are_always_looked_at)
 {
     cr_assert_not_null(op("cat")->kernel);
-    cr_expect_eq(min_work("cat", "{\"op\": \"cat\", \"where\": {\"numel\": [100, null]}}"), INT64_MIN + 1);
+    cr_expect_eq(min_numel("cat", "{\"op\": \"cat\", \"where\": {\"numel\": [100, null]}}"), INT64_MIN + 1);
 }
 
 Test(table, an_operator_without_kernel_is_never_looked_at)
 {
     for (unsigned i = 0; i < gems_op_count; i++)
         if (!gems_ops[i].kernel) {
-            cr_expect_eq(min_work(gems_ops[i].name, "{\"op\": \"*\"}"), INT64_MAX, "%s", gems_ops[i].name);
+            cr_expect_eq(min_numel(gems_ops[i].name, "{\"op\": \"*\"}"), INT64_MAX, "%s", gems_ops[i].name);
             return;
         }
 }
