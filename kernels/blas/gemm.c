@@ -173,7 +173,7 @@ static void launch_gpu(gems_call *call, gems_work *work, const void *problem)
     int64_t fallback = !wide && blocks >= device->compute_units ? 128 : 64;
     int tm = (int)gems_rule_param(rule, "tm", fallback), tn = (int)gems_rule_param(rule, "tn", fallback), tk = 16;
     int gx = 16, gy = 16;
-    while ((size_t)(gx * gy) > device->max_group)
+    while ((size_t)gx * (size_t)gy > device->max_group)
         *(gy > 4 ? &gy : &gx) /= 2;
     if (tm != 128 || gy < 16) /* fewer work-items have no registers for a large block */
         tm = 64;

@@ -144,7 +144,7 @@ static void reduce(const gems_call *call, gems_work *work, const problem *given,
     if (cpu) {
         size_t global = (size_t)gems_cpu_items(device, units), local = 1;
         gems_launch(work, kernel_for(call, work, &p, k, 0), 1, &global, &local, args, nargs);
-    } else if (k == ACROSS) {
+    } else if (tile > 0) {
         size_t group = gems_group(device, 256), local[2] = {(size_t)tile, group / (size_t)tile};
         size_t global[2] = {(size_t)units * local[0], local[1]};
         gems_launch(work, kernel_for(call, work, &p, k, (int)group), 2, global, local, args, nargs);
