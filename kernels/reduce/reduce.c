@@ -95,11 +95,10 @@ static gems_kernel *kernel_for(const gems_call *call, gems_work *work, const pro
 }
 
 enum {
-    BAND = 256,
-    TILE = 32,
-    CPU_COLUMNS = 16
-}; /* results together: `column`, `across` (as far as a group is that wide), as in reduce.cl; and how many are worth it
-    */
+    BAND = 256,      /* results that `column` does together, as in reduce.cl */
+    TILE = 32,       /* and `across`, as far as a group is that wide */
+    CPU_COLUMNS = 16 /* fewer are not worth `column` */
+};
 
 /* How many neighbouring results lie side by side in the input too; 0 if that is no help. */
 static int64_t side_by_side(const problem *p, int64_t least)
