@@ -32,7 +32,6 @@ struct gems_driver {
     void (*begin_binary)(void);
     void (*end_binary)(void);
 
-    /* Whether the device does what OpenCL promises; else what it lacks, as a constant. Asked once, at the start. */
     bool undoes; /* a command that failed has written nothing */
 };
 
