@@ -102,7 +102,6 @@ typedef struct gems_kernel_text {
 } gems_kernel_text;
 gems_kernel *gems_kernel_build(gems_lane lane, const void *id, size_t n, const gems_kernel_text *text,
                                gems_trouble *trouble);
-const char *gems_kernel_entry(const gems_kernel *kernel);
 /* It could not be launched, or its launch failed: out of use for good, unless memory may have been short. */
 void gems_kernel_failed(gems_kernel *kernel, const gems_trouble *trouble);
 
@@ -172,8 +171,6 @@ void gems_queue_show(gems_queue *queue, gems_buffer *buffer, size_t offset, size
 
 /* Waits until nothing of the queue runs any more, whatever happened. True: all of it ended well. */
 bool gems_queue_settle(gems_queue *queue);
-/* The kernel launched last, or NULL. */
-gems_kernel *gems_queue_kernel(const gems_queue *queue);
 /* Nanoseconds that kernels took since the queue was taken; 0 if it is not timed. After gems_queue_settle. */
 double gems_queue_device_ns(gems_queue *queue);
 /* Runs fn(arg), and waits for it: in a thread of our own where the calling one's stack is too small for launches, which

@@ -380,11 +380,6 @@ void gems_kernel_failed(gems_kernel *kernel, const gems_trouble *trouble)
         put_out_of_use(kernel, trouble);
 }
 
-const char *gems_kernel_entry(const gems_kernel *kernel)
-{
-    return kernel->entry;
-}
-
 /* The copy of the kernel that belongs to a queue. */
 gems_clone *gems_program_clone(gems_kernel *kernel, unsigned queue, cl_int *error)
 {

@@ -150,11 +150,6 @@ gems_trouble *gems_queue_trouble(gems_queue *queue)
     return &queue->trouble;
 }
 
-gems_kernel *gems_queue_kernel(const gems_queue *queue)
-{
-    return queue->kernel;
-}
-
 static bool fail(gems_queue *queue, const char *function, const char *what, cl_int error)
 {
     gems_trouble_note(&queue->trouble, gems_cl_error_is_memory(error) ? GEMS_TROUBLE_MEMORY : GEMS_TROUBLE_OTHER,

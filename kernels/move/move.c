@@ -217,12 +217,23 @@ static spread spread_of(const gems_device_info *device, int64_t total, int64_t b
     return (spread){(size_t)((total + run - 1) / run), run};
 }
 
-static void enqueue(gems_work *work, gems_kernel *kernel, spread s, const gems_arg *args, int nargs)
+/* `args`: the memory, with room for one more. */
+static void enqueue(gems_work *work, variant *v, const gems_move *m, gems_arg *args, int nargs)
 {
     const gems_device_info *device = gems_device_get(work->lane);
+    int64_t total = 1;
+    for (int d = 0; d < m->rank; d++)
+        total *= m->dim[d].size;
+    v->rank = (uint8_t)m->rank;
+    v->wide = !device->is_cpu && is_wide(m, total);
+    /* A CPU takes whole rows of a triangle. */
+    const int64_t units = v->kind == TRI && device->is_cpu ? total / m->dim[m->rank - 1].size : total;
+    const spread s = spread_of(device, units, total * v->word);
+    const packed p = pack(m, total, s.run);
+    args[nargs++] = GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0]);
     const size_t group = device->is_cpu ? 1 : gems_group(device, 256);
     const size_t global = (s.items + group - 1) / group * group;
-    gems_launch(work, kernel, 1, &global, &group, args, nargs);
+    gems_launch(work, kernel_of(work, v), 1, &global, &group, args, nargs);
 }
 
 void gems_move_launch(gems_work *work, const gems_move *given)
@@ -250,20 +261,11 @@ void gems_move_launch(gems_work *work, const gems_move *given)
     set_steps(&v, &m);
     v.axis_one = m.index && m.axis == 1;
     v.inner_pick = m.index && m.dim[m.rank - 1].pick != 0;
-    v.rank = (uint8_t)m.rank;
-
-    int64_t total = 1;
-    for (int d = 0; d < m.rank; d++)
-        total *= m.dim[d].size;
-    v.wide = !device->is_cpu && is_wide(&m, total);
-    spread s = spread_of(device, total, total * v.word);
-    packed p = pack(&m, total, s.run);
     gems_arg args[4] = {GEMS_OUT_ARG(m.to), GEMS_IN(m.from)};
     int n = 2;
     if (m.index)
         args[n++] = GEMS_IN(m.index);
-    args[n++] = GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0]);
-    enqueue(work, kernel_of(work, &v), s, args, n);
+    enqueue(work, &v, &m, args, n);
 }
 
 void gems_fill_launch(gems_work *work, const gems_tensor *to, uint64_t bits)
@@ -287,20 +289,12 @@ void gems_fill_launch(gems_work *work, const gems_tensor *to, uint64_t bits)
     if (device->is_cpu)
         lengthen(&m);
     set_steps(&v, &m);
-    v.rank = (uint8_t)m.rank;
     if (size < 8)
         bits &= ((uint64_t)1 << (8 * size)) - 1;
     for (int have = size; have < v.word; have *= 2)
         bits |= bits << (8 * have);
-
-    int64_t total = 1;
-    for (int d = 0; d < m.rank; d++)
-        total *= m.dim[d].size;
-    v.wide = !device->is_cpu && is_wide(&m, total);
-    spread s = spread_of(device, total, total * v.word);
-    packed p = pack(&m, total, s.run);
-    gems_arg args[] = {GEMS_OUT_ARG(to), GEMS_BYTES(&bits, v.word), GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0])};
-    enqueue(work, kernel_of(work, &v), s, args, 3);
+    gems_arg args[3] = {GEMS_OUT_ARG(to), GEMS_BYTES(&bits, v.word)};
+    enqueue(work, &v, &m, args, 2);
 }
 
 void gems_tri_launch(gems_work *work, const gems_tensor *to, const gems_tensor *from, int64_t diagonal, bool upper)
@@ -320,17 +314,12 @@ void gems_tri_launch(gems_work *work, const gems_tensor *to, const gems_tensor *
                  .index = GEMS_DTYPE_NONE,
                  .word = (uint8_t)size,
                  .cpu = device->is_cpu,
-                 .rank = (uint8_t)m.rank,
                  .upper = upper,
                  .in_place = to->address == from->address};
     set_steps(&v, &m);
     v.truth = to->dtype == GEMS_BOOL && !v.in_place;
-    v.wide = !device->is_cpu && is_wide(&m, to->numel);
-    spread s = spread_of(device, device->is_cpu ? to->numel / cols : to->numel, to->numel * size);
-    packed p = pack(&m, to->numel, s.run);
     gems_arg args[3] = {v.in_place ? GEMS_INOUT(to) : GEMS_OUT_ARG(to), GEMS_IN(from)};
-    args[v.in_place ? 1 : 2] = GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0]);
-    enqueue(work, kernel_of(work, &v), s, args, v.in_place ? 2 : 3);
+    enqueue(work, &v, &m, args, v.in_place ? 1 : 2);
 }
 
 const gems_variant gems_move_variants[] = {{"move"}, {NULL}};
