@@ -86,11 +86,6 @@ static bool be_alone(gems_queue *queue, gems_trouble *trouble)
 
 /* ---- what PoCL compiles is kept ---- */
 
-static bool has_own_cache(const gems_program *program)
-{
-    return gems_vendor_has_own_cache(program->lane->vendor, program->lane->info.name);
-}
-
 /* Pages that processes which have ended touched: more when PoCL's linker has run. */
 static long linked(void)
 {
@@ -110,24 +105,22 @@ static char *key_of_variant(const gems_kernel *kernel, const size_t local[3], si
 /* Code for work-groups of that size, unless it was kept in the program's binary. */
 static void bring_variant(gems_kernel *kernel, const size_t local[3])
 {
-    const gems_program *program = kernel->program;
     const gems_loaded *v = loaded_of(kernel, local);
-    if (!gems_cache_dir() || (!program->cached && !has_own_cache(program)) || (v && v->local[0]))
-        return;
     size_t size;
+    if (!gems_cache_dir() || (v && v->local[0]))
+        return;
     char *key = key_of_variant(kernel, local, &size);
     if (key)
         (void)gems_pocl_bring(key, size);
     free(key);
 }
 
-/* After a launch that loaded something: if that was compiled, and the binary will not hold it. */
+/* After a launch that loaded something: if that was compiled. */
 static void keep_variant(gems_kernel *kernel, const size_t local[3])
 {
-    gems_program *program = kernel->program;
     char *key, *pattern = NULL;
     size_t size;
-    if (!gems_cache_dir() || atomic_load(&program->unsaved) || linked() == before.linked)
+    if (!gems_cache_dir() || linked() == before.linked)
         return;
     if (asprintf(&pattern, "*/*/%s/%zu-%zu-%zu*/*.so", kernel->entry, local[0], local[1], local[2]) < 0)
         return;
@@ -137,7 +130,8 @@ static void keep_variant(gems_kernel *kernel, const size_t local[3])
     free(pattern);
 }
 
-/* Of devices that are not asked for binaries the compiled source is kept; one program at a time, as PoCL compiles. */
+/* The compiled source is kept, too: a binary takes as long again and may never be asked for (save.c), and starting from
+ * the compiled source costs a thirtieth of a build. One program at a time, as PoCL compiles. */
 static pthread_mutex_t one_build = PTHREAD_MUTEX_INITIALIZER;
 static struct timespec build_began;
 
@@ -154,7 +148,7 @@ static void before_build(gems_program *program)
     size_t size;
     char *key;
     pthread_mutex_lock(&one_build);
-    if (gems_cache_dir() && has_own_cache(program) && (key = key_of_program(program, &size))) {
+    if (gems_cache_dir() && (key = key_of_program(program, &size))) {
         program->cached = gems_pocl_bring(key, size);
         free(key);
     }
@@ -165,8 +159,7 @@ static void after_build(gems_program *program, bool built)
 {
     size_t size;
     char *key;
-    if (built && gems_cache_dir() && !program->cached && has_own_cache(program) &&
-        (key = key_of_program(program, &size))) {
+    if (built && gems_cache_dir() && !program->cached && (key = key_of_program(program, &size))) {
         gems_pocl_keep(key, size, "*/*/program.bc", &build_began);
         free(key);
     }
