@@ -149,12 +149,31 @@ static void describe(const gems_candidate *all, unsigned n, char *out, size_t ro
         used += (size_t)snprintf(out + used, room - used, "%s%s: %s", i ? "; " : "", all[i].vendor->name, all[i].name);
 }
 
+/* What a driver lacks may be why its devices are not there: PoCL without a folder to build in has none. */
+static void none_found(const gems_candidate *all, unsigned n, char *why, size_t room)
+{
+    const char *forced = gems_config_get()->vendor;
+    char found[160], lacks[200];
+    int used;
+
+    describe(all, n, found, sizeof found);
+    if (forced)
+        used = snprintf(why, room, "GEMS_VENDOR=%s: no OpenCL device of that vendor (found: %s)", forced,
+                        n ? found : "none");
+    else
+        used = snprintf(why, room, "no OpenCL device");
+    for (const gems_vendor_data *v = gems_vendor_all(); v->name && used > 0 && (size_t)used < room; v++)
+        if (is_allowed(v) && v->driver && v->driver->may_build && !v->driver->may_build(v, lacks, sizeof lacks)) {
+            snprintf(why + used, room - (size_t)used, "; %s", lacks);
+            return;
+        }
+}
+
 const gems_candidate *gems_choose(const gems_candidate *all, unsigned n, char *why, size_t room)
 {
     const gems_config *config = gems_config_get();
     const gems_candidate *list[GEMS_MAX_CANDIDATES];
     unsigned count = 0, same = 0;
-    char found[160];
 
     for (unsigned i = 0; i < n; i++)
         if (gems_choose_counts(&all[i]))
@@ -164,12 +183,7 @@ const gems_candidate *gems_choose(const gems_candidate *all, unsigned n, char *w
             snprintf(why, room, "%s", missing);
             return NULL;
         }
-        describe(all, n, found, sizeof found);
-        if (config->vendor)
-            snprintf(why, room, "GEMS_VENDOR=%s: no OpenCL device of that vendor (found: %s)", config->vendor,
-                     n ? found : "none");
-        else
-            snprintf(why, room, "no OpenCL device");
+        none_found(all, n, why, room);
         return NULL;
     }
     if (config->device >= 0) {

@@ -131,6 +131,12 @@ def test_a_device_asked_for_in_vain_is_told_even_if_no_call_is_worth_it(env):
     assert strict.returncode == -6 and "aborting" in strict.stderr
 
 
+def test_what_a_driver_lacks_is_told_with_its_missing_device(env):
+    done = run(env, "run", sys.executable, "-c", ADD, OCL_ICD_VENDORS="/proc/none", PATH="/proc/none", GEMS_ROUTE="all")
+    assert done.stdout == "16.0\n"
+    assert done.stderr.count("no OpenCL device; pocl's OpenCL needs the program ld, which is not on the PATH") == 1
+
+
 def test_a_disabled_process_can_be_enabled(env):
     program = f"""
 import ctypes, torch
