@@ -136,6 +136,8 @@ PYTHON  = $(shell scripts/python)
 # Tests against the real PyTorch, preloaded, with every kernel in use. $(1): further variables, $(2): what to run.
 pytest  = LD_PRELOAD=$(LIB) GEMS_ROUTE=all OMP_NUM_THREADS=1 $(1) '$(PYTHON)' -m pytest -q -p no:cacheprovider $(2)
 spread  = -n $(JOBS) --dist $(1)
+# All kernels of all tests: more than a program has, and one check leaves them to the next.
+unit check-%: export GEMS_CACHE_MB := 4096
 
 setup:
 	$(Q)scripts/setup.sh check
