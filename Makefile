@@ -80,8 +80,8 @@ $(UNIT): %: %.o $(OBJ) $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(GENSRC)))
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS) -lcriterion
 unit: $(UNIT)
-	$(Q)failed=; for t in $(UNIT); do printf '  %-8s%s\n' TEST $$t; $$t || failed="$$failed $$t"; done; \
-	  if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
+	$(Q)printf '%s\n' $(UNIT) | xargs -P $(JOBS) -I TEST sh -c \
+	  'TEST >TEST.log 2>&1; code=$$?; printf "  %-8s%s\n" TEST TEST; cat TEST.log; [ $$code = 0 ] || echo "  FAILED  TEST" >&2; exit $$code'
 
 # The tables in the library are read as it will read them.
 $(B)/tables.checked: $(B)/tables $(wildcard tune/*.json)
