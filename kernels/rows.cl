@@ -79,6 +79,12 @@
             STEP(1, _part, i)                                                                                          \
     }
 
+/* A loop over the units of which this work-item has its share: all have equal runs of neighbours. */
+#define ROW_SHARE(u, units)                                                                                            \
+    const long share_ = ((units) + get_global_size(0) - 1) / get_global_size(0);                                       \
+    const long share_end_ = min(((long)get_global_id(0) + 1) * share_, (long)(units));                                 \
+    for (long u = get_global_id(0) * share_; u < share_end_; u++)
+
 #define ROW_SUM16(v)                                                                                                   \
     (((((v).s0 + (v).s8) + ((v).s4 + (v).sc)) + (((v).s2 + (v).sa) + ((v).s6 + (v).se))) +                             \
      ((((v).s1 + (v).s9) + ((v).s5 + (v).sd)) + (((v).s3 + (v).sb) + ((v).s7 + (v).sf))))
