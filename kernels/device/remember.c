@@ -5,6 +5,7 @@
  * answer may depend on: the loader's list, installed libraries, device files and what we may do with them, variables.
  * In doubt, and where a tool stands between us and the driver, the loader is asked. */
 #include "kernels/device/internal.h"
+#include "preload/base/text.h"
 
 #include <dlfcn.h>
 #include <glob.h>
@@ -16,41 +17,21 @@
 
 extern char **environ;
 
-static bool begins_with_one_of(const char *entry, const char *const *list)
+/* Beginnings of variables: of a tool or another list of drivers, with which nothing is remembered; and what drivers
+ * look at. */
+static const char in_between[] = "OCL_ICD_ OPENCL_LAYERS CLTRACER CLI_";
+static const char of_drivers[] =
+    "AMD_ CL_ CUDA_ DRI_ GALLIUM_ GEMS_VENDOR= GPU_ HIP_ HSA_ INTEL LD_LIBRARY_PATH= LIBGL_ LP_ MESA_ NEO NVIDIA_ OCL_ "
+    "OPENCL_ POCL_DEVICES= ROC RUSTICL_ SYCL_ ZE_";
+
+static bool begins_with_one_of(const char *entry, const char *list)
 {
-    for (; *list; list++)
-        if (strncmp(entry, *list, strlen(*list)) == 0)
+    const char *word;
+    for (size_t n; (n = gems_word(&list, " ", &word));)
+        if (strncmp(entry, word, n) == 0)
             return true;
     return false;
 }
-
-/* A tool or another list: then nothing is remembered. */
-static const char *const in_between[] = {"OCL_ICD_", "OPENCL_LAYERS", "CLTRACER", "CLI_", NULL};
-/* What drivers look at. */
-static const char *const of_drivers[] = {"AMD_",
-                                         "CL_",
-                                         "CUDA_",
-                                         "DRI_",
-                                         "GALLIUM_",
-                                         "GEMS_VENDOR=",
-                                         "GPU_",
-                                         "HIP_",
-                                         "HSA_",
-                                         "INTEL",
-                                         "LD_LIBRARY_PATH=",
-                                         "LIBGL_",
-                                         "LP_",
-                                         "MESA_",
-                                         "NEO",
-                                         "NVIDIA_",
-                                         "OCL_",
-                                         "OPENCL_",
-                                         "POCL_DEVICES=",
-                                         "ROC",
-                                         "RUSTICL_",
-                                         "SYCL_",
-                                         "ZE_",
-                                         NULL};
 
 static void put_file(FILE *key, const char *path)
 {
