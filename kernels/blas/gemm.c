@@ -41,8 +41,7 @@ typedef struct kernel_id {
 } kernel_id;
 
 /* Kernel `entry` of an embedded file for a product's dtype; `options`, with up to so many numbers, goes on those of
- * all.
- */
+ * all. */
 static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const char *file, const char *entry,
                                const char *options, const int number[NUMBERS])
 {
@@ -63,54 +62,37 @@ static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const cha
     return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, all, entry});
 }
 
-/* The arguments that every kernel here ends with: strides, alpha and beta in the kernel's type, and whether D is read.
- */
-typedef struct tail {
-    int64_t stride[12];
-    union {
-        float f[2];
-        double d[2];
-        int64_t i[2];
-    } factor;
-    size_t factor_size;
-    int32_t add;
-} tail;
-
-static tail tail_of(const gems_product *p)
-{
-    tail t = {{p->a.row, p->a.col, p->b.row, p->b.col, p->c.row, p->c.col, p->d.row, p->d.col, p->a.batch, p->b.batch,
-               p->c.batch, p->d.batch}};
-    t.add = p->add;
-    if (gems_dtypes[p->dtype].category != GEMS_CAT_FLOAT)
-        t.factor.i[0] = p->int_alpha, t.factor.i[1] = p->int_beta, t.factor_size = sizeof(int64_t);
-    else if (p->dtype == GEMS_F64)
-        t.factor.d[0] = p->alpha, t.factor.d[1] = p->beta, t.factor_size = sizeof(double);
-    else
-        t.factor.f[0] = (float)p->alpha, t.factor.f[1] = (float)p->beta, t.factor_size = sizeof(float);
-    return t;
-}
-
-/* Launches it over matrices, partial sums (`scratch`; -1: none), sizes and the tail. C is read too if it is D. */
+/* Launches it over matrices, partial sums (`scratch`; -1: none), sizes, and what every kernel here ends with: strides,
+ * alpha and beta in the kernel's type, and whether D is read. C is read too if it is D. */
 static void enqueue(gems_work *work, gems_kernel *kernel, const gems_product *p, int scratch, const int32_t *size,
                     int nsizes, const size_t global[3], const size_t local[3])
 {
-    bool same = p->add && p->d.tensor->address == p->c.tensor->address;
-    const gems_tensor *d = p->add ? p->d.tensor : p->a.tensor;
-    const tail t = tail_of(p);
-    const char *factor = (const char *)&t.factor;
-    gems_arg arg[32] = {GEMS_IN(p->a.tensor), GEMS_IN(p->b.tensor),
-                        same ? GEMS_INOUT(p->c.tensor) : GEMS_OUT_ARG(p->c.tensor),
-                        same ? GEMS_INOUT(p->c.tensor) : GEMS_IN(d)};
+    const bool same = p->add && p->d.tensor->address == p->c.tensor->address;
+    const gems_arg c = same ? GEMS_INOUT(p->c.tensor) : GEMS_OUT_ARG(p->c.tensor);
+    gems_arg arg[32] = {GEMS_IN(p->a.tensor), GEMS_IN(p->b.tensor), c,
+                        same ? c : GEMS_IN(p->add ? p->d.tensor : p->a.tensor)};
     int n = 4;
     if (scratch >= 0)
         arg[n++] = GEMS_SCRATCH(scratch);
     for (int i = 0; i < nsizes; i++)
         arg[n++] = GEMS_VALUE(size[i]);
+    const int64_t stride[] = {p->a.row, p->a.col, p->b.row,   p->b.col,   p->c.row,   p->c.col,
+                              p->d.row, p->d.col, p->a.batch, p->b.batch, p->c.batch, p->d.batch};
     for (int i = 0; i < 12; i++)
-        arg[n++] = GEMS_VALUE(t.stride[i]);
-    arg[n++] = GEMS_BYTES(factor, t.factor_size);
-    arg[n++] = GEMS_BYTES(factor + t.factor_size, t.factor_size);
-    arg[n++] = GEMS_VALUE(t.add);
+        arg[n++] = GEMS_VALUE(stride[i]);
+    const float alpha = (float)p->alpha, beta = (float)p->beta;
+    if (gems_dtypes[p->dtype].category != GEMS_CAT_FLOAT) {
+        arg[n++] = GEMS_VALUE(p->int_alpha);
+        arg[n++] = GEMS_VALUE(p->int_beta);
+    } else if (p->dtype == GEMS_F64) {
+        arg[n++] = GEMS_VALUE(p->alpha);
+        arg[n++] = GEMS_VALUE(p->beta);
+    } else {
+        arg[n++] = GEMS_VALUE(alpha);
+        arg[n++] = GEMS_VALUE(beta);
+    }
+    const int32_t add = p->add;
+    arg[n++] = GEMS_VALUE(add);
     gems_launch(work, kernel, 3, global, local, arg, n);
 }
 
