@@ -98,12 +98,12 @@ uint64_t gems_choose_number(cl_device_id id, cl_device_info what);
 
 /* ---- remember.c ---- */
 
-/* What the choice of driver depends on, *size bytes to free(); NULL: nothing is to be remembered here. */
-char *gems_remember_key(size_t *size);
+/* What the choice of driver depends on, to free(); NULL: nothing is to be remembered here. */
+char *gems_remember_key(void);
 /* The library of the only driver that had devices, to free(); NULL: not known. */
-char *gems_remember_library(const char *key, size_t key_size);
+char *gems_remember_library(const char *key);
 /* Notes for the next process whose devices these are, if it is one driver's. */
-void gems_remember(const char *key, size_t key_size, const gems_candidate *all, unsigned n);
+void gems_remember(const char *key, const gems_candidate *all, unsigned n);
 
 /* ---- state.c ---- */
 

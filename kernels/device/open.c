@@ -289,15 +289,14 @@ static void open_device(void *ok)
     gems_candidate all[GEMS_MAX_CANDIDATES];
     const char *why = NULL;
     unsigned n = 0;
-    size_t key_size = 0;
 
     gems_cl_fault_set(gems_config_get()->fault);
-    char *key = gems_remember_key(&key_size), *library = gems_remember_library(key, key_size);
+    char *key = gems_remember_key(), *library = gems_remember_library(key);
     gems_vendor_lend_environment();
     if (library && gems_cl_load_driver(library))
         n = gems_choose_find(all, GEMS_MAX_CANDIDATES);
     if (n == 0 && gems_cl_load(&why) && (n = gems_choose_find(all, GEMS_MAX_CANDIDATES)) > 0)
-        gems_remember(key, key_size, all, n);
+        gems_remember(key, all, n);
     gems_vendor_return_environment();
     free(library);
     free(key);

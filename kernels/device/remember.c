@@ -57,7 +57,7 @@ static void put_files(FILE *key, const char *pattern)
     globfree(&found);
 }
 
-char *gems_remember_key(size_t *size)
+char *gems_remember_key(void)
 {
     static const char *const files[] = {"/etc/OpenCL/vendors",
                                         "/etc/OpenCL/vendors/*",
@@ -69,6 +69,7 @@ char *gems_remember_key(size_t *size)
                                         "/dev/mali*",
                                         "/dev/accel/*"};
     char *text = NULL, boot[64] = "";
+    size_t size;
     if (!gems_cache_dir() || dlsym(RTLD_DEFAULT, "clGetPlatformIDs"))
         return NULL;
     for (char **e = environ; e && *e; e++)
@@ -79,7 +80,7 @@ char *gems_remember_key(size_t *size)
         boot[0] = 0;
     if (f)
         fclose(f);
-    FILE *key = open_memstream(&text, size);
+    FILE *key = open_memstream(&text, &size);
     if (!key)
         return NULL;
     fprintf(key, "gems-preload %s\nwhich driver has the devices?\n%d %s\n", GEMS_VERSION, (int)geteuid(), boot);
@@ -107,10 +108,10 @@ static char *describe(const char *library, size_t *size)
     return fclose(out) == 0 ? text : NULL;
 }
 
-char *gems_remember_library(const char *key, size_t key_size)
+char *gems_remember_library(const char *key)
 {
     size_t size = 0, now = 0;
-    char *kept = key ? (char *)gems_cache_load(key, key_size, &size) : NULL;
+    char *kept = key ? (char *)gems_cache_load(key, strlen(key), &size) : NULL;
     char *found = kept && memchr(kept, 0, size) ? describe(kept, &now) : NULL;
     bool same = found && size == now && memcmp(kept, found, size) == 0;
     free(found);
@@ -120,7 +121,7 @@ char *gems_remember_library(const char *key, size_t key_size)
     return NULL;
 }
 
-void gems_remember(const char *key, size_t key_size, const gems_candidate *all, unsigned n)
+void gems_remember(const char *key, const gems_candidate *all, unsigned n)
 {
     char extensions[2048] = "", *text;
     Dl_info info;
@@ -138,6 +139,6 @@ void gems_remember(const char *key, size_t key_size, const gems_candidate *all, 
     if (!function || dladdr(function, &info) == 0 || !info.dli_fname || info.dli_fname[0] != '/' ||
         !(text = describe(info.dli_fname, &size)))
         return;
-    gems_cache_store(key, key_size, (unsigned char *)text, size);
+    gems_cache_store(key, strlen(key), (unsigned char *)text, size);
     free(text);
 }
