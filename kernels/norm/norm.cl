@@ -130,21 +130,6 @@ __kernel void run(ARGS)
 
 #ifdef KERNEL_group
 #define BLOCK (64 * GROUP)
-/* Sum over the group, given to all of it. */
-static T sum_all(__local T *part, T v)
-{
-    int me = get_local_id(0);
-    part[me] = v;
-    for (int w = GROUP / 2; w > 0; w /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (me < w)
-            part[me] += part[me + w];
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    v = part[0];
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return v;
-}
 
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 {
@@ -162,7 +147,8 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
             sum += GEMS_CAT(load_, IN)(p, i * stride);
         mean += sum;
     }
-    mean = sum_all(part, mean) / n;
+    ROW_TREE(mean, a + b)
+    mean /= n;
 #endif
     T left = 0;
     for (long b = me; b < n; b += BLOCK) {
@@ -175,9 +161,9 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
         squares += sum;
         left += rest;
     }
-    squares = sum_all(part, squares);
+    ROW_TREE(squares, a + b)
 #ifdef CENTER
-    left = sum_all(part, left);
+    ROW_TREE(left, a + b)
     CORRECT(left)
 #endif
     T rstd = 1 / sqrt(squares / n + eps);

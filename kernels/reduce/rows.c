@@ -22,8 +22,11 @@ gems_status gems_rows_prepare(gems_call *call, int dim, gems_dtype out, gems_row
     return GEMS_OK;
 }
 
-void gems_rows_items(const gems_device_info *device, const gems_rows *r, int kind, size_t *global, size_t *local)
+void gems_rows_items(const gems_choice *c, size_t *global, size_t *local)
 {
+    const gems_device_info *device = c->device;
+    const gems_rows *r = c->problem;
+    const int kind = gems_choice_index(c);
     *local = kind == GEMS_ROWS_ITEM || kind == GEMS_ROWS_GROUP ? gems_group(device, 256) : 1;
     if (kind == GEMS_ROWS_COLUMN)
         *global = (size_t)gems_cpu_items(device, r->rows / r->inner * ((r->inner + 15) / 16));
@@ -36,7 +39,15 @@ void gems_rows_items(const gems_device_info *device, const gems_rows *r, int kin
 }
 
 /* `column` walks neighbouring rows, which are dense together. */
-bool gems_rows_dense(const gems_rows *r, int kind)
+bool gems_rows_dense(const gems_choice *c)
 {
+    const gems_rows *r = c->problem;
+    const int kind = gems_choice_index(c);
     return kind == GEMS_ROWS_COLUMN || (kind == GEMS_ROWS_RUN && r->stride == 1 && r->inner == 1);
+}
+
+bool gems_rows_can_column(const gems_choice *c)
+{
+    const gems_rows *r = c->problem;
+    return r->side_by_side && r->inner >= 8;
 }

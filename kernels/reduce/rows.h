@@ -22,9 +22,12 @@ typedef struct gems_rows {
 
 /* Makes the result, of dtype `out`, and fills *rows from the call's first argument and its sizes. */
 gems_status gems_rows_prepare(gems_call *call, int dim, gems_dtype out, gems_rows *rows);
+/* Of choices whose problem begins with gems_rows, and whose variants stand in the order above. */
+
 /* Work-items in all and in a group. */
-void gems_rows_items(const gems_device_info *device, const gems_rows *rows, int kind, size_t *global, size_t *local);
+void gems_rows_items(const gems_choice *choice, size_t *global, size_t *local);
 /* Whether the kernel may read and write with stride 1 alone. */
-bool gems_rows_dense(const gems_rows *rows, int kind);
+bool gems_rows_dense(const gems_choice *choice);
+bool gems_rows_can_column(const gems_choice *choice);
 
 #endif

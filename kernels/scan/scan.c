@@ -89,7 +89,7 @@ static void launch(const gems_choice *c, const char *entry, size_t global, size_
                                        entry,
                                        (uint64_t)(c->call->dtype << 16 | r->out->dtype << 8 | p->acc),
                                        local,
-                                       gems_rows_dense(r, gems_choice_index(c)),
+                                       gems_rows_dense(c),
                                        false,
                                        write_defines};
     gems_launch(c->work, gems_kernel_for(c, &kernel), 1, &global, &local, args, nargs);
@@ -98,7 +98,7 @@ static void launch(const gems_choice *c, const char *entry, size_t global, size_
 static void launch_whole(const gems_choice *c)
 {
     size_t global, local;
-    gems_rows_items(c->device, &((const problem *)c->problem)->rows, gems_choice_index(c), &global, &local);
+    gems_rows_items(c, &global, &local);
     launch(c, c->variant->name, global, local, NULL);
 }
 
@@ -118,19 +118,14 @@ static void launch_run(const gems_choice *c)
     launch(c, "run", (size_t)gems_cpu_items(c->device, r->rows * cut.splits), 1, &cut);
 }
 
-static bool can_column(const gems_choice *c)
-{
-    const gems_rows *r = &((const problem *)c->problem)->rows;
-    return r->side_by_side && r->inner >= 8;
-}
 static bool suits_item(const gems_choice *c)
 {
-    const gems_rows *r = &((const problem *)c->problem)->rows;
+    const gems_rows *r = c->problem;
     return !c->device->is_cpu && ((r->side_by_side && r->inner >= 32) || r->n <= 16);
 }
 
 static const gems_variant variants[] = {
-    [GEMS_ROWS_COLUMN] = {"column", "8 neighbouring rows, side by side in the input", .can = can_column,
+    [GEMS_ROWS_COLUMN] = {"column", "8 neighbouring rows, side by side in the input", .can = gems_rows_can_column,
                           .suits = gems_suits_cpu, .launch = launch_whole},
     [GEMS_ROWS_RUN] = {"run", NULL, .params = {GEMS_SPLITS}, .suits = gems_suits_cpu, .launch = launch_run},
     [GEMS_ROWS_ITEM] = {"item", .suits = suits_item, .launch = launch_whole},

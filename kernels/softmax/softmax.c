@@ -73,14 +73,13 @@ static void launch(const gems_choice *c)
 {
     const problem *p = c->problem;
     const gems_rows *r = &p->rows;
-    const int kind = gems_choice_index(c);
     size_t global, local;
-    gems_rows_items(c->device, r, kind, &global, &local);
+    gems_rows_items(c, &global, &local);
     const gems_kernel_wanted kernel = {"kernels/softmax/softmax.cl",
                                        c->variant->name,
                                        (uint64_t)c->call->dtype << 8 | p->f.out,
                                        local,
-                                       gems_rows_dense(r, kind),
+                                       gems_rows_dense(c),
                                        false,
                                        write_defines};
     gems_arg args[8] = {GEMS_IN(r->in)};
@@ -96,19 +95,14 @@ static void launch(const gems_choice *c)
     gems_launch(c->work, gems_kernel_for(c, &kernel), 1, &global, &local, args, nargs);
 }
 
-static bool can_column(const gems_choice *c)
-{
-    const gems_rows *r = &((const problem *)c->problem)->rows;
-    return r->side_by_side && r->inner >= 8;
-}
 static bool suits_item(const gems_choice *c)
 {
-    const gems_rows *r = &((const problem *)c->problem)->rows;
+    const gems_rows *r = c->problem;
     return !c->device->is_cpu && ((r->inner >= 32 && r->side_by_side) || r->n <= 32);
 }
 
 static const gems_variant variants[] = {
-    [GEMS_ROWS_COLUMN] = {"column", "8 neighbouring rows, side by side in the input", .can = can_column,
+    [GEMS_ROWS_COLUMN] = {"column", "8 neighbouring rows, side by side in the input", .can = gems_rows_can_column,
                           .suits = gems_suits_cpu, .launch = launch},
     [GEMS_ROWS_RUN] = {"run", .suits = gems_suits_cpu, .launch = launch},
     [GEMS_ROWS_ITEM] = {"item", .suits = suits_item, .launch = launch},

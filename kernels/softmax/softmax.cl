@@ -262,18 +262,6 @@ __kernel void column(ARGS)
 #endif
 
 #ifdef KERNEL_group
-#define TREE(v, op)                                                                                                    \
-    part[me] = v;                                                                                                      \
-    for (int w = GROUP / 2; w > 0; w /= 2) {                                                                           \
-        barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
-        if (me < w) {                                                                                                  \
-            T a = part[me], b = part[me + w];                                                                          \
-            part[me] = op;                                                                                             \
-        }                                                                                                              \
-    }                                                                                                                  \
-    barrier(CLK_LOCAL_MEM_FENCE);                                                                                      \
-    v = part[0];                                                                                                       \
-    barrier(CLK_LOCAL_MEM_FENCE);
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 {
     OPEN;
@@ -287,13 +275,13 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
         T x = LOAD(p, i * stride);
         m = x > m ? x : m;
     }
-    TREE(m, b > a ? b : a)
+    ROW_TREE(m, b > a ? b : a)
 #endif
     for (long i = me; i < n; i += GROUP) {
         ELEMENT(i)
         s += TERM;
     }
-    TREE(s, a + b)
+    ROW_TREE(s, a + b)
     T t = ROW;
     for (long i = me; i < n; i += GROUP) {
         ELEMENT(i)
