@@ -74,7 +74,7 @@ size_t gems_group(const gems_device_info *device, size_t most)
     return most;
 }
 
-/* Without padding. */
+/* Compared byte by byte: there is no padding. */
 typedef struct kernel_id {
     const char *file, *entry;
     const gems_op *op;
