@@ -144,6 +144,11 @@ extern const unsigned gems_op_count;
 
 /* Value of a field of the operator's row, or NULL. */
 const char *gems_op_attr(const gems_op *op, const char *key);
+static inline const char *gems_op_attr_or(const gems_op *op, const char *key, const char *fallback)
+{
+    const char *value = gems_op_attr(op, key);
+    return value ? value : fallback;
+}
 /* Index of the parameter of that name, or -1. */
 int gems_op_param(const gems_op *op, const char *name);
 /* Operator by name ("add.Tensor"), by struct ("add_Tensor"); NULL if unknown. */
@@ -205,8 +210,18 @@ typedef struct gems_call {
     const char *why;              /* first reason for declining or failing, static or in whybuf */
     char whybuf[160];
     uint64_t bytes;   /* moved to and from the device (staged memory), for the report */
-    double device_ns; /* in kernels, if that is measured (gems_device_set_timing) */
+    double device_ns; /* in kernels, if that is measured (gems_work_set_timing) */
 } gems_call;
+
+/* What rules see of a call that is rows of `cols` elements. */
+static inline void gems_call_rows(gems_call *call, gems_dtype dtype, int64_t numel, int64_t cols, int64_t bytes)
+{
+    call->dtype = dtype;
+    call->sizes.v[GEMS_SIZE_NUMEL] = numel;
+    call->sizes.v[GEMS_SIZE_COLS] = cols;
+    call->sizes.v[GEMS_SIZE_ROWS] = cols > 0 ? numel / cols : 0;
+    call->sizes.v[GEMS_SIZE_BYTES] = bytes;
+}
 
 /* OK: done. DECLINED: an ordinary result, the host runs the call. FAILED: the device or driver let us down; the host
  * runs the call and the failure is logged. */

@@ -10,6 +10,7 @@
 
 struct gems_work;
 struct gems_device_info;
+struct gems_variant;
 
 /* A number that a table's rule may give a variant: `low`, and every `step` from there up to `high`. */
 typedef struct gems_parameter {
@@ -25,6 +26,15 @@ enum {
 /* Parameter of every variant: 0 the main lane, 1 the small one. */
 extern const gems_parameter gems_parameter_lane;
 
+/* A call on its way to a variant. */
+typedef struct gems_choice {
+    gems_call *call;
+    struct gems_work *work;
+    const struct gems_device_info *device; /* of the work's lane */
+    const void *problem;                   /* the family's own */
+    const struct gems_variant *variant;
+} gems_choice;
+
 /* A kernel of a family, and how it is launched. The first that suits a call is used; one that a rule names is used
  * wherever it can be. */
 typedef struct gems_variant {
@@ -32,11 +42,10 @@ typedef struct gems_variant {
     const char *asks; /* what `can` asks of device and call, in words; NULL: nothing */
     uint16_t dtypes;  /* a bit for each gems_dtype that it computes with; 0: all of the family's */
     gems_parameter params[GEMS_PARAMETERS]; /* beside the lane; ends with a NULL name, or is full */
-    /* Whether it computes this call, and whether it is the one to use if none is named. NULL: always. `problem` is the
-     * family's own. */
-    bool (*can)(const gems_call *call, const struct gems_device_info *device, const void *problem);
-    bool (*suits)(const gems_call *call, const struct gems_device_info *device, const void *problem);
-    void (*launch)(gems_call *call, struct gems_work *work, const void *problem);
+    /* Whether it computes this call, and whether it is the one to use if none is named. NULL: always. */
+    bool (*can)(const gems_choice *choice);
+    bool (*suits)(const gems_choice *choice);
+    void (*launch)(const gems_choice *choice);
 } gems_variant;
 
 typedef struct gems_family {
@@ -56,5 +65,11 @@ typedef struct gems_family {
      * gate must look at small calls too. */
     bool grows;
 } gems_family;
+
+/* Which of the family's variants it is. */
+static inline int gems_choice_index(const gems_choice *choice)
+{
+    return (int)(choice->variant - choice->call->op->kernel->variants);
+}
 
 #endif

@@ -79,6 +79,26 @@
             STEP(1, _part, i)                                                                                          \
     }
 
+/* A loop over the units of which this work-item has its share: all have equal runs of neighbours. */
+#define ROW_SHARE(u, units)                                                                                            \
+    const long share_ = ((units) + get_global_size(0) - 1) / get_global_size(0);                                       \
+    const long share_end_ = min(((long)get_global_id(0) + 1) * share_, (long)(units));                                 \
+    for (long u = get_global_id(0) * share_; u < share_end_; u++)
+
+/* Of the group's values `v`, one of type T an item, by `op` of a and b: given to all of it. `part` has room for GROUP. */
+#define ROW_TREE(v, op)                                                                                                \
+    part[me] = v;                                                                                                      \
+    for (int w = GROUP / 2; w > 0; w /= 2) {                                                                           \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
+        if (me < w) {                                                                                                  \
+            T a = part[me], b = part[me + w];                                                                          \
+            part[me] = op;                                                                                             \
+        }                                                                                                              \
+    }                                                                                                                  \
+    barrier(CLK_LOCAL_MEM_FENCE);                                                                                      \
+    v = part[0];                                                                                                       \
+    barrier(CLK_LOCAL_MEM_FENCE);
+
 #define ROW_SUM16(v)                                                                                                   \
     (((((v).s0 + (v).s8) + ((v).s4 + (v).sc)) + (((v).s2 + (v).sa) + ((v).s6 + (v).se))) +                             \
      ((((v).s1 + (v).s9) + ((v).s5 + (v).sd)) + (((v).s3 + (v).sb) + ((v).s7 + (v).sf))))

@@ -19,6 +19,7 @@ typedef struct problem {
     int64_t mask_stride[4];
     bool causal;
     double scale;
+    const gems_tensor *out, *lse; /* made by prepare */
 } problem;
 
 /* NULL, or why not. What the host refuses is declined too: it has the words. */
@@ -109,13 +110,7 @@ static size_t local_bytes(int head, int bq, int bk, size_t element)
     return element * (size_t)(2 * bq * (head + 16) + 2 * head * bk + bq * (bk + 16) + 2 * bq);
 }
 
-/* A call with its results made, and whether a variant fits: the padded size of a head, queries of a group, keys of a
- * block. */
-typedef struct attention {
-    const problem *p;
-    const gems_tensor *out, *lse;
-} attention;
-
+/* The padded size of a head, queries of a group, keys of a block. */
 typedef struct blocks {
     int head, bq, bk;
 } blocks;
@@ -125,31 +120,29 @@ static size_t element_bytes(const problem *p)
     return p->q->dtype == GEMS_F64 ? 8 : 4;
 }
 
-static blocks cpu_blocks(const gems_call *call, const gems_device_info *device, const problem *p)
+static blocks cpu_blocks(const gems_choice *c)
 {
+    const problem *p = c->problem;
     size_t element = element_bytes(p);
-    blocks b = {round_up(p->q->sizes[3], 32), (int)gems_rule_param(call->rule, "bq", 64),
-                (int)gems_rule_param(call->rule, "bk", 64)};
-    while (local_bytes(b.head, b.bq, b.bk, element) > device->local_bytes && (b.bq > 16 || b.bk > 32)) {
+    blocks b = {round_up(p->q->sizes[3], 32), (int)gems_rule_param(c->call->rule, "bq", 64),
+                (int)gems_rule_param(c->call->rule, "bk", 64)};
+    while (local_bytes(b.head, b.bq, b.bk, element) > c->device->local_bytes && (b.bq > 16 || b.bk > 32)) {
         b.bq = b.bq > 16 ? round_up(b.bq / 2, 16) : b.bq;
         b.bk = b.bk > 32 ? round_up(b.bk / 2, 32) : b.bk;
     }
     return b;
 }
 
-static bool can_cpu(const gems_call *call, const gems_device_info *device, const void *given)
+static bool can_cpu(const gems_choice *c)
 {
-    const problem *p = ((const attention *)given)->p;
-    blocks b = cpu_blocks(call, device, p);
-    return local_bytes(b.head, b.bq, b.bk, element_bytes(p)) <= device->local_bytes;
+    blocks b = cpu_blocks(c);
+    return local_bytes(b.head, b.bq, b.bk, element_bytes(c->problem)) <= c->device->local_bytes;
 }
 
 /* A head is held in registers. */
-static bool can_gpu(const gems_call *call, const gems_device_info *device, const void *given)
+static bool can_gpu(const gems_choice *c)
 {
-    (void)call;
-    (void)device;
-    return round_up(((const attention *)given)->p->q->sizes[3], 4) <= 256;
+    return round_up(((const problem *)c->problem)->q->sizes[3], 4) <= 256;
 }
 
 /* What identifies a kernel of the family. */
@@ -173,9 +166,8 @@ static gems_kernel *kernel_for(gems_work *work, const problem *p, const char *fi
 }
 
 /* bq: queries of a group; group: its work-items. */
-static void launch(gems_work *work, gems_kernel *kernel, const attention *a, int bq, size_t group)
+static void launch(gems_work *work, gems_kernel *kernel, const problem *p, int bq, size_t group)
 {
-    const problem *p = a->p;
     int64_t batch = p->q->sizes[0], heads = p->q->sizes[1], queries = p->q->sizes[2], head = p->q->sizes[3];
     int32_t size[] = {(int32_t)queries, (int32_t)p->k->sizes[2], (int32_t)head, (int32_t)(heads / p->k->sizes[1]), bq,
                       p->causal,        p->mask != NULL};
@@ -186,12 +178,12 @@ static void launch(gems_work *work, gems_kernel *kernel, const attention *a, int
     arg[n++] = GEMS_IN(p->k);
     arg[n++] = GEMS_IN(p->v);
     arg[n++] = GEMS_IN(p->mask ? p->mask : p->q);
-    arg[n++] = GEMS_OUT_ARG(a->out);
-    arg[n++] = GEMS_OUT_ARG(a->lse);
+    arg[n++] = GEMS_OUT_ARG(p->out);
+    arg[n++] = GEMS_OUT_ARG(p->lse);
     for (size_t i = 0; i < sizeof size / sizeof *size; i++)
         arg[n++] = GEMS_VALUE(size[i]);
     arg[n++] = p->q->dtype == GEMS_F64 ? GEMS_VALUE(p->scale) : GEMS_VALUE(scale);
-    const int64_t *strides[] = {p->q->strides, p->k->strides, p->v->strides, p->mask_stride, a->out->strides};
+    const int64_t *strides[] = {p->q->strides, p->k->strides, p->v->strides, p->mask_stride, p->out->strides};
     for (int t = 0; t < 5; t++)
         for (int i = 0; i < 4; i++)
             arg[n++] = GEMS_VALUE(strides[t][i]);
@@ -200,28 +192,25 @@ static void launch(gems_work *work, gems_kernel *kernel, const attention *a, int
     gems_launch(work, kernel, 3, global, local, arg, n);
 }
 
-static void launch_cpu(gems_call *call, gems_work *work, const void *given)
+static void launch_cpu(const gems_choice *c)
 {
-    const problem *p = ((const attention *)given)->p;
-    const gems_device_info *device = gems_device_get(work->lane);
+    const problem *p = c->problem;
     const int64_t *q = p->q->sizes;
-    blocks b = cpu_blocks(call, device, p);
-    gems_kernel *kernel = kernel_for(work, p, "kernels/attention/attention_cpu.cl", "BQ", b);
+    blocks b = cpu_blocks(c);
+    gems_kernel *kernel = kernel_for(c->work, p, "kernels/attention/attention_cpu.cl", "BQ", b);
     /* Even shares, small enough that all of the device has work. */
-    while (b.bq > 16 && q[0] * q[1] * ((q[2] + b.bq - 1) / b.bq) < 2 * (int64_t)device->compute_units)
+    while (b.bq > 16 && q[0] * q[1] * ((q[2] + b.bq - 1) / b.bq) < 2 * (int64_t)c->device->compute_units)
         b.bq /= 2;
-    launch(work, kernel, given, b.bq, 1);
+    launch(c->work, kernel, p, b.bq, 1);
 }
 
-static void launch_gpu(gems_call *call, gems_work *work, const void *given)
+static void launch_gpu(const gems_choice *c)
 {
-    const problem *p = ((const attention *)given)->p;
-    blocks b = {round_up(p->q->sizes[3], 4), 64, 16};
-    (void)call;
-    b.bq = (int)gems_group(gems_device_get(work->lane), (size_t)b.bq);
-    while (2 * element_bytes(p) * (size_t)(b.head * b.bk) > gems_device_get(work->lane)->local_bytes && b.bk > 4)
+    const problem *p = c->problem;
+    blocks b = {round_up(p->q->sizes[3], 4), (int)gems_group(c->device, 64), 16};
+    while (2 * element_bytes(p) * (size_t)(b.head * b.bk) > c->device->local_bytes && b.bk > 4)
         b.bk /= 2;
-    launch(work, kernel_for(work, p, "kernels/attention/attention_gpu.cl", "ROWS", b), given, b.bq, (size_t)b.bq);
+    launch(c->work, kernel_for(c->work, p, "kernels/attention/attention_gpu.cl", "ROWS", b), p, b.bq, (size_t)b.bq);
 }
 
 static const gems_variant variants[] = {
@@ -233,7 +222,7 @@ static const gems_variant variants[] = {
 
 static gems_status prepare(gems_call *call, gems_work *work)
 {
-    const problem *p = GEMS_PLAN(problem, call);
+    problem *p = GEMS_PLAN(problem, call);
     if (p->q->dtype == GEMS_F64 && !gems_device_get(work->lane)->f64)
         return gems_decline(call, "the device has no f64");
     int64_t strides[4];
@@ -241,11 +230,10 @@ static gems_status prepare(gems_call *call, gems_work *work)
     const int64_t batch = p->q->sizes[0], heads = p->q->sizes[1], queries = p->q->sizes[2];
     const int64_t lse_sizes[3] = {batch, heads, queries}, lse_strides[3] = {heads * queries, 1, heads};
     gems_dtype sums = p->q->dtype == GEMS_F64 ? GEMS_F64 : GEMS_F32;
-    attention a = {.p = p};
-    if (!(a.out = gems_call_result(call, 0, p->q->dtype, 4, p->q->sizes, strides)) ||
-        !(a.lse = gems_call_result(call, 1, sums, 3, lse_sizes, lse_strides)))
+    if (!(p->out = gems_call_result(call, 0, p->q->dtype, 4, p->q->sizes, strides)) ||
+        !(p->lse = gems_call_result(call, 1, sums, 3, lse_sizes, lse_strides)))
         return GEMS_DECLINED;
-    return gems_launch_variant(call, work, &a);
+    return gems_launch_variant(call, work, p);
 }
 
 const gems_family gems_family_attention = {.name = "attention", .plan = plan, .prepare = prepare, .variants = variants};

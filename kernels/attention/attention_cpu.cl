@@ -8,19 +8,9 @@
  *
  * Given: D the dtype, MD that of the mask, HEAD the head size rounded up to a multiple of 16 NV, BQ, BK multiples of 16.
  * Traffic: K and V are read once for every BQ queries. */
-#include "kernels/types.cl"
+#include "kernels/attention/attention.cl"
 #include "kernels/pack.cl"
 
-#define MEM GEMS_CAT(mem_, D)
-#define NUM GEMS_CAT(num_, D)
-#define NUM16 GEMS_CAT(num16_, D)
-#ifdef DOUBLE
-#define NUM4 double4
-#define NUM8 double8
-#else
-#define NUM4 float4
-#define NUM8 float8
-#endif
 #define UNROLL _Pragma("unroll")
 
 #ifdef __AVX512F__
@@ -79,20 +69,11 @@ static inline void multiply(__local NUM *c, int c_pitch, const __local NUM *a, i
         }
 }
 
-/* Strides of q, k, v, mask and out: batch, head, row, column. lse: batch, row, head are row-major. Dimension 0: blocks of
- * bq queries, 1: heads, 2: batches. */
+/* lse: batch, row, head are row-major. Dimension 0: blocks of bq queries, 1: heads, 2: batches. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-attention(GEMS_BUFFER(const MEM, q), GEMS_BUFFER(const MEM, k), GEMS_BUFFER(const MEM, v), GEMS_BUFFER(const GEMS_CAT(mem_, MD), mask),
-          GEMS_BUFFER(MEM, out), GEMS_BUFFER(NUM, lse), int queries, int keys, int head, int share, int bq, int causal,
-          int masked, NUM scale, long q0, long q1, long q2, long q3, long k0, long k1, long k2, long k3, long v0,
-          long v1, long v2, long v3, long m0, long m1, long m2, long m3, long o0, long o1, long o2, long o3)
+attention(ARGS)
 {
-    GEMS_AT(const MEM, q);
-    GEMS_AT(const MEM, k);
-    GEMS_AT(const MEM, v);
-    GEMS_AT(const GEMS_CAT(mem_, MD), mask);
-    GEMS_AT(MEM, out);
-    GEMS_AT(NUM, lse);
+    OPEN;
     __local NUM qt[BQ * QP] __attribute__((aligned(64)));
     __local NUM kt[HEAD * BK] __attribute__((aligned(64)));
     __local NUM vt[BK * HEAD] __attribute__((aligned(64)));
@@ -127,7 +108,7 @@ attention(GEMS_BUFFER(const MEM, q), GEMS_BUFFER(const MEM, k), GEMS_BUFFER(cons
             /* Keys behind the end, and those that a causal query must not see, weigh nothing. */
             int seen = causal ? min(width, first + i + 1 - j0) : width;
             if (masked) {
-                const __global GEMS_CAT(mem_, MD) *m = mask + i * m2 + j0 * m3;
+                const __global MASK *m = mask + i * m2 + j0 * m3;
                 int c = 0;
                 if (m3 == 1)
                     for (; c + 16 <= seen; c += 16)

@@ -5,10 +5,8 @@
  *
  * Given: D the dtype, MD that of the mask, HEAD the head size rounded up to a multiple of 4, ROWS, BK.
  * Traffic: K and V are read once for every ROWS queries. */
-#include "kernels/types.cl"
+#include "kernels/attention/attention.cl"
 
-#define MEM GEMS_CAT(mem_, D)
-#define NUM GEMS_CAT(num_, D)
 #define LOAD GEMS_CAT(load_, D)
 /* Arrays belong in registers; where a CPU runs this the compiler may take its time elsewhere. */
 #ifdef GEMS_CPU
@@ -16,24 +14,11 @@
 #else
 #define UNROLL _Pragma("unroll")
 #endif
-#ifdef DOUBLE
-#define NUM4 double4
-#else
-#define NUM4 float4
-#endif
 
 __kernel __attribute__((reqd_work_group_size(ROWS, 1, 1))) void
-attention(GEMS_BUFFER(const MEM, q), GEMS_BUFFER(const MEM, k), GEMS_BUFFER(const MEM, v), GEMS_BUFFER(const GEMS_CAT(mem_, MD), mask),
-          GEMS_BUFFER(MEM, out), GEMS_BUFFER(NUM, lse), int queries, int keys, int head, int share, int bq, int causal,
-          int masked, NUM scale, long q0, long q1, long q2, long q3, long k0, long k1, long k2, long k3, long v0,
-          long v1, long v2, long v3, long m0, long m1, long m2, long m3, long o0, long o1, long o2, long o3)
+attention(ARGS)
 {
-    GEMS_AT(const MEM, q);
-    GEMS_AT(const MEM, k);
-    GEMS_AT(const MEM, v);
-    GEMS_AT(const GEMS_CAT(mem_, MD), mask);
-    GEMS_AT(MEM, out);
-    GEMS_AT(NUM, lse);
+    OPEN;
     __local NUM4 kt[BK][HEAD / 4], vt[BK][HEAD / 4];
     int l = get_local_id(0), h = get_group_id(1), first = get_group_id(0) * ROWS;
     int i = first + l, row = min(i, queries - 1); /* work-items behind the last query repeat it and keep quiet */

@@ -1,10 +1,6 @@
 /* Matrix products: mm, bmm, addmm, addmv, mv, dot, vdot, addr, linear and their in-place and out forms.
  *
- * Fields of a row in shim/ops.json:
- *   left, right  parameters that are multiplied
- *   add          parameter that is added, broadcast to the result; "beta" and "alpha" are its and the product's factors
- *   shape        ranks of left and right as PyTorch wants them: "mm", "bmm" (3 and 3), "mv", "dot" (1 and 1), "outer"
- * (1 and 1), "linear" (any, with the last dimension first in a transposed right)
+ * What a row of shim/ops.json says stands in kernels/blas/fields.
  *
  * Formula: result = beta * add + alpha * left @ right, summed in f32 for f16, bf16 and f32, in f64 for f64, modulo
  * 2^bits for integers, rounded once. All operands have one dtype; bool is the host's. */

@@ -30,11 +30,11 @@ gems_product gems_blas_transposed(const gems_product *product);
  * "clblast" (that library's, f32 and f64; what it cannot do is left to the others). Their problem is a gems_product
  * whose matrices all have tensors. */
 extern const gems_variant gems_blas_variants[];
-/* Writes the launch of the variant that suits, CLBlast aside. */
-void gems_blas_own(gems_call *call, gems_work *work, const gems_product *product);
+/* Writes the launch of the variant that suits this product, CLBlast aside. */
+void gems_blas_own(const gems_choice *choice, const gems_product *product);
 
 /* clblast.c: writes the launch of a product by CLBlast; NULL, or why it cannot (then nothing is written). */
-const char *gems_blas_clblast(gems_call *call, gems_work *work, const gems_product *product);
+const char *gems_blas_clblast(const gems_choice *choice);
 
 /* library.c: CLBlast itself. */
 

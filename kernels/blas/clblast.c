@@ -52,10 +52,10 @@ static const char *translate(const gems_product *p, gems_clblast_product *out)
     return ok ? NULL : "strides that CLBlast does not take";
 }
 
-const char *gems_blas_clblast(gems_call *call, gems_work *work, const gems_product *product)
+const char *gems_blas_clblast(const gems_choice *choice)
 {
     gems_clblast_product out;
-    gems_product p = *product;
+    gems_product p = *(const gems_product *)choice->problem;
     if (p.k == 0)
         return "nothing to sum";
     if (gems_dtypes[p.dtype].category != GEMS_CAT_FLOAT)
@@ -76,11 +76,11 @@ const char *gems_blas_clblast(gems_call *call, gems_work *work, const gems_produ
         /* C = beta D, or 0, by our kernel for a sum of nothing. */
         gems_product addend = p;
         addend.k = 0;
-        gems_blas_own(call, work, &addend);
+        gems_blas_own(choice, &addend);
         out.beta = 1;
     }
     gems_arg args[] = {GEMS_IN(p.a.tensor), GEMS_IN(p.b.tensor),
                        out.beta != 0 ? GEMS_INOUT(p.c.tensor) : GEMS_OUT_ARG(p.c.tensor)};
-    gems_launch_library(work, gems_clblast_run, &out, sizeof out, args, 3);
+    gems_launch_library(choice->work, gems_clblast_run, &out, sizeof out, args, 3);
     return NULL;
 }

@@ -41,8 +41,7 @@ typedef struct kernel_id {
 } kernel_id;
 
 /* Kernel `entry` of an embedded file for a product's dtype; `options`, with up to so many numbers, goes on those of
- * all.
- */
+ * all. */
 static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const char *file, const char *entry,
                                const char *options, const int number[NUMBERS])
 {
@@ -63,54 +62,38 @@ static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const cha
     return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, all, entry});
 }
 
-/* The arguments that every kernel here ends with: strides, alpha and beta in the kernel's type, and whether D is read.
- */
-typedef struct tail {
-    int64_t stride[12];
-    union {
-        float f[2];
-        double d[2];
-        int64_t i[2];
-    } factor;
-    size_t factor_size;
-    int32_t add;
-} tail;
-
-static tail tail_of(const gems_product *p)
+/* Launches it over matrices, partial sums (`scratch`; -1: none), sizes, and what every kernel here ends with: strides,
+ * alpha and beta in the kernel's type, and whether D is read. C is read too if it is D. */
+static void enqueue(gems_work *work, gems_kernel *kernel, const gems_product *p, int scratch, const int32_t *size,
+                    int nsizes, const size_t global[3], const size_t local[3])
 {
-    tail t = {{p->a.row, p->a.col, p->b.row, p->b.col, p->c.row, p->c.col, p->d.row, p->d.col, p->a.batch, p->b.batch,
-               p->c.batch, p->d.batch}};
-    t.add = p->add;
-    if (gems_dtypes[p->dtype].category != GEMS_CAT_FLOAT)
-        t.factor.i[0] = p->int_alpha, t.factor.i[1] = p->int_beta, t.factor_size = sizeof(int64_t);
-    else if (p->dtype == GEMS_F64)
-        t.factor.d[0] = p->alpha, t.factor.d[1] = p->beta, t.factor_size = sizeof(double);
-    else
-        t.factor.f[0] = (float)p->alpha, t.factor.f[1] = (float)p->beta, t.factor_size = sizeof(float);
-    return t;
-}
-static int bind_tail(gems_arg *arg, const tail *t)
-{
-    int n = 0;
-    for (; n < 12; n++)
-        arg[n] = GEMS_VALUE(t->stride[n]);
-    const char *factor = (const char *)&t->factor;
-    arg[n++] = GEMS_BYTES(factor, t->factor_size);
-    arg[n++] = GEMS_BYTES(factor + t->factor_size, t->factor_size);
-    arg[n++] = GEMS_VALUE(t->add);
-    return n;
-}
-
-/* A, B, C, D. C is read too if it is D. */
-static int bind_matrices(gems_arg *arg, const gems_product *p)
-{
-    bool same = p->add && p->d.tensor->address == p->c.tensor->address;
-    const gems_tensor *d = same ? p->c.tensor : p->add ? p->d.tensor : p->a.tensor;
-    arg[0] = GEMS_IN(p->a.tensor);
-    arg[1] = GEMS_IN(p->b.tensor);
-    arg[2] = same ? GEMS_INOUT(p->c.tensor) : GEMS_OUT_ARG(p->c.tensor);
-    arg[3] = same ? GEMS_INOUT(d) : GEMS_IN(d);
-    return 4;
+    const bool same = p->add && p->d.tensor->address == p->c.tensor->address;
+    const gems_arg c = same ? GEMS_INOUT(p->c.tensor) : GEMS_OUT_ARG(p->c.tensor);
+    gems_arg arg[32] = {GEMS_IN(p->a.tensor), GEMS_IN(p->b.tensor), c,
+                        same ? c : GEMS_IN(p->add ? p->d.tensor : p->a.tensor)};
+    int n = 4;
+    if (scratch >= 0)
+        arg[n++] = GEMS_SCRATCH(scratch);
+    for (int i = 0; i < nsizes; i++)
+        arg[n++] = GEMS_VALUE(size[i]);
+    const int64_t stride[] = {p->a.row, p->a.col, p->b.row,   p->b.col,   p->c.row,   p->c.col,
+                              p->d.row, p->d.col, p->a.batch, p->b.batch, p->c.batch, p->d.batch};
+    for (int i = 0; i < 12; i++)
+        arg[n++] = GEMS_VALUE(stride[i]);
+    const float alpha = (float)p->alpha, beta = (float)p->beta;
+    if (gems_dtypes[p->dtype].category != GEMS_CAT_FLOAT) {
+        arg[n++] = GEMS_VALUE(p->int_alpha);
+        arg[n++] = GEMS_VALUE(p->int_beta);
+    } else if (p->dtype == GEMS_F64) {
+        arg[n++] = GEMS_VALUE(p->alpha);
+        arg[n++] = GEMS_VALUE(p->beta);
+    } else {
+        arg[n++] = GEMS_VALUE(alpha);
+        arg[n++] = GEMS_VALUE(beta);
+    }
+    const int32_t add = p->add;
+    arg[n++] = GEMS_VALUE(add);
+    gems_launch(work, kernel, 3, global, local, arg, n);
 }
 
 /* The product with rows of C whose elements are neighbours, where it has them. */
@@ -135,38 +118,32 @@ static void balance(const gems_product *p, int64_t workers, int64_t *mc, int64_t
     *nc = least(*nc, ceil_div(ceil_div(p->n, ceil_div(p->n, *nc)), 32) * 32);
 }
 
-static void launch_cpu(gems_call *call, gems_work *work, const void *problem)
+static void launch_cpu(const gems_choice *c)
 {
-    gems_product product = row_major(problem);
+    gems_product product = row_major(c->problem);
     const gems_product *p = &product;
-    const gems_rule *rule = call->rule;
-    const gems_device_info *device = gems_device_get(work->lane);
+    const gems_rule *rule = c->call->rule;
+    const gems_device_info *device = c->device;
     size_t element = p->dtype == GEMS_F64 || p->dtype == GEMS_I64 ? 8 : 4;
     int64_t mc = gems_rule_param(rule, "tm", 96), nc = gems_rule_param(rule, "tn", 256), kc = 256;
     while (((mc + 16) * (kc + 16 + nc) + kc * 32) * element > device->local_bytes && kc > 32)
         kc /= 2, nc = nc > 32 ? nc / 2 : nc, mc = mc > 16 ? mc / 2 / 16 * 16 : mc;
     const int number[NUMBERS] = {(int)mc, (int)nc, (int)kc};
-    gems_kernel *kernel = kernel_for(work, p, "kernels/blas/gemm_cpu.cl", "gemm", "-DMC=%d -DNC=%d -DKC=%d", number);
+    gems_kernel *kernel = kernel_for(c->work, p, "kernels/blas/gemm_cpu.cl", "gemm", "-DMC=%d -DNC=%d -DKC=%d", number);
 
     balance(p, device->compute_units, &mc, &nc);
     int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)mc, (int32_t)nc};
-    tail t = tail_of(p);
-    gems_arg arg[32];
-    int n = bind_matrices(arg, p);
-    for (int i = 0; i < 5; i++)
-        arg[n++] = GEMS_VALUE(size[i]);
-    n += bind_tail(arg + n, &t);
-    size_t global[3] = {(size_t)ceil_div(p->m, mc), (size_t)ceil_div(p->n, nc), (size_t)p->batch};
+    const size_t global[3] = {(size_t)ceil_div(p->m, mc), (size_t)ceil_div(p->n, nc), (size_t)p->batch};
     const size_t local[3] = {1, 1, 1};
-    gems_launch(work, kernel, 3, global, local, arg, n);
+    enqueue(c->work, kernel, p, -1, size, 5, global, local);
 }
 
-static void launch_gpu(gems_call *call, gems_work *work, const void *problem)
+static void launch_gpu(const gems_choice *c)
 {
-    gems_product product = row_major(problem);
+    gems_product product = row_major(c->problem);
     const gems_product *p = &product;
-    const gems_rule *rule = call->rule;
-    const gems_device_info *device = gems_device_get(work->lane);
+    const gems_rule *rule = c->call->rule;
+    const gems_device_info *device = c->device;
     bool wide = p->dtype == GEMS_F64 || p->dtype == GEMS_I64;
     /* Large blocks where they still fill the device. */
     int64_t blocks = p->batch * ceil_div(p->m, 128) * ceil_div(p->n, 128);
@@ -182,32 +159,26 @@ static void launch_gpu(gems_call *call, gems_work *work, const void *problem)
     while ((size_t)tk * (size_t)(tm + tn + 8) * (wide ? 8 : 4) > device->local_bytes && tk > 4)
         tk /= 2;
     const int number[NUMBERS] = {tm, tn, tk, gx, gy, p->k > 1024 ? 512 : 0};
-    gems_kernel *kernel = kernel_for(work, p, "kernels/blas/gemm_gpu.cl", "gemm",
+    gems_kernel *kernel = kernel_for(c->work, p, "kernels/blas/gemm_gpu.cl", "gemm",
                                      number[5] ? "-DTM=%d -DTN=%d -DTK=%d -DGX=%d -DGY=%d -DFLUSH=%d"
                                                : "-DTM=%d -DTN=%d -DTK=%d -DGX=%d -DGY=%d",
                                      number);
 
     int32_t size[3] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k};
-    tail t = tail_of(p);
-    gems_arg arg[32];
-    int n = bind_matrices(arg, p);
-    for (int i = 0; i < 3; i++)
-        arg[n++] = GEMS_VALUE(size[i]);
-    n += bind_tail(arg + n, &t);
     size_t global[3] = {(size_t)(gx * ceil_div(p->n, tn)), (size_t)(gy * ceil_div(p->m, tm)), (size_t)p->batch};
     const size_t local[3] = {(size_t)gx, (size_t)gy, 1};
-    gems_launch(work, kernel, 3, global, local, arg, n);
+    enqueue(c->work, kernel, p, -1, size, 3, global, local);
 }
 
 /* Few rows. Work-items that read B down its columns where those are neighbours, along k elsewhere; k in parts where the
  * columns alone do not fill the device. The number of parts depends on shape and device alone: same call, same bits. */
-static void launch_vector(gems_call *call, gems_work *work, const void *problem)
+static void launch_vector(const gems_choice *c)
 {
-    const gems_product *given = problem;
+    const gems_product *given = c->problem;
     gems_product product = given->n < given->m ? gems_blas_transposed(given) : *given;
     const gems_product *p = &product;
-    const gems_rule *rule = call->rule;
-    const gems_device_info *device = gems_device_get(work->lane);
+    const gems_rule *rule = c->call->rule;
+    const gems_device_info *device = c->device;
     bool cpu = device->is_cpu, by_columns = p->b.col == 1 && p->b.row != 1 && p->n >= 16;
     int rows = p->m > 4 ? 8 : p->m > 2 ? 4 : (int)p->m;
     int cols = !cpu ? 16 : rows == 1 ? 128 : rows == 8 ? 32 : 64;
@@ -224,62 +195,49 @@ static void launch_vector(gems_call *call, gems_work *work, const void *problem)
 
     static const char file[] = "kernels/blas/gemv.cl", options[] = "-DROWS=%d -DCOLS=%d -DGROUP=%d";
     const int number[NUMBERS] = {rows, cols, group};
-    gems_kernel *kernel = kernel_for(work, p, file, by_columns ? "gemv_cols" : "gemv_rows", options, number);
-    gems_kernel *sum = parts > 1 ? kernel_for(work, p, file, "gemv_sum", options, number) : NULL;
+    gems_kernel *kernel = kernel_for(c->work, p, file, by_columns ? "gemv_cols" : "gemv_rows", options, number);
+    gems_kernel *sum = parts > 1 ? kernel_for(c->work, p, file, "gemv_sum", options, number) : NULL;
 
     size_t element = p->dtype == GEMS_F64 || p->dtype == GEMS_I64 ? 8 : 4;
     size_t partial = parts > 1 ? (size_t)(parts * p->batch * p->m * p->n) * element : 64;
     int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)part, (int32_t)parts};
-    tail t = tail_of(p);
-    gems_arg arg[32];
-    int n = bind_matrices(arg, p);
-    arg[n++] = GEMS_SCRATCH(gems_work_scratch(work, partial));
-    for (int i = 0; i < 5; i++)
-        arg[n++] = GEMS_VALUE(size[i]);
-    n += bind_tail(arg + n, &t);
-
+    int scratch = gems_work_scratch(c->work, partial);
     size_t lanes = by_columns && group > 32 ? 32 : (size_t)group;
     size_t groups = by_columns ? (size_t)ceil_div(strips, (int64_t)lanes) : (size_t)strips;
     const size_t global[3] = {groups * lanes, (size_t)parts, (size_t)p->batch}, local[3] = {lanes, 1, 1};
-    gems_launch(work, kernel, 3, global, local, arg, n);
+    enqueue(c->work, kernel, p, scratch, size, 5, global, local);
     if (parts > 1) {
         const size_t items[3] = {(size_t)ceil_div(p->m * p->n, 16) * 16, 1, (size_t)p->batch};
         const size_t few[3] = {device->max_group < 16 ? 1 : 16, 1, 1};
-        gems_launch(work, sum, 3, items, few, arg, n);
+        enqueue(c->work, sum, p, scratch, size, 5, items, few);
     }
 }
 
-static bool can_vector(const gems_call *call, const gems_device_info *device, const void *problem)
+static bool can_vector(const gems_choice *c)
 {
-    const gems_product *p = problem;
-    (void)call;
-    (void)device;
+    const gems_product *p = c->problem;
     return least(p->m, p->n) <= SKINNY;
 }
 
 /* The CPU kernel lives on large blocks in local memory; without them the many work-items of the other do better. */
-static bool suits_cpu(const gems_call *call, const gems_device_info *device, const void *problem)
+static bool suits_cpu(const gems_choice *c)
 {
-    (void)call;
-    (void)problem;
-    return device->is_cpu && device->local_bytes >= 128 << 10;
+    return c->device->is_cpu && c->device->local_bytes >= 128 << 10;
 }
 
-static bool never(const gems_call *call, const gems_device_info *device, const void *problem)
+static bool never(const gems_choice *c)
 {
-    (void)call;
-    (void)device;
-    (void)problem;
+    (void)c;
     return false;
 }
 
-static void launch_clblast(gems_call *call, gems_work *work, const void *problem)
+static void launch_clblast(const gems_choice *c)
 {
-    const char *why = gems_blas_clblast(call, work, problem);
+    const char *why = gems_blas_clblast(c);
     if (!why)
         return;
-    gems_blas_own(call, work, problem);
-    call->why = why; /* for the log: the call was routed, but not to what the rule names */
+    gems_blas_own(c, c->problem);
+    c->call->why = why; /* for the log: the call was routed, but not to what the rule names */
 }
 
 const gems_variant gems_blas_variants[] = {
@@ -292,13 +250,9 @@ const gems_variant gems_blas_variants[] = {
     {NULL},
 };
 
-void gems_blas_own(gems_call *call, gems_work *work, const gems_product *p)
+void gems_blas_own(const gems_choice *c, const gems_product *p)
 {
-    const gems_device_info *device = gems_device_get(work->lane);
-    if (can_vector(call, device, p))
-        launch_vector(call, work, p);
-    else if (suits_cpu(call, device, p))
-        launch_cpu(call, work, p);
-    else
-        launch_gpu(call, work, p);
+    gems_choice own = *c;
+    own.problem = p;
+    (can_vector(&own) ? launch_vector : suits_cpu(&own) ? launch_cpu : launch_gpu)(&own);
 }

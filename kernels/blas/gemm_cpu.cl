@@ -7,26 +7,13 @@
  *
  * Given: D the dtype, S the type of alpha and beta, MC, NC, KC the largest block (multiples of 16), FLOAT for floating
  * point. Assumes groups of one work-item. Traffic: A is read N / nc times, B M / mc times. */
-#include "kernels/types.cl"
+#include "kernels/blas/product.cl"
 #include "kernels/pack.cl"
 
 #ifndef MC
 #define MC 96
 #define NC 256
 #define KC 256
-#endif
-
-#define MEM GEMS_CAT(mem_, D)
-#define NUM GEMS_CAT(num_, D)
-#define NUM16 GEMS_CAT(num16_, D)
-#define LOAD GEMS_CAT(load_, D)
-#define LOAD16 GEMS_CAT(load16_, D)
-#define STORE GEMS_CAT(store_, D)
-#define STORE16 GEMS_CAT(store16_, D)
-#ifdef FLOAT
-#define MAD(x, y, z) fma(x, y, z)
-#else
-#define MAD(x, y, z) ((x) * (y) + (z))
 #endif
 
 /* MR x NV vectors of sums, NV of B and one of A must fit the registers: 32 of 16 floats, or 16 of 8. */
@@ -43,28 +30,22 @@
 #define MPAD (MC + 16) /* room to round the rows up to MR */
 #define KPAD (KC + 16) /* rows of A must not all fall into the same cache sets */
 
-/* Strides in elements. Dimension 0: blocks of rows, 1: of columns, 2: batches. */
+/* Dimension 0: blocks of rows, 1: of columns. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-gemm(GEMS_SHARED_BUFFER(const MEM, a), GEMS_SHARED_BUFFER(const MEM, b), GEMS_SHARED_BUFFER(MEM, c), GEMS_SHARED_BUFFER(const MEM, d), int m, int n, int k,
-     int mc, int nc, long a_row, long a_col, long b_row, long b_col, long c_row, long c_col, long d_row, long d_col,
-     long a_batch, long b_batch, long c_batch, long d_batch, S alpha, S beta, int add)
+gemm(MATRICES, int m, int n, int k, int mc, int nc, FACTORS)
 {
-    GEMS_AT(const MEM, a);
-    GEMS_AT(const MEM, b);
-    GEMS_AT(MEM, c);
-    GEMS_AT(const MEM, d);
+    OPEN;
     __local NUM at[MPAD * KPAD] __attribute__((aligned(64)));
     __local NUM bt[KC * NR] __attribute__((aligned(64)));
     __local NUM sum[MPAD * NC] __attribute__((aligned(64)));
 
     int m0 = get_group_id(0) * mc, n0 = get_group_id(1) * nc;
-    long z = get_group_id(2);
     int rows = min(mc, m - m0), cols = min(nc, n - n0);
     int padded = (rows + MR - 1) / MR * MR;
-    a += z * a_batch + m0 * a_row;
-    b += z * b_batch + n0 * b_col;
-    c += z * c_batch + m0 * c_row + n0 * c_col;
-    d += z * d_batch + m0 * d_row + n0 * d_col;
+    a += m0 * a_row;
+    b += n0 * b_col;
+    c += m0 * c_row + n0 * c_col;
+    d += m0 * d_row + n0 * d_col;
     bool vectors = c_col == 1 && (!add || d_col == 1);
 
     /* k == 0 makes one empty round, which stores beta D. */

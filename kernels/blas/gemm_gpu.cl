@@ -8,7 +8,7 @@
  *
  * Given: D the dtype, S the type of alpha and beta, FLOAT for floating point, TM, TN, TK, GX, GY: TM a multiple of 4 GY,
  * TN of 4 GX, TM * TK and TN * TK of GX * GY. Traffic: A is read n / TN times, B m / TM times. */
-#include "kernels/types.cl"
+#include "kernels/blas/product.cl"
 
 #ifndef TM
 #define TM 64
@@ -18,15 +18,6 @@
 #define GY 16
 #endif
 
-#define MEM GEMS_CAT(mem_, D)
-#define NUM GEMS_CAT(num_, D)
-#define LOAD GEMS_CAT(load_, D)
-#define STORE GEMS_CAT(store_, D)
-#ifdef FLOAT
-#define MAD(x, y, z) fma(x, y, z)
-#else
-#define MAD(x, y, z) ((x) * (y) + (z))
-#endif
 /* Arrays belong in registers; where a CPU runs this the compiler may take its time elsewhere. */
 #ifdef GEMS_CPU
 #define UNROLL
@@ -48,20 +39,13 @@
 #define ALONG(e, wide, k_first) ((k_first) ? (e) % TK : (e) / (wide))
 
 __kernel __attribute__((reqd_work_group_size(GX, GY, 1))) void
-gemm(GEMS_SHARED_BUFFER(const MEM, a), GEMS_SHARED_BUFFER(const MEM, b), GEMS_SHARED_BUFFER(MEM, c), GEMS_SHARED_BUFFER(const MEM, d), int m, int n, int k,
-     long a_row, long a_col, long b_row, long b_col, long c_row, long c_col, long d_row, long d_col, long a_batch,
-     long b_batch, long c_batch, long d_batch, S alpha, S beta, int add)
+gemm(MATRICES, int m, int n, int k, FACTORS)
 {
-    GEMS_AT(const MEM, a);
-    GEMS_AT(const MEM, b);
-    GEMS_AT(MEM, c);
-    GEMS_AT(const MEM, d);
+    OPEN;
     __local NUM at[TK][TM + 4] __attribute__((aligned(16)));
     __local NUM bt[TK][TN + 4] __attribute__((aligned(16)));
     int tx = get_local_id(0), ty = get_local_id(1), l = ty * GX + tx;
     int n0 = get_group_id(0) * TN, m0 = get_group_id(1) * TM;
-    long z = get_group_id(2);
-    a += z * a_batch, b += z * b_batch, c += z * c_batch, d += z * d_batch;
     bool a_k = a_col == 1, b_k = b_row == 1 && b_col != 1;
 
     NUM acc[PM][PN], fa[FA], fb[FB];

@@ -8,7 +8,7 @@
  *
  * Given: D the dtype, S the type of alpha and beta, ROWS, COLS a multiple of 16, FLOAT for floating point, GROUP the
  * work-items of a group of gemv_rows. Batches are dimension 2. */
-#include "kernels/types.cl"
+#include "kernels/blas/product.cl"
 
 #ifndef ROWS
 #define ROWS 1
@@ -23,33 +23,13 @@
 #define BLOCK 64                 /* elements of k that gemv_cols sums before it adds them to the rest: less rounding */
 #define WIDE (ROWS > 2 ? 2 : 4) /* columns that one group of gemv_rows does at a time */
 
-#define MEM GEMS_CAT(mem_, D)
-#define NUM GEMS_CAT(num_, D)
-#define NUM16 GEMS_CAT(num16_, D)
-#define LOAD GEMS_CAT(load_, D)
-#define LOAD16 GEMS_CAT(load16_, D)
-#define STORE GEMS_CAT(store_, D)
-#ifdef FLOAT
-#define MAD(x, y, z) fma(x, y, z)
-#else
-#define MAD(x, y, z) ((x) * (y) + (z))
-#endif
 #define UNROLL _Pragma("unroll")
 #define NO_UNROLL _Pragma("nounroll")
 
-#define PROBLEM                                                                                                        \
-    GEMS_SHARED_BUFFER(const MEM, a), GEMS_SHARED_BUFFER(const MEM, b), GEMS_SHARED_BUFFER(MEM, c),                    \
-        GEMS_SHARED_BUFFER(const MEM, d), GEMS_SHARED_BUFFER(NUM, parts), int m,                                       \
-        int n, int k, int part, int nparts, long a_row, long a_col, long b_row, long b_col, long c_row, long c_col,    \
-        long d_row, long d_col, long a_batch, long b_batch, long c_batch, long d_batch, S alpha, S beta, int add
+#define PROBLEM MATRICES, GEMS_SHARED_BUFFER(NUM, parts), int m, int n, int k, int part, int nparts, FACTORS
 #define BATCHED                                                                                                        \
-    GEMS_AT(const MEM, a);                                                                                             \
-    GEMS_AT(const MEM, b);                                                                                             \
-    GEMS_AT(MEM, c);                                                                                                   \
-    GEMS_AT(const MEM, d);                                                                                             \
-    GEMS_AT(NUM, parts);                                                                                               \
-    long z = get_group_id(2);                                                                                          \
-    a += z * a_batch, b += z * b_batch, c += z * c_batch, d += z * d_batch
+    OPEN;                                                                                                              \
+    GEMS_AT(NUM, parts)
 
 #define FINISH(i, j, t)                                                                                                \
     do {                                                                                                               \

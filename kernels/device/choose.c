@@ -1,5 +1,5 @@
 /* Which devices there are, and which of them is used: by GEMS_VENDOR, GEMS_DEVICE, LOCAL_RANK, and preference. */
-#include "kernels/device/driver.h"
+#include "kernels/device/internal.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
 
@@ -64,8 +64,7 @@ static unsigned add_devices(cl_platform_id platform, gems_candidate *out, unsign
         for (const gems_vendor_data *v = gems_vendor_all(); v->name && !c->vendor; v++)
             if (gems_vendor_matches(v, platform_name, maker, c->name))
                 c->vendor = v;
-        const gems_driver *driver = c->vendor ? c->vendor->driver : NULL;
-        if (driver && driver->may_build && !driver->may_build(c->vendor, missing, sizeof missing))
+        if (c->vendor && !gems_vendor_may_build(c->vendor, missing, sizeof missing))
             left_out = c->vendor;
         else
             n += c->vendor != NULL;
@@ -163,7 +162,7 @@ static void none_found(const gems_candidate *all, unsigned n, char *why, size_t 
     else
         used = snprintf(why, room, "no OpenCL device");
     for (const gems_vendor_data *v = gems_vendor_all(); v->name && used > 0 && (size_t)used < room; v++)
-        if (is_allowed(v) && v->driver && v->driver->may_build && !v->driver->may_build(v, lacks, sizeof lacks)) {
+        if (is_allowed(v) && !gems_vendor_may_build(v, lacks, sizeof lacks)) {
             snprintf(why + used, room - (size_t)used, "; %s", lacks);
             return;
         }

@@ -61,6 +61,8 @@ bool gems_vendor_matches(const gems_vendor_data *vendor, const char *platform, c
 /* Whether this device is one of own_cache. */
 bool gems_vendor_has_own_cache(const gems_vendor_data *vendor, const char *device);
 bool gems_vendor_has_prefix(const char *const *list, const char *name);
+/* Whether its driver can be let build or load kernels now; else the reason in why[n]. */
+bool gems_vendor_may_build(const gems_vendor_data *vendor, char *why, size_t n);
 
 /* Sets the variables that drivers want while they load (POCL_DEVICES), and takes them back. One thread at a time. */
 void gems_vendor_lend_environment(void);
@@ -96,12 +98,12 @@ uint64_t gems_choose_number(cl_device_id id, cl_device_info what);
 
 /* ---- remember.c ---- */
 
-/* What the choice of driver depends on, *size bytes to free(); NULL: nothing is to be remembered here. */
-char *gems_remember_key(size_t *size);
+/* What the choice of driver depends on, to free(); NULL: nothing is to be remembered here. */
+char *gems_remember_key(void);
 /* The library of the only driver that had devices, to free(); NULL: not known. */
-char *gems_remember_library(const char *key, size_t key_size);
+char *gems_remember_library(const char *key);
 /* Notes for the next process whose devices these are, if it is one driver's. */
-void gems_remember(const char *key, size_t key_size, const gems_candidate *all, unsigned n);
+void gems_remember(const char *key, const gems_candidate *all, unsigned n);
 
 /* ---- state.c ---- */
 
@@ -140,6 +142,9 @@ enum gems_state {
     GEMS_STATE_STOPPED
 };
 enum gems_state gems_state_now(void);
+/* Held while the device is opened; a forked child finds it free. */
+void gems_state_lock(void);
+void gems_state_unlock(void);
 /* To OPEN from OPENING, and to OPENING from CLOSED; false if it has become something else. */
 bool gems_state_advance(enum gems_state to);
 void gems_state_set_lane(gems_lane lane, gems_lane_state *state);
@@ -158,6 +163,11 @@ extern _Atomic int gems_state_queues, gems_state_building;
 void gems_thread_deep(void (*fn)(void *), void *arg, size_t bytes);
 #define GEMS_STACK_COMPILE ((size_t)2 << 20)   /* LLVM's passes */
 #define GEMS_STACK_LAUNCH  ((size_t)160 << 10) /* kernels of the small lane run in the calling thread */
+
+/* A thread of ours, which takes no signals: they are the host's. */
+bool gems_thread_start(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+/* Of a clock that only goes forward. */
+int64_t gems_seconds(void);
 
 /* ---- cache.c ---- */
 

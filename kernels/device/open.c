@@ -104,6 +104,39 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
 static const char PROBE[] = "kernel void gems_probe(global const int *in, global int *out, int n)\n"
                             "{\n    for (int i = 0; i < n; i++)\n        out[i] = 3 * in[i] + 1;\n}\n";
 
+/* A kernel of our own, and a queue to try it on. */
+typedef struct probe {
+    gems_program *program;
+    cl_kernel kernel;
+    cl_command_queue queue; /* NULL: it cannot be tried */
+} probe;
+
+static probe probe_open(gems_lane_state *lane, const char *name, const char *source)
+{
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    cl_int error;
+    probe p = {.program = gems_program_get(lane, name, source, lane->vendor->options, false, &trouble)};
+    if (p.program)
+        p.kernel = CL_NEW(&error, clCreateKernel, p.program->program, "gems_probe");
+    if (p.kernel)
+        p.queue = CL_NEW(&error, clCreateCommandQueue, lane->context, lane->device, 0);
+    return p;
+}
+
+static bool probe_launch(const probe *p)
+{
+    const size_t one = 1;
+    return CL(clEnqueueNDRangeKernel, p->queue, p->kernel, 1, NULL, &one, &one, 0, NULL, NULL) == CL_SUCCESS;
+}
+
+static void probe_close(const probe *p)
+{
+    if (p->queue)
+        CL_SURE(clReleaseCommandQueue, p->queue);
+    if (p->kernel)
+        CL_SURE(clReleaseKernel, p->kernel);
+}
+
 /* Whether kernels of this lane may be given plain addresses of the host's memory. OpenCL promises it only for system
  * SVM; a CPU driver within the process can do it all the same, and this asks for no copy and no call per tensor. */
 static bool try_host_pointers(gems_lane_state *lane)
@@ -112,32 +145,21 @@ static bool try_host_pointers(gems_lane_state *lane)
         N = 64,
         FIRST = 5
     }; /* not at the start of a block or page */
-    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    const probe p = probe_open(lane, "probe", PROBE);
     bool works = false;
-    cl_int error;
-
-    gems_program *program = gems_program_get(lane, "probe", PROBE, lane->vendor->options, false, &trouble);
     int *block = malloc(2 * (N + FIRST) * sizeof *block), n = N;
-    cl_kernel kernel = program && block ? CL_NEW(&error, clCreateKernel, program->program, "gems_probe") : NULL;
-    cl_command_queue queue = kernel ? CL_NEW(&error, clCreateCommandQueue, lane->context, lane->device, 0) : NULL;
-    if (!queue)
-        goto out;
-
-    int *in = block + FIRST, *result = in + N;
-    for (int i = 0; i < N; i++)
-        in[i] = i, result[i] = -1;
-    works = CL(clSetKernelArgSVMPointer, kernel, 0, in) == CL_SUCCESS &&
-            CL(clSetKernelArgSVMPointer, kernel, 1, result) == CL_SUCCESS &&
-            CL(clSetKernelArg, kernel, 2, sizeof n, &n) == CL_SUCCESS &&
-            CL(clEnqueueNDRangeKernel, queue, kernel, 1, NULL, &(size_t){1}, &(size_t){1}, 0, NULL, NULL) == CL_SUCCESS;
-    works = CL_SURE(clFinish, queue) == CL_SUCCESS && works;
-    for (int i = 0; i < N && works; i++)
-        works = in[i] == i && result[i] == 3 * i + 1;
-out:
-    if (queue)
-        CL_SURE(clReleaseCommandQueue, queue);
-    if (kernel)
-        CL_SURE(clReleaseKernel, kernel);
+    if (p.queue && block) {
+        int *in = block + FIRST, *result = in + N;
+        for (int i = 0; i < N; i++)
+            in[i] = i, result[i] = -1;
+        works = CL(clSetKernelArgSVMPointer, p.kernel, 0, in) == CL_SUCCESS &&
+                CL(clSetKernelArgSVMPointer, p.kernel, 1, result) == CL_SUCCESS &&
+                CL(clSetKernelArg, p.kernel, 2, sizeof n, &n) == CL_SUCCESS && probe_launch(&p);
+        works = CL_SURE(clFinish, p.queue) == CL_SUCCESS && works;
+        for (int i = 0; i < N && works; i++)
+            works = in[i] == i && result[i] == 3 * i + 1;
+    }
+    probe_close(&p);
     free(block);
     return works;
 }
@@ -165,7 +187,7 @@ static bool takes_host_pointers(gems_lane_state *lane)
     return works;
 }
 
-static const char LOOPS[] = "kernel void gems_loops(global uint *x, int n)\n"
+static const char LOOPS[] = "kernel void gems_probe(global uint *x, int n)\n"
                             "{\n    uint u = x[0];\n    for (int i = 0; i < n; i++)\n"
                             "        for (int j = 0; j < 4; j++)\n            u = u * 1664525u + x[j];\n"
                             "    x[0] = u;\n}\n";
@@ -177,32 +199,25 @@ static bool loops_end_early(gems_lane_state *lane)
     enum {
         N = 1 << 17
     }; /* the inner loop may be unrolled */
-    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
     cl_int error;
     uint32_t x[4] = {1, 2, 3, 4}, u = x[0];
     bool early = false;
 
-    gems_program *program = gems_program_get(lane, "loops", LOOPS, lane->vendor->options, false, &trouble);
-    cl_kernel kernel = program ? CL_NEW(&error, clCreateKernel, program->program, "gems_loops") : NULL;
-    cl_command_queue queue = kernel ? CL_NEW(&error, clCreateCommandQueue, lane->context, lane->device, 0) : NULL;
-    cl_mem mem = queue ? CL_NEW(&error, clCreateBuffer, lane->context, CL_MEM_READ_WRITE, sizeof x, NULL) : NULL;
+    const probe p = probe_open(lane, "loops", LOOPS);
+    cl_mem mem = p.queue ? CL_NEW(&error, clCreateBuffer, lane->context, CL_MEM_READ_WRITE, sizeof x, NULL) : NULL;
     for (int i = 0; i < N; i++)
         for (int j = 0; j < 4; j++)
             u = u * 1664525u + x[j];
-    if (mem && CL(clEnqueueWriteBuffer, queue, mem, CL_TRUE, 0, sizeof x, x, 0, NULL, NULL) == CL_SUCCESS &&
-        CL(clSetKernelArg, kernel, 0, sizeof mem, &mem) == CL_SUCCESS &&
-        CL(clSetKernelArg, kernel, 1, sizeof(int), &(int){N}) == CL_SUCCESS &&
-        CL(clEnqueueNDRangeKernel, queue, kernel, 1, NULL, &(size_t){1}, &(size_t){1}, 0, NULL, NULL) == CL_SUCCESS &&
-        CL(clEnqueueReadBuffer, queue, mem, CL_TRUE, 0, sizeof x, x, 0, NULL, NULL) == CL_SUCCESS) {
+    if (mem && CL(clEnqueueWriteBuffer, p.queue, mem, CL_TRUE, 0, sizeof x, x, 0, NULL, NULL) == CL_SUCCESS &&
+        CL(clSetKernelArg, p.kernel, 0, sizeof mem, &mem) == CL_SUCCESS &&
+        CL(clSetKernelArg, p.kernel, 1, sizeof(int), &(int){N}) == CL_SUCCESS && probe_launch(&p) &&
+        CL(clEnqueueReadBuffer, p.queue, mem, CL_TRUE, 0, sizeof x, x, 0, NULL, NULL) == CL_SUCCESS) {
         early = x[0] != u;
-        gems_program_save(program);
+        gems_program_save(p.program);
     }
     if (mem)
         CL_SURE(clReleaseMemObject, mem);
-    if (queue)
-        CL_SURE(clReleaseCommandQueue, queue);
-    if (kernel)
-        CL_SURE(clReleaseKernel, kernel);
+    probe_close(&p);
     return early;
 }
 
@@ -274,15 +289,14 @@ static void open_device(void *ok)
     gems_candidate all[GEMS_MAX_CANDIDATES];
     const char *why = NULL;
     unsigned n = 0;
-    size_t key_size = 0;
 
     gems_cl_fault_set(gems_config_get()->fault);
-    char *key = gems_remember_key(&key_size), *library = gems_remember_library(key, key_size);
+    char *key = gems_remember_key(), *library = gems_remember_library(key);
     gems_vendor_lend_environment();
     if (library && gems_cl_load_driver(library))
         n = gems_choose_find(all, GEMS_MAX_CANDIDATES);
     if (n == 0 && gems_cl_load(&why) && (n = gems_choose_find(all, GEMS_MAX_CANDIDATES)) > 0)
-        gems_remember(key, key_size, all, n);
+        gems_remember(key, all, n);
     gems_vendor_return_environment();
     free(library);
     free(key);
@@ -295,25 +309,11 @@ static void open_device(void *ok)
     keep_list(all, n);
 }
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* while opening */
-
-static void after_fork_in_child(void)
-{
-    pthread_mutex_init(&lock, NULL);
-}
-
-static void watch_forks(void)
-{
-    pthread_atfork(NULL, NULL, after_fork_in_child);
-}
-
 static bool open_once(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     bool ok = false;
 
-    pthread_once(&once, watch_forks); /* before the lock is taken: a child of a fork must not find it held */
-    pthread_mutex_lock(&lock);
+    gems_state_lock();
     if (gems_state_advance(GEMS_STATE_OPENING)) {
         gems_thread_deep(open_device, &ok, GEMS_STACK_COMPILE);
         if (ok) {
@@ -331,7 +331,7 @@ static bool open_once(void)
             }
         }
     }
-    pthread_mutex_unlock(&lock);
+    gems_state_unlock();
     return gems_state_now() == GEMS_STATE_OPEN;
 }
 

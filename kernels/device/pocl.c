@@ -93,25 +93,24 @@ static long linked(void)
     return getrusage(RUSAGE_CHILDREN, &usage) == 0 ? usage.ru_minflt : 0;
 }
 
-static char *key_of_variant(const gems_kernel *kernel, const size_t local[3], size_t *size)
+static char *key_of_variant(const gems_kernel *kernel, const size_t local[3])
 {
     char *key = NULL;
-    int n = asprintf(&key, "%s\n%s for groups of %zu %zu %zu", kernel->program->key, kernel->entry, local[0], local[1],
-                     local[2]);
-    *size = n < 0 ? 0 : (size_t)n;
-    return n < 0 ? NULL : key;
+    return asprintf(&key, "%s\n%s for groups of %zu %zu %zu", kernel->program->key, kernel->entry, local[0], local[1],
+                    local[2]) < 0
+               ? NULL
+               : key;
 }
 
 /* Code for work-groups of that size, unless it was kept in the program's binary. */
 static void bring_variant(gems_kernel *kernel, const size_t local[3])
 {
     const gems_loaded *v = loaded_of(kernel, local);
-    size_t size;
     if (!gems_cache_dir() || (v && v->local[0]))
         return;
-    char *key = key_of_variant(kernel, local, &size);
+    char *key = key_of_variant(kernel, local);
     if (key)
-        (void)gems_pocl_bring(key, size);
+        (void)gems_pocl_bring(key);
     free(key);
 }
 
@@ -119,13 +118,12 @@ static void bring_variant(gems_kernel *kernel, const size_t local[3])
 static void keep_variant(gems_kernel *kernel, const size_t local[3])
 {
     char *key, *pattern = NULL;
-    size_t size;
     if (!gems_cache_dir() || linked() == before.linked)
         return;
     if (asprintf(&pattern, "*/*/%s/%zu-%zu-%zu*/*.so", kernel->entry, local[0], local[1], local[2]) < 0)
         return;
-    if ((key = key_of_variant(kernel, local, &size)))
-        gems_pocl_keep(key, size, pattern, &before.time);
+    if ((key = key_of_variant(kernel, local)))
+        gems_pocl_keep(key, pattern, &before.time);
     free(key);
     free(pattern);
 }
@@ -135,21 +133,18 @@ static void keep_variant(gems_kernel *kernel, const size_t local[3])
 static pthread_mutex_t one_build = PTHREAD_MUTEX_INITIALIZER;
 static struct timespec build_began;
 
-static char *key_of_program(const gems_program *program, size_t *size)
+static char *key_of_program(const gems_program *program)
 {
     char *key = NULL;
-    int n = asprintf(&key, "%s\nas compiled", program->key);
-    *size = n < 0 ? 0 : (size_t)n;
-    return n < 0 ? NULL : key;
+    return asprintf(&key, "%s\nas compiled", program->key) < 0 ? NULL : key;
 }
 
 static void before_build(gems_program *program)
 {
-    size_t size;
     char *key;
     pthread_mutex_lock(&one_build);
-    if (gems_cache_dir() && (key = key_of_program(program, &size))) {
-        program->cached = gems_pocl_bring(key, size);
+    if (gems_cache_dir() && (key = key_of_program(program))) {
+        program->cached = gems_pocl_bring(key);
         free(key);
     }
     clock_gettime(CLOCK_REALTIME_COARSE, &build_began); /* the clock of files */
@@ -157,10 +152,9 @@ static void before_build(gems_program *program)
 
 static void after_build(gems_program *program, bool built)
 {
-    size_t size;
     char *key;
-    if (built && gems_cache_dir() && !program->cached && (key = key_of_program(program, &size))) {
-        gems_pocl_keep(key, size, "*/*/program.bc", &build_began);
+    if (built && gems_cache_dir() && !program->cached && (key = key_of_program(program))) {
+        gems_pocl_keep(key, "*/*/program.bc", &build_began);
         free(key);
     }
     pthread_mutex_unlock(&one_build);

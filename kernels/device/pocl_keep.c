@@ -53,7 +53,7 @@ static bool pack(FILE *out, const char *path, size_t folder)
     return whole;
 }
 
-void gems_pocl_keep(const char *key, size_t key_size, const char *pattern, const struct timespec *since)
+void gems_pocl_keep(const char *key, const char *pattern, const struct timespec *since)
 {
     const char *folder = gems_pocl_folder();
     size_t length = folder ? strlen(folder) + 1 : 0, size = 0;
@@ -77,7 +77,7 @@ void gems_pocl_keep(const char *key, size_t key_size, const char *pattern, const
             if (strncmp(found.gl_pathv[i], newest, program_part(newest, length)) == 0)
                 whole = pack(out, found.gl_pathv[i], length);
         if (out && fclose(out) == 0 && whole)
-            gems_cache_store(key, key_size, (unsigned char *)packed, size);
+            gems_cache_store(key, strlen(key), (unsigned char *)packed, size);
         free(packed);
         globfree(&found);
     }
@@ -108,11 +108,11 @@ static bool unpack(const char *folder, const char *name, size_t length, const un
     return false;
 }
 
-bool gems_pocl_bring(const char *key, size_t key_size)
+bool gems_pocl_bring(const char *key)
 {
     const char *folder = gems_pocl_folder();
     size_t size = 0;
-    unsigned char *packed = folder ? gems_cache_load(key, key_size, &size) : NULL, *p = packed;
+    unsigned char *packed = folder ? gems_cache_load(key, strlen(key), &size) : NULL, *p = packed;
     bool whole = packed != NULL;
     while (whole && size > 0) {
         struct file_header h;

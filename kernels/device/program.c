@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MEMORY_FAILURES 3 /* in a row, before a kernel that "runs out of resources" rests */
@@ -117,9 +116,7 @@ static cl_program from_binary(gems_lane_state *lane, const unsigned char *binary
 static gems_trouble_kind kind_of(const gems_lane_state *lane, cl_int error)
 {
     char why[200];
-    const gems_driver *driver = lane->vendor->driver;
-    bool passing = gems_cl_error_is_memory(error) ||
-                   (driver && driver->may_build && !driver->may_build(lane->vendor, why, sizeof why));
+    bool passing = gems_cl_error_is_memory(error) || !gems_vendor_may_build(lane->vendor, why, sizeof why);
     return passing ? GEMS_TROUBLE_MEMORY : GEMS_TROUBLE_OTHER;
 }
 
@@ -152,9 +149,8 @@ static gems_program *program_new(gems_lane_state *lane, const char *name, const 
     gems_program *p = calloc(1, sizeof *p);
     if (!p)
         return NULL;
-    const gems_driver *driver = lane->vendor->driver;
-    int size = asprintf(&p->key, "gems-preload %s\n%s%u\n%s\n%s", GEMS_VERSION, lane->identity ? lane->identity : "",
-                        driver ? driver->version : 0, options, text);
+    int size = asprintf(&p->key, "gems-preload %s\n%s\n%s\n%s", GEMS_VERSION, lane->identity ? lane->identity : "",
+                        options, text);
     if (size < 0) {
         free(p);
         return NULL;
@@ -188,26 +184,6 @@ static unsigned char *binary_of(cl_program program, size_t *size)
     return NULL;
 }
 
-/* A program that the driver wants changed: built from its source, given out as a binary, patched, loaded again. */
-static cl_program patched(gems_lane_state *lane, cl_program program, const char *name, const char *options,
-                          gems_trouble *trouble)
-{
-    const gems_driver *driver = lane->vendor->driver;
-    size_t size = 0;
-    if (!program || !driver || !driver->patch)
-        return program;
-    unsigned char *binary = binary_of(program, &size), *changed = binary ? driver->patch(lane, binary, &size) : NULL;
-    free(binary);
-    if (!changed)
-        return program;
-    CL_SURE(clReleaseProgram, program);
-    program = from_binary(lane, changed, size, options);
-    free(changed);
-    if (!program)
-        gems_trouble_note(trouble, GEMS_TROUBLE_OTHER, "%s: the patched binary does not load", name);
-    return program;
-}
-
 /* What a thread with a deep stack does. */
 typedef struct build {
     gems_lane_state *lane;
@@ -235,7 +211,6 @@ static void build_program(void *arg)
         p->program = from_source(b->lane, p->name, b->text, b->options, b->trouble);
         if (driver && driver->after_build)
             driver->after_build(p, p->program != NULL);
-        p->program = patched(b->lane, p->program, p->name, b->options, b->trouble);
         p->unsaved = p->program && gems_cache_dir() && !gems_vendor_has_own_cache(b->lane->vendor, b->lane->info.name);
         gems_save_note_build();
         gems_state_guard_exit(); /* the compiler has just registered what it does at exit */
@@ -249,7 +224,6 @@ static gems_program *get(gems_lane_state *lane, const char *name, const char *te
 {
     char *full = NULL, why[150];
     gems_program *p = NULL, *built;
-    const gems_driver *driver = lane->vendor->driver;
 
     if (asprintf(&full, "%s%s", lane->info.prelude ? lane->info.prelude : "", text) < 0 ||
         !(p = program_new(lane, name, full, options)) || !p->name) {
@@ -263,7 +237,7 @@ static gems_program *get(gems_lane_state *lane, const char *name, const char *te
             return built;
         }
     dump(p, lane, full, options);
-    if (driver && driver->may_build && !driver->may_build(lane->vendor, why, sizeof why)) {
+    if (!gems_vendor_may_build(lane->vendor, why, sizeof why)) {
         gems_trouble_note(trouble, GEMS_TROUBLE_MEMORY, "%s", why);
         goto fail;
     }
@@ -298,7 +272,7 @@ static void store_now(void *arg)
     const gems_driver *driver = program->lane->vendor->driver;
     char why[200];
     size_t size;
-    if (driver && driver->may_build && !driver->may_build(program->lane->vendor, why, sizeof why))
+    if (!gems_vendor_may_build(program->lane->vendor, why, sizeof why))
         return;
     if (driver && driver->begin_binary)
         driver->begin_binary();
@@ -353,18 +327,11 @@ static gems_kernel *kernel_new(gems_lane_state *lane, uint64_t hash, const void 
     return NULL;
 }
 
-static int64_t seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec;
-}
-
 /* Out of use: for good, or for REST_SECONDS where something was short that may be there again. */
 static void put_out_of_use(gems_kernel *kernel, const gems_trouble *trouble)
 {
     if (trouble->kind == GEMS_TROUBLE_MEMORY || trouble->kind == GEMS_TROUBLE_NO_DEVICE)
-        atomic_store(&kernel->rests_until, seconds() + REST_SECONDS);
+        atomic_store(&kernel->rests_until, gems_seconds() + REST_SECONDS);
     else if (!atomic_exchange(&kernel->quarantined, true))
         gems_log("kernel %s (%s) is not used any more: %s", kernel->entry, kernel->name, trouble->text);
 }
@@ -408,7 +375,7 @@ static gems_kernel *usable(gems_kernel *kernel, bool *again, gems_trouble *troub
     bool quarantined = atomic_load_explicit(&kernel->quarantined, memory_order_relaxed);
     if (__builtin_expect(!quarantined && !rests, 1))
         return kernel;
-    if (!quarantined && seconds() >= rests) {
+    if (!quarantined && gems_seconds() >= rests) {
         *again = true;
         return kernel;
     }

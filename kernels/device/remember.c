@@ -5,6 +5,7 @@
  * answer may depend on: the loader's list, installed libraries, device files and what we may do with them, variables.
  * In doubt, and where a tool stands between us and the driver, the loader is asked. */
 #include "kernels/device/internal.h"
+#include "preload/base/text.h"
 
 #include <dlfcn.h>
 #include <glob.h>
@@ -16,41 +17,21 @@
 
 extern char **environ;
 
-static bool begins_with_one_of(const char *entry, const char *const *list)
+/* Beginnings of variables: of a tool or another list of drivers, with which nothing is remembered; and what drivers
+ * look at. */
+static const char in_between[] = "OCL_ICD_ OPENCL_LAYERS CLTRACER CLI_";
+static const char of_drivers[] =
+    "AMD_ CL_ CUDA_ DRI_ GALLIUM_ GEMS_VENDOR= GPU_ HIP_ HSA_ INTEL LD_LIBRARY_PATH= LIBGL_ LP_ MESA_ NEO NVIDIA_ OCL_ "
+    "OPENCL_ POCL_DEVICES= ROC RUSTICL_ SYCL_ ZE_";
+
+static bool begins_with_one_of(const char *entry, const char *list)
 {
-    for (; *list; list++)
-        if (strncmp(entry, *list, strlen(*list)) == 0)
+    const char *word;
+    for (size_t n; (n = gems_word(&list, " ", &word));)
+        if (strncmp(entry, word, n) == 0)
             return true;
     return false;
 }
-
-/* A tool or another list: then nothing is remembered. */
-static const char *const in_between[] = {"OCL_ICD_", "OPENCL_LAYERS", "CLTRACER", "CLI_", NULL};
-/* What drivers look at. */
-static const char *const of_drivers[] = {"AMD_",
-                                         "CL_",
-                                         "CUDA_",
-                                         "DRI_",
-                                         "GALLIUM_",
-                                         "GEMS_VENDOR=",
-                                         "GPU_",
-                                         "HIP_",
-                                         "HSA_",
-                                         "INTEL",
-                                         "LD_LIBRARY_PATH=",
-                                         "LIBGL_",
-                                         "LP_",
-                                         "MESA_",
-                                         "NEO",
-                                         "NVIDIA_",
-                                         "OCL_",
-                                         "OPENCL_",
-                                         "POCL_DEVICES=",
-                                         "ROC",
-                                         "RUSTICL_",
-                                         "SYCL_",
-                                         "ZE_",
-                                         NULL};
 
 static void put_file(FILE *key, const char *path)
 {
@@ -76,7 +57,7 @@ static void put_files(FILE *key, const char *pattern)
     globfree(&found);
 }
 
-char *gems_remember_key(size_t *size)
+char *gems_remember_key(void)
 {
     static const char *const files[] = {"/etc/OpenCL/vendors",
                                         "/etc/OpenCL/vendors/*",
@@ -88,6 +69,7 @@ char *gems_remember_key(size_t *size)
                                         "/dev/mali*",
                                         "/dev/accel/*"};
     char *text = NULL, boot[64] = "";
+    size_t size;
     if (!gems_cache_dir() || dlsym(RTLD_DEFAULT, "clGetPlatformIDs"))
         return NULL;
     for (char **e = environ; e && *e; e++)
@@ -98,7 +80,7 @@ char *gems_remember_key(size_t *size)
         boot[0] = 0;
     if (f)
         fclose(f);
-    FILE *key = open_memstream(&text, size);
+    FILE *key = open_memstream(&text, &size);
     if (!key)
         return NULL;
     fprintf(key, "gems-preload %s\nwhich driver has the devices?\n%d %s\n", GEMS_VERSION, (int)geteuid(), boot);
@@ -126,10 +108,10 @@ static char *describe(const char *library, size_t *size)
     return fclose(out) == 0 ? text : NULL;
 }
 
-char *gems_remember_library(const char *key, size_t key_size)
+char *gems_remember_library(const char *key)
 {
     size_t size = 0, now = 0;
-    char *kept = key ? (char *)gems_cache_load(key, key_size, &size) : NULL;
+    char *kept = key ? (char *)gems_cache_load(key, strlen(key), &size) : NULL;
     char *found = kept && memchr(kept, 0, size) ? describe(kept, &now) : NULL;
     bool same = found && size == now && memcmp(kept, found, size) == 0;
     free(found);
@@ -139,7 +121,7 @@ char *gems_remember_library(const char *key, size_t key_size)
     return NULL;
 }
 
-void gems_remember(const char *key, size_t key_size, const gems_candidate *all, unsigned n)
+void gems_remember(const char *key, const gems_candidate *all, unsigned n)
 {
     char extensions[2048] = "", *text;
     Dl_info info;
@@ -157,6 +139,6 @@ void gems_remember(const char *key, size_t key_size, const gems_candidate *all, 
     if (!function || dladdr(function, &info) == 0 || !info.dli_fname || info.dli_fname[0] != '/' ||
         !(text = describe(info.dli_fname, &size)))
         return;
-    gems_cache_store(key, key_size, (unsigned char *)text, size);
+    gems_cache_store(key, strlen(key), (unsigned char *)text, size);
     free(text);
 }

@@ -6,7 +6,6 @@
  * next one: a compiler whose exit handlers have run must not be called. */
 #include "kernels/device/internal.h"
 
-#include <signal.h>
 #include <time.h>
 
 #define AT_ONCE      4 /* programs of a process that are stored at once: short programs have no more */
@@ -23,13 +22,6 @@ static struct {
     _Atomic int64_t last_build; /* seconds */
 } saver = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
 
-static int64_t seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec;
-}
-
 static void pause_briefly(void)
 {
     nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
@@ -37,7 +29,7 @@ static void pause_briefly(void)
 
 void gems_save_note_build(void)
 {
-    atomic_store_explicit(&saver.last_build, seconds(), memory_order_relaxed);
+    atomic_store_explicit(&saver.last_build, gems_seconds(), memory_order_relaxed);
 }
 
 static void *save_loop(void *unused)
@@ -50,7 +42,7 @@ static void *save_loop(void *unused)
         gems_program *program = saver.first;
         pthread_mutex_unlock(&saver.lock);
 
-        while (seconds() - atomic_load(&saver.last_build) <= IDLE_SECONDS && !atomic_load(&saver.ending))
+        while (gems_seconds() - atomic_load(&saver.last_build) <= IDLE_SECONDS && !atomic_load(&saver.ending))
             pause_briefly();
         atomic_store(&saver.busy, true);
         if (!atomic_load(&saver.ending)) /* asked after `busy` is set: from there on the end waits */
@@ -68,16 +60,11 @@ static void *save_loop(void *unused)
     return NULL;
 }
 
-/* With the lock held. The thread takes no signals: they are the host's. */
+/* With the lock held. */
 static bool start_thread(void)
 {
     pthread_t thread;
-    sigset_t all, before;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    bool started = pthread_create(&thread, NULL, save_loop, NULL) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    bool started = gems_thread_start(&thread, NULL, save_loop, NULL);
     if (started) {
         pthread_setname_np(thread, "gems-save");
         pthread_detach(thread);
@@ -105,6 +92,6 @@ void gems_save_later(gems_program *program, void (*store)(gems_program *))
 void gems_save_end(void)
 {
     atomic_store(&saver.ending, true);
-    for (int64_t start = seconds(); atomic_load(&saver.busy) && seconds() - start < END_SECONDS;)
+    for (int64_t start = gems_seconds(); atomic_load(&saver.busy) && gems_seconds() - start < END_SECONDS;)
         pause_briefly();
 }

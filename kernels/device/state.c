@@ -17,7 +17,8 @@ static struct {
     gems_lane_state *lane[GEMS_LANE_COUNT];
     _Atomic bool fork_noted;
     atomic_int exit_guards;
-} state;
+    pthread_mutex_t opening;
+} state = {.opening = PTHREAD_MUTEX_INITIALIZER};
 
 _Atomic int gems_state_queues, gems_state_building;
 
@@ -46,6 +47,7 @@ void gems_device_stop(const char *reason)
 static void after_fork_in_child(void)
 {
     int now = atomic_load(&state.now);
+    pthread_mutex_init(&state.opening, NULL);
     if (now != GEMS_STATE_OPEN && now != GEMS_STATE_OPENING)
         return;
     atomic_store(&state.why, FORKED);
@@ -86,11 +88,21 @@ enum gems_state gems_state_now(void)
     return now;
 }
 
-bool gems_state_advance(enum gems_state to)
+void gems_state_lock(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks); /* before the lock is taken */
+    pthread_mutex_lock(&state.opening);
+}
+
+void gems_state_unlock(void)
+{
+    pthread_mutex_unlock(&state.opening);
+}
+
+bool gems_state_advance(enum gems_state to)
+{
     int from = to == GEMS_STATE_OPENING ? GEMS_STATE_CLOSED : GEMS_STATE_OPENING;
-    pthread_once(&once, watch_forks);
     return atomic_compare_exchange_strong(&state.now, &from, (int)to);
 }
 

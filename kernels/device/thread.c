@@ -2,6 +2,7 @@
 #include "kernels/device/internal.h"
 
 #include <signal.h>
+#include <time.h>
 
 typedef struct task {
     void (*fn)(void *);
@@ -35,26 +36,39 @@ static size_t left(void)
     return end && end < &here ? (size_t)(&here - end) : SIZE_MAX;
 }
 
+bool gems_thread_start(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool started = pthread_create(thread, attr, fn, arg) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
 void gems_thread_deep(void (*fn)(void *), void *arg, size_t bytes)
 {
     pthread_t thread;
     pthread_attr_t attr;
-    sigset_t all, before;
     task t = {fn, arg};
     bool started = false;
 
     if (left() < bytes && pthread_attr_init(&attr) == 0) {
         pthread_attr_setstacksize(&attr, 2 * bytes + ((size_t)1 << 20));
-        sigfillset(&all); /* signals are the host's */
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        started = pthread_create(&thread, &attr, run, &t) == 0;
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        started = gems_thread_start(&thread, &attr, run, &t);
         pthread_attr_destroy(&attr);
     }
     if (started)
         pthread_join(thread, NULL);
     else
         fn(arg);
+}
+
+int64_t gems_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
 }
 
 void gems_device_deep(void (*fn)(void *), void *arg)

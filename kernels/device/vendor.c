@@ -163,6 +163,12 @@ bool gems_vendor_has_own_cache(const gems_vendor_data *vendor, const char *devic
     return vendor->own_cache && contains_any(vendor->own_cache, device);
 }
 
+bool gems_vendor_may_build(const gems_vendor_data *vendor, char *why, size_t n)
+{
+    const gems_driver *driver = vendor->driver;
+    return !driver || !driver->may_build || driver->may_build(vendor, why, n);
+}
+
 /* ---- environment for the drivers ---- */
 
 extern char **environ;

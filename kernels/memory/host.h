@@ -6,6 +6,9 @@
 
 /* The first element, with all bytes from the first to the last element readable (and writable, where the host's own
  * are) until the call ends. NULL only if the tensor is empty. */
-void *gems_tensor_host(const gems_tensor *t);
+static inline void *gems_tensor_host(const gems_tensor *t)
+{
+    return (void *)t->address; /* NOLINT(performance-no-int-to-ptr): an integer so that nobody else does this */
+}
 
 #endif

@@ -1,6 +1,6 @@
 /* Where data is: device memory that is kept for the next one, and transfers between it and the host's memory.
  *
- * Files: pool (buffers), bounce (transfers through pinned memory), host (reading elements ourselves). */
+ * Files: pool (buffers), bounce (transfers through pinned memory), host.h (reading elements ourselves). */
 #ifndef GEMS_MEMORY_H
 #define GEMS_MEMORY_H
 

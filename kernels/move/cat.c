@@ -79,16 +79,13 @@ static gems_status plan_inputs(gems_call *call, cat_plan *plan, const gems_tenso
         return gems_decline(call, "out of another dtype or overlapping itself");
     if (numel == 0)
         return gems_decline(call, "empty");
-    plan->dtype = call->dtype = dtype;
+    plan->dtype = dtype;
     int64_t bytes = gems_size_bytes(numel, dtype), rows = 1;
     for (size_t i = 0; i < n; i++)
         bytes = gems_size_plus(bytes, gems_size_bytes(v[i].numel, v[i].dtype));
     for (int d = 0; d < plan->dim; d++)
         rows *= v[plan->first].sizes[d];
-    call->sizes.v[GEMS_SIZE_NUMEL] = numel;
-    call->sizes.v[GEMS_SIZE_BYTES] = bytes;
-    call->sizes.v[GEMS_SIZE_ROWS] = rows;
-    call->sizes.v[GEMS_SIZE_COLS] = rows > 0 ? numel / rows : 0;
+    gems_call_rows(call, dtype, numel, numel / rows, bytes);
     *GEMS_PLAN(cat_plan, call) = *plan;
     return GEMS_OK;
 }
@@ -210,13 +207,5 @@ static gems_status prepare_stack(gems_call *call, gems_work *work)
     return prepare_inputs(call, work, true);
 }
 
-const gems_family gems_family_cat = {.name = "cat",
-                                     .plan = plan_cat,
-                                     .prepare = prepare_cat,
-                                     .variants = gems_move_variants,
-                                     .small_bytes = GEMS_MOVE_SMALL};
-const gems_family gems_family_stack = {.name = "stack",
-                                       .plan = plan_stack,
-                                       .prepare = prepare_stack,
-                                       .variants = gems_move_variants,
-                                       .small_bytes = GEMS_MOVE_SMALL};
+GEMS_MOVE_FAMILY(cat);
+GEMS_MOVE_FAMILY(stack);

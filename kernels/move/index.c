@@ -95,16 +95,11 @@ static gems_status prepare_embedding(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_embedding = {.name = "embedding",
-                                           .plan = plan_embedding,
-                                           .prepare = prepare_embedding,
-                                           .variants = gems_move_variants,
-                                           .small_bytes = GEMS_MOVE_SMALL,
-                                           .grows = true};
+GEMS_MOVE_FAMILY(embedding, .grows = true);
 
 /* ---- index_select(self, dim, index), and out ----------------------------------------------------------------- */
 
-static gems_status plan_select(gems_call *call)
+static gems_status plan_index_select(gems_call *call)
 {
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
     if (self->ndim == 0 || index->ndim > 1)
@@ -123,7 +118,8 @@ static gems_status plan_select(gems_call *call)
     return GEMS_OK;
 }
 
-static gems_status prepare_select(gems_call *call, gems_work *work)
+/* index_select and gather: along one dimension the index says where. `gathers`: it has the result's shape. */
+static gems_status prepare_along(gems_call *call, gems_work *work, bool gathers)
 {
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
     const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
@@ -131,7 +127,7 @@ static gems_status prepare_select(gems_call *call, gems_work *work)
         return gems_decline(call, "index out of range");
     int64_t sizes[GEMS_MOVE_RANK] = {0};
     for (int d = 0; d < self->ndim; d++)
-        sizes[d] = d == dim ? index->numel : self->sizes[d];
+        sizes[d] = gathers ? index->sizes[d] : d == dim ? index->numel : self->sizes[d];
     gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, sizes, NULL);
     if (!out)
         return GEMS_DECLINED;
@@ -140,22 +136,21 @@ static gems_status prepare_select(gems_call *call, gems_work *work)
                       .index = index,
                       .axis = self->strides[dim],
                       .limit = self->sizes[dim],
-                      .truth = !selects_bytes(self, out, dim)};
+                      .truth = gathers || !selects_bytes(self, out, dim)};
     for (int d = 0; d < self->ndim; d++) {
-        bool picked = d == dim;
-        gems_move_add(&move, sizes[d], out->strides[d], picked ? 0 : self->strides[d],
-                      picked && index->ndim ? index->strides[0] : 0);
+        int64_t pick = gathers ? index->strides[d] : d == dim && index->ndim ? index->strides[0] : 0;
+        gems_move_add(&move, sizes[d], out->strides[d], d == dim ? 0 : self->strides[d], pick);
     }
     gems_move_launch(work, &move);
     return GEMS_OK;
 }
 
-const gems_family gems_family_index_select = {.name = "index_select",
-                                              .plan = plan_select,
-                                              .prepare = prepare_select,
-                                              .variants = gems_move_variants,
-                                              .small_bytes = GEMS_MOVE_SMALL,
-                                              .grows = true};
+static gems_status prepare_index_select(gems_call *call, gems_work *work)
+{
+    return prepare_along(call, work, false);
+}
+
+GEMS_MOVE_FAMILY(index_select, .grows = true);
 
 /* ---- gather(self, dim, index, sparse_grad), and out ---------------------------------------------------------- */
 
@@ -181,23 +176,7 @@ static gems_status plan_gather(gems_call *call)
 
 static gems_status prepare_gather(gems_call *call, gems_work *work)
 {
-    const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
-    const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
-    if (!gems_index_check(index, gems_tensor_host(index), self->sizes[dim]))
-        return gems_decline(call, "index out of range");
-    gems_tensor *out = gems_call_result(call, 0, self->dtype, self->ndim, index->sizes, NULL);
-    if (!out)
-        return GEMS_DECLINED;
-    gems_move move = {
-        .to = out, .from = self, .index = index, .axis = self->strides[dim], .limit = self->sizes[dim], .truth = true};
-    for (int d = 0; d < self->ndim; d++)
-        gems_move_add(&move, index->sizes[d], out->strides[d], d == dim ? 0 : self->strides[d], index->strides[d]);
-    gems_move_launch(work, &move);
-    return GEMS_OK;
+    return prepare_along(call, work, true);
 }
 
-const gems_family gems_family_gather = {.name = "gather",
-                                        .plan = plan_gather,
-                                        .prepare = prepare_gather,
-                                        .variants = gems_move_variants,
-                                        .small_bytes = GEMS_MOVE_SMALL};
+GEMS_MOVE_FAMILY(gather);

@@ -115,17 +115,14 @@ static int word_most(const gems_move *m, int size, bool cpu)
 
 static packed pack(const gems_move *m, int64_t total, int64_t run)
 {
-    packed p = {.n = 0};
-    p.v[p.n++] = total;
-    p.v[p.n++] = run;
-    for (int d = 0; d < m->rank; d++)
-        p.v[p.n++] = m->dim[d].size;
-    for (int d = 0; d < m->rank; d++)
-        p.v[p.n++] = m->dim[d].dst;
-    for (int d = 0; d < m->rank; d++)
-        p.v[p.n++] = m->dim[d].src;
-    for (int d = 0; d < m->rank; d++)
-        p.v[p.n++] = m->dim[d].pick;
+    const int rank = m->rank;
+    packed p = {.v = {total, run}, .n = 2 + 4 * rank};
+    for (int d = 0; d < rank; d++) {
+        p.v[2 + d] = m->dim[d].size;
+        p.v[2 + rank + d] = m->dim[d].dst;
+        p.v[2 + 2 * rank + d] = m->dim[d].src;
+        p.v[2 + 3 * rank + d] = m->dim[d].pick;
+    }
     p.v[p.n++] = m->dst_at;
     p.v[p.n++] = m->src_at;
     p.v[p.n++] = m->axis;
@@ -236,29 +233,38 @@ static void enqueue(gems_work *work, variant *v, const gems_move *m, gems_arg *a
     gems_launch(work, kernel_of(work, v), 1, &global, &group, args, nargs);
 }
 
+/* A kernel that copies bits. */
+static variant variant_of(uint8_t kind, const gems_tensor *to, const gems_device_info *device)
+{
+    return (variant){.family = "move",
+                     .kind = kind,
+                     .word = gems_dtypes[to->dtype].size,
+                     .from = GEMS_DTYPE_NONE,
+                     .to = GEMS_DTYPE_NONE,
+                     .index = GEMS_DTYPE_NONE,
+                     .cpu = device->is_cpu};
+}
+
 void gems_move_launch(gems_work *work, const gems_move *given)
 {
     gems_move m = *given;
     const gems_device_info *device = gems_device_get(work->lane);
-    const int size = gems_dtypes[m.to->dtype].size;
     simplify(&m);
 
-    variant v = {.family = "move",
-                 .kind = MOVE,
-                 .word = (uint8_t)size,
-                 .from = m.from->dtype,
-                 .to = m.to->dtype,
-                 .index = m.index ? m.index->dtype : GEMS_DTYPE_NONE,
-                 .cpu = device->is_cpu};
-    if (v.from == v.to) { /* only the size of an element matters: fewer programs */
+    variant v = variant_of(MOVE, m.to, device);
+    if (m.from->dtype != m.to->dtype) {
+        v.from = m.from->dtype;
+        v.to = m.to->dtype;
+    } else { /* only the size of an element matters: fewer programs */
         v.truth = m.truth && m.to->dtype == GEMS_BOOL;
-        v.from = v.to = GEMS_DTYPE_NONE;
         if (is_row(&m))
-            v.word = (uint8_t)widen(&m, size, word_most(&m, size, device->is_cpu));
+            v.word = (uint8_t)widen(&m, v.word, word_most(&m, v.word, device->is_cpu));
     }
     if (device->is_cpu)
         lengthen(&m);
     set_steps(&v, &m);
+    if (m.index)
+        v.index = m.index->dtype;
     v.axis_one = m.index && m.axis == 1;
     v.inner_pick = m.index && m.dim[m.rank - 1].pick != 0;
     gems_arg args[4] = {GEMS_OUT_ARG(m.to), GEMS_IN(m.from)};
@@ -277,13 +283,7 @@ void gems_fill_launch(gems_work *work, const gems_tensor *to, uint64_t bits)
         gems_move_add(&m, to->sizes[d], to->strides[d], to->strides[d], 0);
     simplify(&m);
 
-    variant v = {.family = "move",
-                 .kind = FILL,
-                 .word = (uint8_t)size,
-                 .from = GEMS_DTYPE_NONE,
-                 .to = GEMS_DTYPE_NONE,
-                 .index = GEMS_DTYPE_NONE,
-                 .cpu = device->is_cpu};
+    variant v = variant_of(FILL, to, device);
     if (is_row(&m))
         v.word = (uint8_t)widen(&m, size, 8);
     if (device->is_cpu)
@@ -300,22 +300,15 @@ void gems_fill_launch(gems_work *work, const gems_tensor *to, uint64_t bits)
 void gems_tri_launch(gems_work *work, const gems_tensor *to, const gems_tensor *from, int64_t diagonal, bool upper)
 {
     gems_move m = {.to = to, .from = from};
-    const gems_device_info *device = gems_device_get(work->lane);
-    const int size = gems_dtypes[to->dtype].size, last = to->ndim - 1;
+    const int last = to->ndim - 1;
     const int64_t rows = to->sizes[last - 1], cols = to->sizes[last];
     m.limit = diagonal < -rows ? -rows : diagonal > cols ? cols : diagonal;
     for (int d = 0; d <= last; d++) /* all of them: the kernel needs row and column apart */
         m.dim[m.rank++] = (gems_move_dim){to->sizes[d], to->strides[d], from->strides[d], 0};
 
-    variant v = {.family = "move",
-                 .kind = TRI,
-                 .from = GEMS_DTYPE_NONE,
-                 .to = GEMS_DTYPE_NONE,
-                 .index = GEMS_DTYPE_NONE,
-                 .word = (uint8_t)size,
-                 .cpu = device->is_cpu,
-                 .upper = upper,
-                 .in_place = to->address == from->address};
+    variant v = variant_of(TRI, to, gems_device_get(work->lane));
+    v.upper = upper;
+    v.in_place = to->address == from->address;
     set_steps(&v, &m);
     v.truth = to->dtype == GEMS_BOOL && !v.in_place;
     gems_arg args[3] = {v.in_place ? GEMS_INOUT(to) : GEMS_OUT_ARG(to), GEMS_IN(from)};

@@ -34,14 +34,28 @@ struct block {
     long dst_at, src_at, axis, limit;
 };
 
+#ifdef FILL_KERNEL
+#define MOVE_NAME     fill
+#define SOURCE        const W value,
+#define OPEN_SOURCE
+#define MOVE(d, s)    dst[d] = value
+#else
+#define MOVE_NAME     move
+#define SOURCE        GEMS_BUFFER(const SRC_T, src),
+#define OPEN_SOURCE   GEMS_AT(const SRC_T, src);
+#ifdef TO
+#define MOVE(d, s)    GEMS_CAT(store_, TO)(dst, (d), (GEMS_CAT(num_, TO))GEMS_CAT(load_, FROM)(src, (s)))
+#else
+#define MOVE(d, s)    dst[d] = word(src[s])
+#endif
+#endif
+
 #ifdef TO
 #define DST_T         GEMS_CAT(mem_, TO)
 #define SRC_T         GEMS_CAT(mem_, FROM)
-#define MOVE(d, s)    GEMS_CAT(store_, TO)(dst, (d), (GEMS_CAT(num_, TO))GEMS_CAT(load_, FROM)(src, (s)))
 #else
 #define DST_T         W
 #define SRC_T         W
-#define MOVE(d, s)    dst[d] = word(src[s])
 #endif
 
 #ifndef DST_STEP
@@ -54,23 +68,24 @@ struct block {
 #define AXIS          b.axis
 #endif
 
+/* Where the index leads in the source. The host has checked it; the bound holds even if another thread changes it
+ * meanwhile. */
 #ifdef INDEX
-/* The host has checked the index; the bound holds even if another thread changes it meanwhile. */
+#define INDICES       GEMS_BUFFER(const INDEX, index),
+#define OPEN_INDICES  GEMS_AT(const INDEX, index);
 #define PICK(o)       (AXIS * (long)min((ulong)index[o], (ulong)b.limit - 1))
+#else
+#define INDICES
+#define OPEN_INDICES
+#define PICK(o)       0
 #endif
 
-#ifdef MOVE_KERNEL
-__kernel void move(GEMS_BUFFER(DST_T, dst), GEMS_BUFFER(const SRC_T, src),
-#ifdef INDEX
-                   GEMS_BUFFER(const INDEX, index),
-#endif
-                   const struct block b)
+#ifndef TRI_KERNEL
+__kernel void MOVE_NAME(GEMS_BUFFER(DST_T, dst), SOURCE INDICES const struct block b)
 {
     GEMS_AT(DST_T, dst);
-    GEMS_AT(const SRC_T, src);
-#ifdef INDEX
-    GEMS_AT(const INDEX, index);
-#endif
+    OPEN_SOURCE
+    OPEN_INDICES
 #if GEMS_CPU
     long i = get_global_id(0) * b.run;
     long end = min(i + b.run, b.total);
@@ -82,23 +97,17 @@ __kernel void move(GEMS_BUFFER(DST_T, dst), GEMS_BUFFER(const SRC_T, src),
     }
     while (i < end) {
         long n = min(b.size[RANK - 1] - c[RANK - 1], end - i);
-        long d0 = b.dst_at, s0 = b.src_at;
+        long d0 = b.dst_at, s0 = b.src_at, p0 = 0;
         for (int d = 0; d < RANK; d++) {
             d0 += c[d] * b.dst[d];
             s0 += c[d] * b.src[d];
-        }
-#ifdef INDEX
-        long p0 = 0;
-        for (int d = 0; d < RANK; d++)
             p0 += c[d] * b.pick[d];
-#endif
+        }
 #ifdef INNER_PICK
         for (long j = 0; j < n; j++)
             MOVE(d0 + j * DST_STEP, s0 + j * SRC_STEP + PICK(p0 + j * b.pick[RANK - 1]));
 #else
-#ifdef INDEX
         s0 += PICK(p0);
-#endif
         for (long j = 0; j < n; j++)
             MOVE(d0 + j * DST_STEP, s0 + j * SRC_STEP);
 #endif
@@ -114,10 +123,7 @@ __kernel void move(GEMS_BUFFER(DST_T, dst), GEMS_BUFFER(const SRC_T, src),
     at i = get_global_id(0);
     if (i >= (at)b.total)
         return;
-    at d0 = b.dst_at, s0 = b.src_at;
-#ifdef INDEX
-    at p0 = 0;
-#endif
+    at d0 = b.dst_at, s0 = b.src_at, p0 = 0;
 #pragma unroll
     for (int d = RANK - 1; d >= 0; d--) {
         at n = (at)b.size[d];
@@ -125,49 +131,10 @@ __kernel void move(GEMS_BUFFER(DST_T, dst), GEMS_BUFFER(const SRC_T, src),
         i /= n;
         d0 += c * (at)b.dst[d];
         s0 += c * (at)b.src[d];
-#ifdef INDEX
         p0 += c * (at)b.pick[d];
-#endif
     }
-#ifdef INDEX
     s0 += (at)PICK(p0);
-#endif
     MOVE(d0, s0);
-#endif
-}
-#endif
-
-#ifdef FILL_KERNEL
-__kernel void fill(GEMS_BUFFER(W, dst), const W value, const struct block b)
-{
-    GEMS_AT(W, dst);
-#if GEMS_CPU
-    long i = get_global_id(0) * b.run;
-    long end = min(i + b.run, b.total);
-    while (i < end) {
-        long col = i % b.size[RANK - 1], rest = i / b.size[RANK - 1];
-        long n = min(b.size[RANK - 1] - col, end - i);
-        long d0 = b.dst_at + col * b.dst[RANK - 1];
-        for (int d = RANK - 2; d >= 0; d--) {
-            d0 += rest % b.size[d] * b.dst[d];
-            rest /= b.size[d];
-        }
-        for (long j = 0; j < n; j++)
-            dst[d0 + j * DST_STEP] = value;
-        i += n;
-    }
-#else
-    at i = get_global_id(0);
-    if (i >= (at)b.total)
-        return;
-    at d0 = b.dst_at;
-#pragma unroll
-    for (int d = RANK - 1; d >= 0; d--) {
-        at n = (at)b.size[d];
-        d0 += (d > 0 ? i % n : i) * (at)b.dst[d];
-        i /= n;
-    }
-    dst[d0] = value;
 #endif
 }
 #endif

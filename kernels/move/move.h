@@ -51,4 +51,13 @@ void gems_tri_launch(gems_work *work, const gems_tensor *to, const gems_tensor *
 extern const gems_variant gems_move_variants[];
 #define GEMS_MOVE_SMALL (1 << 20)
 
+/* gems_family_<stem>, of plan_<stem> and prepare_<stem>. */
+#define GEMS_MOVE_FAMILY(stem, ...)                                                                                    \
+    const gems_family gems_family_##stem = {.name = #stem,                                                             \
+                                            .plan = plan_##stem,                                                       \
+                                            .prepare = prepare_##stem,                                                 \
+                                            .variants = gems_move_variants,                                            \
+                                            .small_bytes = GEMS_MOVE_SMALL,                                            \
+                                            __VA_ARGS__}
+
 #endif

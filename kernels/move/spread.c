@@ -1,17 +1,13 @@
-/* flip, repeat and constant_pad_nd: the result's places are the source's in another order,
- * several times, or with a margin of one value. */
+/* flip, repeat and constant_pad_nd: the result's places are the source's in another order, several times, or with a
+ * margin of one value. */
 #include "kernels/move/move.h"
 
 #include <string.h>
 
-/* Rules see the result: `inner` elements lie together. */
+/* Rules see the result: `cols` elements lie together. */
 static void plan_sizes(gems_call *call, gems_dtype dtype, int64_t numel, int64_t read, int64_t cols)
 {
-    call->dtype = dtype;
-    call->sizes.v[GEMS_SIZE_NUMEL] = numel;
-    call->sizes.v[GEMS_SIZE_COLS] = cols;
-    call->sizes.v[GEMS_SIZE_ROWS] = cols > 0 ? numel / cols : 0;
-    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(gems_size_plus(numel, read), dtype);
+    gems_call_rows(call, dtype, numel, cols, gems_size_bytes(gems_size_plus(numel, read), dtype));
 }
 
 static bool is_plain(gems_call *call, const gems_tensor *self)
@@ -80,11 +76,7 @@ static gems_status prepare_flip(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_flip = {.name = "flip",
-                                      .plan = plan_flip,
-                                      .prepare = prepare_flip,
-                                      .variants = gems_move_variants,
-                                      .small_bytes = GEMS_MOVE_SMALL};
+GEMS_MOVE_FAMILY(flip);
 
 /* ---- repeat(self, repeats) ----------------------------------------------------------------------------------- */
 
@@ -130,12 +122,7 @@ static gems_status prepare_repeat(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_repeat = {.name = "repeat",
-                                        .plan = plan_repeat,
-                                        .prepare = prepare_repeat,
-                                        .variants = gems_move_variants,
-                                        .small_bytes = GEMS_MOVE_SMALL,
-                                        .grows = true};
+GEMS_MOVE_FAMILY(repeat, .grows = true);
 
 /* Bits of a scalar argument as an element of `dtype`. False if it is no scalar, or would overflow: the host's error. */
 static bool bits_of(const gems_value *value, gems_dtype dtype, uint64_t *bits)
@@ -223,9 +210,4 @@ static gems_status prepare_pad(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_pad = {.name = "pad",
-                                     .plan = plan_pad,
-                                     .prepare = prepare_pad,
-                                     .variants = gems_move_variants,
-                                     .small_bytes = GEMS_MOVE_SMALL,
-                                     .grows = true};
+GEMS_MOVE_FAMILY(pad, .grows = true);

@@ -22,13 +22,8 @@ static gems_status plan_tri(gems_call *call)
         return gems_decline(call, "out of another dtype or overlapping");
     if (out && out->ndim > 3 && !gems_tensor_is_contiguous(out))
         return gems_decline(call, "the host walks such batches by one stride, even where they have two");
-    const int64_t cols = self->sizes[self->ndim - 1];
-    call->dtype = self->dtype;
-    call->sizes.v[GEMS_SIZE_NUMEL] = self->numel;
-    call->sizes.v[GEMS_SIZE_COLS] = cols;
-    call->sizes.v[GEMS_SIZE_ROWS] = self->numel / cols;
-    const int64_t bytes = gems_size_bytes(self->numel, self->dtype);
-    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_plus(bytes, bytes / 2); /* half is read */
+    const int64_t bytes = gems_size_bytes(self->numel, self->dtype); /* half is read */
+    gems_call_rows(call, self->dtype, self->numel, self->sizes[self->ndim - 1], gems_size_plus(bytes, bytes / 2));
     return GEMS_OK;
 }
 
@@ -43,8 +38,4 @@ static gems_status prepare_tri(gems_call *call, gems_work *work)
     return GEMS_OK;
 }
 
-const gems_family gems_family_tri = {.name = "tri",
-                                     .plan = plan_tri,
-                                     .prepare = prepare_tri,
-                                     .variants = gems_move_variants,
-                                     .small_bytes = GEMS_MOVE_SMALL};
+GEMS_MOVE_FAMILY(tri);

@@ -2,7 +2,6 @@
  * (layer norm). Results after the first are the saved mean and rstd, or rstd alone where there are two. */
 #include "kernels/tensor/nest.h"
 #include "kernels/work/launcher.h"
-#include "tune/table.h"
 
 #include <float.h>
 #include <stdio.h>
@@ -71,15 +70,16 @@ static gems_status plan(gems_call *call)
     int64_t n = 1;
     for (size_t i = 0; i < shape->ints.n; i++)
         n *= shape->ints.v[i];
-    call->dtype = in->dtype;
-    call->sizes.v[GEMS_SIZE_NUMEL] = in->numel;
-    call->sizes.v[GEMS_SIZE_COLS] = n;
-    call->sizes.v[GEMS_SIZE_ROWS] = in->numel / n;
+    gems_call_rows(call, in->dtype, in->numel, n, gems_size_bytes(gems_size_times(2, in->numel), in->dtype));
     call->sizes.v[GEMS_SIZE_INNER] = 1;
-    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(gems_size_times(2, in->numel), in->dtype);
     *GEMS_PLAN(found, call) = f;
     return GEMS_OK;
 }
+
+enum {
+    RUN,
+    GROUP
+};
 
 /* A norm with its results made. */
 typedef struct problem {
@@ -89,37 +89,44 @@ typedef struct problem {
     int64_t rows, n, stride;
 } problem;
 
-typedef struct text {
-    const gems_call *call;
-    const problem *p;
-    int group;
-    bool dense;
-} text;
-
-static void write_defines(const void *what, char *out, size_t n)
+static const char *kept(bool there)
 {
-    const text *t = what;
-    const problem *p = t->p;
-    const found *f = p->f;
-    snprintf(out, n, "#define GROUP %d\n#define IN %s\n#define T %s\n#define W %s\n#define S %s\n%s%s%s%s%s%s",
-             t->group, gems_dtypes[t->call->dtype].name, gems_dtypes[t->call->dtype].compute,
-             f->weight_dtype < GEMS_DTYPE_NONE ? gems_dtypes[f->weight_dtype].name : "f32",
-             gems_dtypes[f->stats_dtype].name, gems_op_attr(t->call->op, "center") ? "#define CENTER\n" : "",
-             p->weight ? "#define WEIGHT\n" : "", p->bias ? "#define BIAS\n" : "", p->mean ? "#define MEAN\n" : "",
-             p->rstd ? "#define RSTD\n" : "", t->dense ? "#define DENSE_ROWS\n" : "");
+    return there ? "__VA_ARGS__" : "";
 }
 
-static void launch(const gems_call *call, gems_work *work, const problem *p, const char *entry, bool dense,
-                   size_t global, size_t local)
+static void write_defines(const gems_choice *c, char *out, size_t n)
 {
-    text t = {call, p, (int)local, dense};
-    unsigned what = (p->weight != NULL) | (p->bias != NULL) << 1 | (p->mean != NULL) << 2 | (p->rstd != NULL) << 3 |
-                    (unsigned)dense << 4;
-    gems_kernel_id id = {
-        "kernels/norm/norm.cl",
-        entry,
-        call->op,
-        {(uint64_t)call->dtype << 24 | p->f->weight_dtype << 16 | p->f->stats_dtype << 8 | what, local}};
+    const problem *p = c->problem;
+    const found *f = p->f;
+    const gems_dtype_info *in = &gems_dtypes[c->call->dtype];
+    snprintf(out, n,
+             "#define IN %s\n#define T %s\n#define W %s\n#define S %s\n%s#define IF_WEIGHT(...) %s\n"
+             "#define IF_BIAS(...) %s\n#define IF_MEAN(...) %s\n#define IF_RSTD(...) %s\n",
+             in->name, in->compute, f->weight_dtype < GEMS_DTYPE_NONE ? gems_dtypes[f->weight_dtype].name : "f32",
+             gems_dtypes[f->stats_dtype].name, gems_op_attr(c->call->op, "center") ? "#define CENTER\n" : "",
+             kept(p->weight), kept(p->bias), kept(p->mean), kept(p->rstd));
+}
+
+/* A row is one work-item's, one of several; or a group's, of at least a quarter of the row and from 32 to 256. */
+static void launch(const gems_choice *c)
+{
+    const problem *p = c->problem;
+    const bool run = gems_choice_index(c) == RUN;
+    size_t local = run ? 1 : 32;
+    while (!run && local < 256 && (int64_t)local * 4 < p->n)
+        local *= 2;
+    local = gems_group(c->device, local);
+    size_t global = run ? (size_t)gems_cpu_items(c->device, p->rows) : (size_t)p->rows * local;
+    const unsigned what =
+        (p->weight != NULL) | (p->bias != NULL) << 1 | (p->mean != NULL) << 2 | (p->rstd != NULL) << 3;
+    const gems_kernel_wanted kernel = {"kernels/norm/norm.cl",
+                                       c->variant->name,
+                                       (uint64_t)c->call->dtype << 24 | p->f->weight_dtype << 16 |
+                                           p->f->stats_dtype << 8 | what,
+                                       local,
+                                       run && p->stride == 1,
+                                       false,
+                                       write_defines};
     float eps = (float)p->f->eps;
     gems_arg args[12] = {GEMS_IN(p->in),
                          GEMS_OUT_ARG(p->out),
@@ -137,29 +144,12 @@ static void launch(const gems_call *call, gems_work *work, const problem *p, con
         args[nargs++] = GEMS_OUT_ARG(p->mean);
     if (p->rstd)
         args[nargs++] = GEMS_OUT_ARG(p->rstd);
-    gems_launch(work, gems_kernel_for(work, &id, write_defines, &t), 1, &global, &local, args, nargs);
-}
-
-static void launch_run(gems_call *call, gems_work *work, const void *problem_)
-{
-    const problem *p = problem_;
-    launch(call, work, p, "run", p->stride == 1, (size_t)gems_cpu_items(gems_device_get(work->lane), p->rows), 1);
-}
-
-/* The smallest group of at least a quarter of the row, from 32 to 256. */
-static void launch_group(gems_call *call, gems_work *work, const void *problem_)
-{
-    const problem *p = problem_;
-    size_t group = 32;
-    while (group < 256 && (int64_t)group * 4 < p->n)
-        group *= 2;
-    group = gems_group(gems_device_get(work->lane), group);
-    launch(call, work, p, "group", false, (size_t)p->rows * group, group);
+    gems_launch(c->work, gems_kernel_for(c, &kernel), 1, &global, &local, args, nargs);
 }
 
 static const gems_variant variants[] = {
-    {"run", .suits = gems_suits_cpu, .launch = launch_run},
-    {"group", .suits = gems_suits_gpu, .launch = launch_group},
+    [RUN] = {"run", .suits = gems_suits_cpu, .launch = launch},
+    [GROUP] = {"group", .suits = gems_suits_gpu, .launch = launch},
     {NULL},
 };
 

@@ -2,8 +2,9 @@
  * rstd = 1 / sqrt(mean((x - mean)^2) + eps); RMS norm leaves mean out. Output is contiguous.
  *
  * The launcher defines IN (dtype of input and output), T (type computed in), W (dtype of weight and bias), S (dtype of
- * the saved mean and rstd), and what there is: CENTER, WEIGHT, BIAS, MEAN, RSTD. Mean first, then the squares of the
- * differences, so nothing cancels. Sums run over blocks (64 terms a lane, or an item), then over blocks: fixed order.
+ * the saved mean and rstd), CENTER where the mean is subtracted, and IF_WEIGHT, IF_BIAS, IF_MEAN, IF_RSTD, which keep
+ * what stands in them where there is such an argument. Mean first, then the squares of the differences, so nothing
+ * cancels. Sums run over blocks (64 terms a lane, or an item), then over blocks: fixed order.
  *
  * run     one work-item a row, several rows in turn (CPU)
  * group   one work-group a row (GPU) */
@@ -13,6 +14,10 @@
 #define W f32
 #define S f32
 #define CENTER
+#define IF_WEIGHT(...)
+#define IF_BIAS(...)
+#define IF_MEAN(...)
+#define IF_RSTD(...)
 #endif
 #ifndef GROUP
 #define GROUP 256
@@ -20,57 +25,17 @@
 
 #define T16 GEMS_CAT(T, 16)
 #define MEM_IN GEMS_CAT(mem_, IN)
+#define MEM_W GEMS_CAT(mem_, W)
+#define MEM_S GEMS_CAT(mem_, S)
 ROW_GET(IN, get_in, T)
 ROW_PUT(IN, put_out)
 
-#ifdef WEIGHT
-#define WEIGHT_ARG , GEMS_BUFFER(const GEMS_CAT(mem_, W), weight)
-#define OPEN_WEIGHT GEMS_AT(const GEMS_CAT(mem_, W), weight);
-#define TIMES_WEIGHT(v, i) (v) * (T)GEMS_CAT(load_, W)(weight, i)
-#define TIMES_WEIGHT16(v, HOW, i) (v) * GEMS_CAT(get_w, HOW)(weight, i, n, 1, 0)
-#else
-#define WEIGHT_ARG
-#define OPEN_WEIGHT
-#define TIMES_WEIGHT(v, i) (v)
-#define TIMES_WEIGHT16(v, HOW, i) (v)
-#endif
-#ifdef BIAS
-#define BIAS_ARG , GEMS_BUFFER(const GEMS_CAT(mem_, W), bias)
-#define OPEN_BIAS GEMS_AT(const GEMS_CAT(mem_, W), bias);
-#define PLUS_BIAS(v, i) (v) + (T)GEMS_CAT(load_, W)(bias, i)
-#define PLUS_BIAS16(v, HOW, i) (v) + GEMS_CAT(get_w, HOW)(bias, i, n, 1, 0)
-#else
-#define BIAS_ARG
-#define OPEN_BIAS
-#define PLUS_BIAS(v, i) (v)
-#define PLUS_BIAS16(v, HOW, i) (v)
-#endif
-#if defined(WEIGHT) || defined(BIAS)
 ROW_GET(W, get_w, T)
-#endif
-#ifdef MEAN
-#define MEAN_ARG , GEMS_BUFFER(GEMS_CAT(mem_, S), means)
-#define OPEN_MEAN GEMS_AT(GEMS_CAT(mem_, S), means);
-#define SAVE_MEAN(k, v) GEMS_CAT(store_, S)(means, k, v)
-#else
-#define MEAN_ARG
-#define OPEN_MEAN
-#define SAVE_MEAN(k, v)
-#endif
-#ifdef RSTD
-#define RSTD_ARG , GEMS_BUFFER(GEMS_CAT(mem_, S), rstds)
-#define OPEN_RSTD GEMS_AT(GEMS_CAT(mem_, S), rstds);
-#define SAVE_RSTD(k, v) GEMS_CAT(store_, S)(rstds, k, v)
-#else
-#define RSTD_ARG
-#define OPEN_RSTD
-#define SAVE_RSTD(k, v)
-#endif
 
 /* What is left of the mean after its subtraction is its rounding error: it belongs to the mean, not to the squares.
  * Without this a row of equal elements is not 0. Less than the differences' own rounding says nothing. */
 #ifdef CENTER
-#define CENTER_ONLY(...) __VA_ARGS__
+#define IF_CENTER(...) __VA_ARGS__
 #define CORRECT(left)                                                                                                  \
     left /= n;                                                                                                         \
     if (left * left * n > squares * (T)(sizeof(T) > 4 ? 0x1p-106f : 0x1p-48f)) {                                       \
@@ -79,17 +44,24 @@ ROW_GET(W, get_w, T)
         squares = squares < 0 ? 0 : squares;                                                                           \
     }
 #else
-#define CENTER_ONLY(...)
+#define IF_CENTER(...)
 #define CORRECT(left)
 #endif
 
 #define ARGS                                                                                                           \
     GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(MEM_IN, out), const gems_nest kept, long rows, long n, long stride,             \
-        T eps WEIGHT_ARG BIAS_ARG MEAN_ARG RSTD_ARG
+        T eps IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)) IF_BIAS(, GEMS_BUFFER(const MEM_W, bias))                  \
+            IF_MEAN(, GEMS_BUFFER(MEM_S, means)) IF_RSTD(, GEMS_BUFFER(MEM_S, rstds))
 #define OPEN                                                                                                           \
     GEMS_AT(const MEM_IN, in);                                                                                         \
     GEMS_AT(MEM_IN, out);                                                                                              \
-    OPEN_WEIGHT OPEN_BIAS OPEN_MEAN OPEN_RSTD
+    IF_WEIGHT(GEMS_AT(const MEM_W, weight);)                                                                           \
+    IF_BIAS(GEMS_AT(const MEM_W, bias);)                                                                               \
+    IF_MEAN(GEMS_AT(MEM_S, means);)                                                                                    \
+    IF_RSTD(GEMS_AT(MEM_S, rstds);)
+#define SAVE(k)                                                                                                        \
+    IF_MEAN(GEMS_CAT(store_, S)(means, k, mean);)                                                                      \
+    IF_RSTD(GEMS_CAT(store_, S)(rstds, k, rstd);)
 
 #ifdef KERNEL_run
 #define GET(HOW, i, fill) GEMS_CAT(get_in, HOW)(p, i, n, stride, fill)
@@ -98,13 +70,13 @@ ROW_GET(W, get_w, T)
     {                                                                                                                  \
         T16 d = GET(HOW, i, mean) - mean;                                                                              \
         sum##k += d * d;                                                                                               \
-        CENTER_ONLY(rest##k += d;)                                                                                     \
+        IF_CENTER(rest##k += d;)                                                                                     \
     }
 #define OUT_STEP(k, HOW, i)                                                                                            \
     {                                                                                                                  \
         T16 y = (GET(HOW, i, 0) - mean) * rstd;                                                                        \
-        y = TIMES_WEIGHT16(y, HOW, i);                                                                                 \
-        y = PLUS_BIAS16(y, HOW, i);                                                                                    \
+        IF_WEIGHT(y *= GEMS_CAT(get_w, HOW)(weight, i, n, 1, 0);)                                                      \
+        IF_BIAS(y += GEMS_CAT(get_w, HOW)(bias, i, n, 1, 0);)                                                          \
         GEMS_CAT(put_out, HOW)(q, i, n, 1, y);                                                                         \
     }
 #define ZERO ((T16)((T)0))
@@ -125,9 +97,7 @@ ROW_GET(W, get_w, T)
 __kernel void run(ARGS)
 {
     OPEN
-    long per = (rows + get_global_size(0) - 1) / get_global_size(0);
-    long k_end = min(((long)get_global_id(0) + 1) * per, rows);
-    for (long k = get_global_id(0) * per; k < k_end; k++) {
+    ROW_SHARE(k, rows) {
         const __global MEM_IN *p = in + gems_nest_offset(&kept, k);
         __global MEM_IN *q = out + k * n;
         T mean = 0, squares = 0, left = 0, low = 0;
@@ -143,17 +113,16 @@ __kernel void run(ARGS)
 #endif
         for (long b = 0; b < n; b += BLOCK) {
             T16 sum0 = ZERO, sum1 = ZERO, sum2 = ZERO, sum3 = ZERO;
-            CENTER_ONLY(T16 rest0 = ZERO; T16 rest1 = ZERO; T16 rest2 = ZERO; T16 rest3 = ZERO;)
+            IF_CENTER(T16 rest0 = ZERO; T16 rest1 = ZERO; T16 rest2 = ZERO; T16 rest3 = ZERO;)
             ROW_WALK(b, b + BLOCK, n, SQUARES_STEP)
             sum0 = (sum0 + sum1) + (sum2 + sum3);
             ADD(squares, low, ROW_SUM16(sum0));
-            CENTER_ONLY(rest0 = (rest0 + rest1) + (rest2 + rest3); left += ROW_SUM16(rest0);)
+            IF_CENTER(rest0 = (rest0 + rest1) + (rest2 + rest3); left += ROW_SUM16(rest0);)
         }
         squares = TOTAL(squares, low);
         CORRECT(left)
         T rstd = 1 / sqrt(squares / n + eps);
-        SAVE_MEAN(k, mean);
-        SAVE_RSTD(k, rstd);
+        SAVE(k)
         ROW_WALK(0, n, n, OUT_STEP)
     }
 }
@@ -161,21 +130,6 @@ __kernel void run(ARGS)
 
 #ifdef KERNEL_group
 #define BLOCK (64 * GROUP)
-/* Sum over the group, given to all of it. */
-static T sum_all(__local T *part, T v)
-{
-    int me = get_local_id(0);
-    part[me] = v;
-    for (int w = GROUP / 2; w > 0; w /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (me < w)
-            part[me] += part[me + w];
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    v = part[0];
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return v;
-}
 
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 {
@@ -193,7 +147,8 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
             sum += GEMS_CAT(load_, IN)(p, i * stride);
         mean += sum;
     }
-    mean = sum_all(part, mean) / n;
+    ROW_TREE(mean, a + b)
+    mean /= n;
 #endif
     T left = 0;
     for (long b = me; b < n; b += BLOCK) {
@@ -206,20 +161,19 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
         squares += sum;
         left += rest;
     }
-    squares = sum_all(part, squares);
+    ROW_TREE(squares, a + b)
 #ifdef CENTER
-    left = sum_all(part, left);
+    ROW_TREE(left, a + b)
     CORRECT(left)
 #endif
     T rstd = 1 / sqrt(squares / n + eps);
     if (me == 0) {
-        SAVE_MEAN(k, mean);
-        SAVE_RSTD(k, rstd);
+        SAVE(k)
     }
     for (long i = me; i < n; i += GROUP) {
         T y = (GEMS_CAT(load_, IN)(p, i * stride) - mean) * rstd;
-        y = TIMES_WEIGHT(y, i);
-        y = PLUS_BIAS(y, i);
+        IF_WEIGHT(y *= (T)GEMS_CAT(load_, W)(weight, i);)
+        IF_BIAS(y += (T)GEMS_CAT(load_, W)(bias, i);)
         GEMS_CAT(store_, IN)(q, i, y);
     }
 }

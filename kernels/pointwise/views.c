@@ -183,7 +183,7 @@ const gems_family gems_family_glu_backward = {.name = "glu_backward",
 static bool polar_shape(gems_call *call, gems_shape *shape)
 {
     const gems_tensor *abs = call->arg[0].tensor, *angle = call->arg[1].tensor;
-    *shape = (gems_shape)GEMS_SHAPE_START;
+    *shape = GEMS_SHAPE_START;
     if ((abs->dtype != GEMS_F32 && abs->dtype != GEMS_F64) || angle->dtype != abs->dtype)
         gems_decline(call, "dtype");
     else if (!gems_shape_broadcast(shape, abs->ndim, abs->sizes) ||

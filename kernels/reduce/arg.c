@@ -31,53 +31,47 @@ typedef struct problem {
     bool side_by_side; /* neighbouring results lie side by side in the input, too */
 } problem;
 
-/* Kernels of arg.cl. */
-static const char RUN[] = "run", COLUMN[] = "column", GROUP[] = "group", ITEM[] = "item", MERGE[] = "merge";
+enum {
+    COLUMN,
+    RUN,
+    ITEM,
+    GROUP
+};
 
-typedef struct text {
-    const gems_call *call;
-    int group;
-    bool dense, part;
-} text;
-
-static void write_defines(const void *what, char *out, size_t n)
+static void write_defines(const gems_choice *c, char *out, size_t n)
 {
-    const text *t = what;
-    const gems_call *call = t->call;
-    const char *better = gems_op_attr(call->op, "better");
-    snprintf(out, n, "#define GROUP %d\n#define IN %s\n#define C %s\n%s%s%s#define BETTER(a, b) (%s)\n", t->group,
-             gems_dtypes[call->dtype].name, gems_dtypes[call->dtype].compute, t->part ? "#define PART\n" : "",
-             t->dense ? "#define DENSE_ROWS\n" : "", call->op->nresults == 2 ? "#define VALUES\n" : "",
-             better ? better : "b > a");
+    const gems_op *op = c->call->op;
+    const gems_dtype_info *in = &gems_dtypes[c->call->dtype];
+    snprintf(out, n, "#define IN %s\n#define C %s\n%s#define BETTER(a, b) (%s)\n", in->name, in->compute,
+             op->nresults == 2 ? "#define VALUES\n" : "", gems_op_attr_or(op, "better", "b > a"));
 }
 
-static gems_kernel *kernel_for(const gems_call *call, gems_work *work, const char *k, bool part, bool dense, int group)
+static gems_kernel *kernel_for(const gems_choice *c, const char *entry, bool part, bool dense, size_t group)
 {
-    text t = {call, group, dense, part};
-    gems_kernel_id id = {
-        "kernels/reduce/arg.cl", k, call->op, {(uint64_t)call->dtype << 2 | dense << 1 | part, (uint64_t)group}};
-    return gems_kernel_for(work, &id, write_defines, &t);
+    return gems_kernel_for(
+        c, &(gems_kernel_wanted){"kernels/reduce/arg.cl", entry, c->call->dtype, group, dense, part, write_defines});
 }
 
-static void search(const gems_call *call, gems_work *work, const problem *p, const char *k)
+static void launch(const gems_choice *c)
 {
-    const gems_device_info *device = gems_device_get(work->lane);
+    const problem *p = c->problem;
+    gems_work *work = c->work;
+    const gems_device_info *device = c->device;
+    const int k = gems_choice_index(c);
     gems_cut cut = {.outer_count = 1, .n = p->n, .splits = 1, .chunk = p->n};
     gems_nest kept = p->kept;
     int64_t columns = 0, stride;
     if (k == COLUMN)
         gems_nest_split_inner(&kept, &columns, &stride);
     else
-        gems_reduce_cut(&cut, call, device, p->results);
+        gems_reduce_cut(&cut, c->call, device, p->results);
     bool part = cut.splits > 1, dense = k == COLUMN;
     gems_arg target[2];
     int ntargets = part ? 2 : p->ntargets;
-    size_t parts = (size_t)(p->results * cut.splits), size = gems_dtypes[p->input->dtype].size;
+    const size_t parts = (size_t)(p->results * cut.splits), element = gems_dtypes[p->input->dtype].size;
+    const size_t bytes[2] = {parts * (element < 4 ? 4 : element), parts * 8};
     for (int i = 0; i < ntargets; i++)
-        target[i] = part ? GEMS_SCRATCH(gems_work_scratch(work, parts * (i          ? 8
-                                                                         : size < 4 ? 4
-                                                                                    : size)))
-                         : GEMS_OUT_ARG(p->target[i]);
+        target[i] = part ? GEMS_SCRATCH(gems_work_scratch(work, bytes[i])) : GEMS_OUT_ARG(p->target[i]);
     gems_arg args[10] = {GEMS_IN(p->input)};
     int nargs = 1;
     for (int i = 0; i < ntargets; i++)
@@ -89,7 +83,6 @@ static void search(const gems_call *call, gems_work *work, const problem *p, con
     args[nargs++] = GEMS_VALUE(cut.splits);
     args[nargs++] = GEMS_VALUE(cut.chunk);
     size_t units = parts, global, local = 1;
-    int group = 0;
     if (k == COLUMN) {
         args[nargs++] = GEMS_VALUE(columns);
         global = (size_t)gems_cpu_items(device, p->results / columns * ((columns + 15) / 16));
@@ -98,10 +91,9 @@ static void search(const gems_call *call, gems_work *work, const problem *p, con
         dense = p->reduced.rank == 0 || (p->reduced.rank == 1 && p->reduced.stride[0] == 1);
     } else {
         local = gems_group(device, 256);
-        group = k == GROUP ? (int)local : 0;
         global = k == GROUP ? units * local : (units + local - 1) / local * local;
     }
-    gems_launch(work, kernel_for(call, work, k, part, dense, group), 1, &global, &local, args, nargs);
+    gems_launch(work, kernel_for(c, c->variant->name, part, dense, local), 1, &global, &local, args, nargs);
     if (!part)
         return;
     nargs = 2;
@@ -113,52 +105,26 @@ static void search(const gems_call *call, gems_work *work, const problem *p, con
     args[nargs++] = GEMS_VALUE(cut.splits);
     local = k == RUN ? 1 : gems_group(device, 64);
     global = ((size_t)p->results + local - 1) / local * local;
-    gems_launch(work, kernel_for(call, work, MERGE, false, false, 0), 1, &global, &local, args, nargs);
+    gems_launch(work, kernel_for(c, "merge", false, false, local), 1, &global, &local, args, nargs);
 }
 
-static void launch_column(gems_call *call, gems_work *work, const void *p)
+static bool can_column(const gems_choice *c)
 {
-    search(call, work, p, COLUMN);
-}
-static void launch_run(gems_call *call, gems_work *work, const void *p)
-{
-    search(call, work, p, RUN);
-}
-static void launch_item(gems_call *call, gems_work *work, const void *p)
-{
-    search(call, work, p, ITEM);
-}
-static void launch_group(gems_call *call, gems_work *work, const void *p)
-{
-    search(call, work, p, GROUP);
-}
-
-static bool can_column(const gems_call *call, const gems_device_info *device, const void *problem_)
-{
-    const problem *p = problem_;
-    (void)call;
-    (void)device;
+    const problem *p = c->problem;
     return p->side_by_side && p->kept.size[p->kept.rank - 1] >= 8 && p->reduced.rank <= 1 && p->n <= INT32_MAX;
 }
-static bool suits_item(const gems_call *call, const gems_device_info *device, const void *problem_)
+static bool suits_item(const gems_choice *c)
 {
-    const problem *p = problem_;
-    (void)call;
-    return !device->is_cpu && (p->n <= 32 || (p->side_by_side && p->results >= 4096));
+    const problem *p = c->problem;
+    return !c->device->is_cpu && (p->n <= 32 || (p->side_by_side && p->results >= 4096));
 }
 
-#define SPLITS                                                                                                         \
-    {                                                                                                                  \
-        {                                                                                                              \
-            "splits", 1, 4096, 1, 0                                                                                    \
-        }                                                                                                              \
-    }
 static const gems_variant variants[] = {
-    {"column", "8 neighbouring results, side by side in the input", .can = can_column, .suits = gems_suits_cpu,
-     .launch = launch_column},
-    {"run", NULL, .params = SPLITS, .suits = gems_suits_cpu, .launch = launch_run},
-    {"item", NULL, .params = SPLITS, .suits = suits_item, .launch = launch_item},
-    {"group", NULL, .params = SPLITS, .suits = gems_suits_gpu, .launch = launch_group},
+    [COLUMN] = {"column", "8 neighbouring results, side by side in the input", .can = can_column,
+                .suits = gems_suits_cpu, .launch = launch},
+    [RUN] = {"run", NULL, .params = {GEMS_SPLITS}, .suits = gems_suits_cpu, .launch = launch},
+    [ITEM] = {"item", NULL, .params = {GEMS_SPLITS}, .suits = suits_item, .launch = launch},
+    [GROUP] = {"group", NULL, .params = {GEMS_SPLITS}, .suits = gems_suits_gpu, .launch = launch},
     {NULL},
 };
 

@@ -125,9 +125,7 @@ __kernel void run(ARGS)
 {
     GEMS_AT(const MEM_IN, in);
     OPEN_RESULTS;
-    long units = results * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
-    long u_end = min(((long)get_global_id(0) + 1) * per, units);
-    for (long u = get_global_id(0) * per; u < u_end; u++) {
+    ROW_SHARE(u, results * splits) {
         UNIT(u)
         winner w = walk(p, &reduced, first, last);
         GIVE(u, w);
@@ -142,9 +140,8 @@ __kernel void column(ARGS, long columns)
     GEMS_AT(const MEM_IN, in);
     OPEN_RESULTS;
     long tiles = (columns + 15) / 16, rows = results / columns, units = rows * tiles;
-    long per = (units + get_global_size(0) - 1) / get_global_size(0), stride = STRIDE;
-    long u_end = min(((long)get_global_id(0) + 1) * per, units);
-    for (long u = get_global_id(0) * per; u < u_end; u++) {
+    const long stride = STRIDE;
+    ROW_SHARE(u, units) {
         long row = u / tiles, c = u % tiles * 16, left = columns - c;
         const __global MEM_IN *p = in + gems_nest_offset(&kept, row) + c;
         C16 v = GET(p);

@@ -1,5 +1,4 @@
 #include "kernels/reduce/reduce.h"
-
 #include "tune/table.h"
 
 #include <string.h>
@@ -47,12 +46,8 @@ gems_status gems_reduce_dims(gems_call *call, gems_reduction *r)
             if (in->sizes[d] > 1 && in->strides[d] < inner)
                 inner = in->strides[d];
         }
-    call->dtype = in->dtype;
-    call->sizes.v[GEMS_SIZE_NUMEL] = in->numel;
-    call->sizes.v[GEMS_SIZE_COLS] = cols;
-    call->sizes.v[GEMS_SIZE_ROWS] = in->numel / cols;
+    gems_call_rows(call, in->dtype, in->numel, cols, gems_size_bytes(in->numel, in->dtype));
     call->sizes.v[GEMS_SIZE_INNER] = inner == INT64_MAX ? 1 : inner;
-    call->sizes.v[GEMS_SIZE_BYTES] = gems_size_bytes(in->numel, in->dtype);
     return GEMS_OK;
 }
 
@@ -90,8 +85,7 @@ static bool cast_is_plain(gems_dtype from, gems_dtype to)
 gems_status gems_reduce_dtypes(gems_call *call, gems_reduction *r)
 {
     gems_dtype in = call->arg[0].tensor->dtype;
-    const char *result = gems_op_attr(call->op, "result");
-    result = result ? result : "same";
+    const char *result = gems_op_attr_or(call->op, "result", "same");
     bool sum = strcmp(result, "sum") == 0, is_float = strcmp(result, "float") == 0;
     r->from = r->to = in;
     if (sum || is_float) {

@@ -2,16 +2,9 @@
  * of shim/ops.json, whose fields kernels/reduce/fields explains; everything else (which dims, keepdim, dtype, out
  * forms) follows from the schema. */
 #include "kernels/reduce/reduce.h"
-#include "tune/table.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static const char *attr(const gems_call *call, const char *key, const char *fallback)
-{
-    const char *value = gems_op_attr(call->op, key);
-    return value ? value : fallback;
-}
 
 static gems_status plan(gems_call *call)
 {
@@ -28,7 +21,7 @@ static gems_status plan(gems_call *call)
 /* The dtype whose compute type accumulates. */
 static gems_dtype acc_dtype(const gems_call *call, gems_dtype from)
 {
-    const char *acc = attr(call, "acc", "same");
+    const char *acc = gems_op_attr_or(call->op, "acc", "same");
     if (strcmp(acc, "i64") == 0 || (strcmp(acc, "wide") == 0 && gems_dtypes[from].category != GEMS_CAT_FLOAT))
         return GEMS_I64;
     if (from == GEMS_F16 || from == GEMS_BF16)
@@ -56,42 +49,35 @@ static const char *highest[GEMS_DTYPE_COUNT] = {
     [GEMS_I64] = "LONG_MAX", [GEMS_BOOL] = "1",
 };
 
-/* Kernels of reduce.cl. */
-static const char RUN[] = "run", COLUMN[] = "column", GROUP[] = "group", ACROSS[] = "across", MERGE[] = "merge";
+enum {
+    COLUMN,
+    RUN,
+    ACROSS,
+    GROUP
+};
 
-typedef struct text {
-    const gems_call *call;
-    const problem *p;
-    int group;
-    bool dense, part;
-} text;
-
-static void write_defines(const void *what, char *out, size_t n)
+static void write_defines(const gems_choice *c, char *out, size_t n)
 {
-    const text *t = what;
-    const gems_call *call = t->call;
-    const problem *p = t->p;
+    const gems_call *call = c->call;
+    const problem *p = c->problem;
     bool compensated = gems_op_attr(call->op, "compensated") && gems_dtypes[p->acc].category == GEMS_CAT_FLOAT;
     snprintf(out, n,
-             "#define GROUP %d\n#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n#define O %s\n%s%s%s"
+             "#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n#define O %s\n%s"
              "#define LOWEST %s\n#define HIGHEST %s\n#define IDENTITY ((A)(%s))\n#define MAP_(x, zero, one) (%s)\n"
              "#define COMBINE(a, b) (%s)\n#define FINISH_(a, n) (%s)\n",
-             t->group, gems_dtypes[p->in].name, gems_dtypes[p->from].compute, gems_dtypes[p->acc].compute,
-             gems_dtypes[p->out].name, gems_dtypes[p->out].compute, t->part ? "#define PART\n" : "",
-             t->dense ? "#define DENSE_ROWS\n" : "", compensated ? "#define COMPENSATED\n" : "", lowest[p->acc],
-             highest[p->acc], attr(call, "identity", "0"), attr(call, "map", "x"), attr(call, "combine", "a + b"),
-             attr(call, "finish", "a"));
+             gems_dtypes[p->in].name, gems_dtypes[p->from].compute, gems_dtypes[p->acc].compute,
+             gems_dtypes[p->out].name, gems_dtypes[p->out].compute, compensated ? "#define COMPENSATED\n" : "",
+             lowest[p->acc], highest[p->acc], gems_op_attr_or(call->op, "identity", "0"),
+             gems_op_attr_or(call->op, "map", "x"), gems_op_attr_or(call->op, "combine", "a + b"),
+             gems_op_attr_or(call->op, "finish", "a"));
 }
 
-static gems_kernel *kernel_for(const gems_call *call, gems_work *work, const problem *p, const char *k, int group)
+static gems_kernel *kernel_for(const gems_choice *c, const char *entry, bool part, size_t group)
 {
-    text t = {call, p, group, p->cut.stride == 1, p->cut.splits > 1 && k != MERGE};
-    gems_kernel_id id = {
-        "kernels/reduce/reduce.cl",
-        k,
-        call->op,
-        {(uint64_t)(p->in << 16 | p->from << 12 | p->acc << 8 | p->out << 4 | t.dense << 1 | t.part), (uint64_t)group}};
-    return gems_kernel_for(work, &id, write_defines, &t);
+    const problem *p = c->problem;
+    return gems_kernel_for(c, &(gems_kernel_wanted){"kernels/reduce/reduce.cl", entry,
+                                                    (uint64_t)(p->in << 12 | p->from << 8 | p->acc << 4 | p->out),
+                                                    group, p->cut.stride == 1, part, write_defines});
 }
 
 enum {
@@ -100,26 +86,27 @@ enum {
     CPU_COLUMNS = 16 /* fewer are not worth `column` */
 };
 
-/* How many neighbouring results lie side by side in the input too; 0 if that is no help. */
-static int64_t side_by_side(const problem *p, int64_t least)
+/* Whether so many neighbouring results lie side by side in the input too, where that is of use. */
+static bool side_by_side(const problem *p, int64_t least)
 {
     int64_t last = p->kept.rank - 1;
-    return last < 0 || p->kept.stride[last] != 1 || p->kept.size[last] < least || p->cut.stride == 1
-               ? 0
-               : p->kept.size[last];
+    return last >= 0 && p->kept.stride[last] == 1 && p->kept.size[last] >= least && p->cut.stride != 1;
 }
 
-/* One pass over the input, and where it was cut one over the parts. `tile`: results that are done together; 0: one. */
-static void reduce(const gems_call *call, gems_work *work, const problem *given, const char *k, int64_t tile)
+/* One pass over the input, and where it was cut one over the parts. */
+static void launch(const gems_choice *c)
 {
-    const gems_device_info *device = gems_device_get(work->lane);
-    problem p = *given;
+    gems_work *work = c->work;
+    problem p = *(const problem *)c->problem;
+    const int k = gems_choice_index(c);
+    const bool cpu = k == RUN || k == COLUMN;
+    /* Results that are done together; 0: one. */
+    const int64_t tile = k == COLUMN ? BAND : k == ACROSS ? (int64_t)gems_group(c->device, TILE) : 0;
     int64_t columns = 0, stride;
-    bool cpu = k == RUN || k == COLUMN;
     if (tile)
         gems_nest_split_inner(&p.kept, &columns, &stride);
     int64_t rows = columns ? p.results / columns : p.results, tiles = columns ? (columns + tile - 1) / tile : 1;
-    gems_reduce_cut(&p.cut, call, device, rows * tiles);
+    gems_reduce_cut(&p.cut, c->call, c->device, rows * tiles);
     int64_t units = rows * tiles * p.cut.splits;
     bool cut = p.cut.splits > 1;
     /* States of at most two numbers each. */
@@ -140,68 +127,34 @@ static void reduce(const gems_call *call, gems_work *work, const problem *given,
                        GEMS_VALUE(p.total),
                        GEMS_VALUE(columns)};
     int nargs = columns ? 14 : 13;
-    if (cpu) {
-        size_t global = (size_t)gems_cpu_items(device, units), local = 1;
-        gems_launch(work, kernel_for(call, work, &p, k, 0), 1, &global, &local, args, nargs);
-    } else if (tile > 0) {
-        size_t group = gems_group(device, 256), local[2] = {(size_t)tile, group / (size_t)tile};
-        size_t global[2] = {(size_t)units * local[0], local[1]};
-        gems_launch(work, kernel_for(call, work, &p, k, (int)group), 2, global, local, args, nargs);
-    } else {
-        size_t local = gems_group(device, 256), global = (size_t)units * local;
-        gems_launch(work, kernel_for(call, work, &p, k, (int)local), 1, &global, &local, args, nargs);
-    }
+    const size_t group = cpu ? 1 : gems_group(c->device, 256), width = tile && !cpu ? (size_t)tile : group;
+    const size_t global[2] = {cpu ? (size_t)gems_cpu_items(c->device, units) : (size_t)units * width, group / width};
+    const size_t local[2] = {width, group / width};
+    gems_launch(work, kernel_for(c, c->variant->name, cut, group), k == ACROSS ? 2 : 1, global, local, args, nargs);
     if (cut) {
-        size_t local = cpu ? 1 : gems_group(device, 32), global = (size_t)p.results * local;
+        const size_t items = cpu ? 1 : gems_group(c->device, 32), all = (size_t)p.results * items;
         gems_arg merged[] = {parts, GEMS_OUT_ARG(p.output), GEMS_VALUE(p.results), GEMS_VALUE(p.cut.splits),
                              GEMS_VALUE(p.total)};
-        gems_launch(work, kernel_for(call, work, &p, MERGE, (int)local), 1, &global, &local, merged, 5);
+        gems_launch(work, kernel_for(c, "merge", false, items), 1, &all, &items, merged, 5);
     }
 }
 
-static void launch_column(gems_call *call, gems_work *work, const void *p)
+static bool can_column(const gems_choice *c)
 {
-    reduce(call, work, p, COLUMN, BAND);
+    return side_by_side(c->problem, CPU_COLUMNS);
 }
-static void launch_run(gems_call *call, gems_work *work, const void *p)
+static bool can_across(const gems_choice *c)
 {
-    reduce(call, work, p, RUN, 0);
-}
-static void launch_across(gems_call *call, gems_work *work, const void *p)
-{
-    reduce(call, work, p, ACROSS, (int64_t)gems_group(gems_device_get(work->lane), TILE));
-}
-static void launch_group(gems_call *call, gems_work *work, const void *p)
-{
-    reduce(call, work, p, GROUP, 0);
+    return side_by_side(c->problem, TILE);
 }
 
-static bool can_column(const gems_call *call, const gems_device_info *device, const void *p)
-{
-    (void)call;
-    (void)device;
-    return side_by_side(p, CPU_COLUMNS) > 0;
-}
-static bool can_across(const gems_call *call, const gems_device_info *device, const void *p)
-{
-    (void)call;
-    (void)device;
-    return side_by_side(p, TILE) > 0;
-}
-
-#define SPLITS                                                                                                         \
-    {                                                                                                                  \
-        {                                                                                                              \
-            "splits", 1, 4096, 1, 0                                                                                    \
-        }                                                                                                              \
-    }
 static const gems_variant variants[] = {
-    {"column", "16 neighbouring results, side by side in the input", .params = SPLITS, .can = can_column,
-     .suits = gems_suits_cpu, .launch = launch_column},
-    {"run", NULL, .params = SPLITS, .suits = gems_suits_cpu, .launch = launch_run},
-    {"across", "32 such results", .params = SPLITS, .can = can_across, .suits = gems_suits_gpu,
-     .launch = launch_across},
-    {"group", NULL, .params = SPLITS, .suits = gems_suits_gpu, .launch = launch_group},
+    [COLUMN] = {"column", "16 neighbouring results, side by side in the input", .params = {GEMS_SPLITS},
+                .can = can_column, .suits = gems_suits_cpu, .launch = launch},
+    [RUN] = {"run", NULL, .params = {GEMS_SPLITS}, .suits = gems_suits_cpu, .launch = launch},
+    [ACROSS] = {"across", "32 such results", .params = {GEMS_SPLITS}, .can = can_across, .suits = gems_suits_gpu,
+                .launch = launch},
+    [GROUP] = {"group", NULL, .params = {GEMS_SPLITS}, .suits = gems_suits_gpu, .launch = launch},
     {NULL},
 };
 

@@ -204,9 +204,7 @@ static void walk(state *s, const __global MEM_IN *p, long n, long stride)
 __kernel void run(ARGS)
 {
     OPEN;
-    long units = results * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
-    long u_end = min(((long)get_global_id(0) + 1) * per, units);
-    for (long u = get_global_id(0) * per; u < u_end; u++) {
+    ROW_SHARE(u, results * splits) {
         long split = SPLIT_OF(u, results), k = u - split * results;
         const __global MEM_IN *p = in + gems_nest_offset(&kept, k);
         state s;
@@ -225,9 +223,7 @@ __kernel void column(ARGS, long columns)
 {
     OPEN;
     long bands = (columns + BAND * 16 - 1) / (BAND * 16), rows = results / columns;
-    long units = rows * bands * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
-    long u_end = min(((long)get_global_id(0) + 1) * per, units);
-    for (long u = get_global_id(0) * per; u < u_end; u++) {
+    ROW_SHARE(u, rows * bands * splits) {
         long row = u / bands % rows, c0 = u % bands * BAND * 16, split = u / bands / rows;
         const __global MEM_IN *p = in + gems_nest_offset(&kept, row) + c0;
         __global out_t *q = out + split * results + row * columns + c0;

@@ -31,4 +31,7 @@ typedef struct gems_cut {
 /* As few parts as give `device` enough to do with `units` results each; the rule's "splits" overrides. */
 void gems_reduce_cut(gems_cut *cut, const gems_call *call, const gems_device_info *device, int64_t units);
 
+/* The parameter of variants that cut. */
+#define GEMS_SPLITS ((gems_parameter){"splits", 1, 4096, 1, 0})
+
 #endif

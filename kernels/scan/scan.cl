@@ -99,9 +99,7 @@ __kernel void run(ARGS, GEMS_BUFFER(const A, totals), long splits, long chunk)
 {
     OPEN;
     GEMS_AT(const A, totals);
-    long units = rows * splits, per = (units + get_global_size(0) - 1) / get_global_size(0);
-    long u_end = min(((long)get_global_id(0) + 1) * per, units);
-    for (long u = get_global_id(0) * per; u < u_end; u++) {
+    ROW_SHARE(u, rows * splits) {
         long k = u / splits, split = u % splits, i = split * chunk, last = min(i + chunk, n);
         ROW_BASE(k)
         state s;
@@ -142,9 +140,7 @@ __kernel void column(ARGS)
 {
     OPEN;
     long tiles = (inner + WIDTH - 1) / WIDTH, units = rows / inner * tiles;
-    long per = (units + get_global_size(0) - 1) / get_global_size(0);
-    long u_end = min(((long)get_global_id(0) + 1) * per, units);
-    for (long u = get_global_id(0) * per; u < u_end; u++) {
+    ROW_SHARE(u, units) {
         long c = u % tiles * WIDTH, left = min(inner - c, (long)WIDTH), k = u / tiles * inner + c;
         ROW_BASE(k)
         state16 s[WIDTH / 16];

@@ -142,9 +142,7 @@ static inline T16 exp16(T16 x)
 __kernel void run(ARGS)
 {
     OPEN;
-    long per = (rows + get_global_size(0) - 1) / get_global_size(0);
-    long k_end = min(((long)get_global_id(0) + 1) * per, rows);
-    for (long k = get_global_id(0) * per; k < k_end; k++) {
+    ROW_SHARE(k, rows) {
         ROW_BASE(k)
         T s = 0;
 #ifndef BACKWARD
@@ -223,9 +221,7 @@ __kernel void column(ARGS)
 {
     OPEN;
     long tiles = (inner + WIDTH - 1) / WIDTH, units = rows / inner * tiles;
-    long per = (units + get_global_size(0) - 1) / get_global_size(0);
-    long u_end = min(((long)get_global_id(0) + 1) * per, units);
-    for (long u = get_global_id(0) * per; u < u_end; u++) {
+    ROW_SHARE(u, units) {
         long c = u % tiles * WIDTH, left = min(inner - c, (long)WIDTH), k = u / tiles * inner + c;
         ROW_BASE(k)
         T16 ms[WIDTH / 16], sums[WIDTH / 16], ts[WIDTH / 16];
@@ -258,19 +254,14 @@ __kernel void column(ARGS)
 }
 #endif
 
+/* What TERM and FINISH are made of, of one element. */
+#ifdef BACKWARD
+#define ELEMENT(i) T g = LOAD(p, i * stride), y = LOAD(p2, i * inner);
+#else
+#define ELEMENT(i) T x = LOAD(p, i * stride), e = exp(x - m);
+#endif
+
 #ifdef KERNEL_group
-#define TREE(v, op)                                                                                                    \
-    part[me] = v;                                                                                                      \
-    for (int w = GROUP / 2; w > 0; w /= 2) {                                                                           \
-        barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
-        if (me < w) {                                                                                                  \
-            T a = part[me], b = part[me + w];                                                                          \
-            part[me] = op;                                                                                             \
-        }                                                                                                              \
-    }                                                                                                                  \
-    barrier(CLK_LOCAL_MEM_FENCE);                                                                                      \
-    v = part[0];                                                                                                       \
-    barrier(CLK_LOCAL_MEM_FENCE);
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
 {
     OPEN;
@@ -278,35 +269,24 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
     int me = get_local_id(0);
     ROW_BASE(get_group_id(0))
     T s = 0;
-#ifdef BACKWARD
-    for (long i = me; i < n; i += GROUP) {
-        T g = LOAD(p, i * stride), y = LOAD(p2, i * inner);
-        s += TERM;
-    }
-    TREE(s, a + b)
-    T t = ROW;
-    for (long i = me; i < n; i += GROUP) {
-        T g = LOAD(p, i * stride), y = LOAD(p2, i * inner);
-        PUT1(q, i * inner, FINISH);
-    }
-#else
+#ifndef BACKWARD
     T m = -INFINITY;
     for (long i = me; i < n; i += GROUP) {
         T x = LOAD(p, i * stride);
         m = x > m ? x : m;
     }
-    TREE(m, b > a ? b : a)
+    ROW_TREE(m, b > a ? b : a)
+#endif
     for (long i = me; i < n; i += GROUP) {
-        T x = LOAD(p, i * stride), e = exp(x - m);
+        ELEMENT(i)
         s += TERM;
     }
-    TREE(s, a + b)
+    ROW_TREE(s, a + b)
     T t = ROW;
     for (long i = me; i < n; i += GROUP) {
-        T x = LOAD(p, i * stride), e = exp(x - m);
+        ELEMENT(i)
         PUT1(q, i * inner, FINISH);
     }
-#endif
 }
 #endif
 
@@ -319,39 +299,25 @@ __kernel void item(ARGS)
         return;
     ROW_BASE(k)
     T s = 0;
-#ifdef BACKWARD
-    for (long b = 0; b < n; b += 64) {
-        T sum = 0;
-        for (long i = b; i < min(b + 64, n); i++) {
-            T g = LOAD(p, i * stride), y = LOAD(p2, i * inner);
-            sum += TERM;
-        }
-        s += sum;
-    }
-    T t = ROW;
-    for (long i = 0; i < n; i++) {
-        T g = LOAD(p, i * stride), y = LOAD(p2, i * inner);
-        PUT1(q, i * inner, FINISH);
-    }
-#else
+#ifndef BACKWARD
     T m = -INFINITY;
     for (long i = 0; i < n; i++) {
         T x = LOAD(p, i * stride);
         m = x > m ? x : m;
     }
+#endif
     for (long b = 0; b < n; b += 64) {
         T sum = 0;
         for (long i = b; i < min(b + 64, n); i++) {
-            T x = LOAD(p, i * stride), e = exp(x - m);
+            ELEMENT(i)
             sum += TERM;
         }
         s += sum;
     }
     T t = ROW;
     for (long i = 0; i < n; i++) {
-        T x = LOAD(p, i * stride), e = exp(x - m);
+        ELEMENT(i)
         PUT1(q, i * inner, FINISH);
     }
-#endif
 }
 #endif

@@ -20,13 +20,7 @@ typedef struct gems_shape {
 
 /* Starts as a shape of no dimensions; each tensor's shape is broadcast into it. False: the shapes do not fit, or there
  * are more than GEMS_DIMS dimensions. */
-#define GEMS_SHAPE_START                                                                                               \
-    {                                                                                                                  \
-        0, 1,                                                                                                          \
-        {                                                                                                              \
-            0                                                                                                          \
-        }                                                                                                              \
-    }
+#define GEMS_SHAPE_START ((gems_shape){.numel = 1})
 bool gems_shape_broadcast(gems_shape *shape, int ndim, const int64_t *sizes);
 
 /* Strides of a tensor seen with the larger shape; 0 along dimensions of size 1 that the shape makes longer. */

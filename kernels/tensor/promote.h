@@ -26,10 +26,7 @@ typedef struct gems_promote {
     gems_dtype dimmed, zero_dim, number;
     bool bad; /* an operand of a dtype that no kernel handles */
 } gems_promote;
-#define GEMS_PROMOTE_START                                                                                             \
-    {                                                                                                                  \
-        GEMS_DTYPE_NONE, GEMS_DTYPE_NONE, GEMS_DTYPE_NONE, false                                                       \
-    }
+#define GEMS_PROMOTE_START ((gems_promote){GEMS_DTYPE_NONE, GEMS_DTYPE_NONE, GEMS_DTYPE_NONE, false})
 
 void gems_promote_tensor(gems_promote *p, const gems_tensor *t, gems_dtype default_dtype);
 /* A number: a float counts as the default dtype, an integer as i64. */

@@ -16,25 +16,26 @@ gems_lane gems_lane_for(const gems_call *call)
 }
 
 /* NULL, or why not. */
-static const char *refuses(const gems_variant *v, const gems_call *call, const gems_device_info *device,
-                           const void *problem)
+static const char *refuses(const gems_choice *c)
 {
-    if (v->dtypes && !(v->dtypes >> call->dtype & 1))
+    const gems_variant *v = c->variant;
+    if (v->dtypes && !(v->dtypes >> c->call->dtype & 1))
         return "the rule's variant does not have this dtype";
-    return v->can && !v->can(call, device, problem) ? "the rule's variant does not fit" : NULL;
+    return v->can && !v->can(c) ? "the rule's variant does not fit" : NULL;
 }
 
 gems_status gems_launch_variant(gems_call *call, gems_work *work, const void *problem)
 {
-    const gems_device_info *device = gems_device_get(work->lane);
+    gems_choice c = {call, work, gems_device_get(work->lane), problem, NULL};
     const char *named = gems_rule_variant(call->rule);
     const gems_variant *chosen = NULL, *suits = NULL;
     const char *why = NULL; /* for the log: routed, but not to what the rule names */
     for (const gems_variant *v = call->op->kernel->variants; v->name && !chosen; v++) {
         bool is_named = strcmp(v->name, named) == 0;
-        if (!is_named && (suits || (v->suits && !v->suits(call, device, problem))))
+        if (!is_named && (suits || (v->suits && !v->suits(&c))))
             continue;
-        const char *refused = refuses(v, call, device, problem);
+        c.variant = v;
+        const char *refused = refuses(&c);
         if (!refused)
             *(is_named ? &chosen : &suits) = v;
         else if (is_named)
@@ -42,24 +43,21 @@ gems_status gems_launch_variant(gems_call *call, gems_work *work, const void *pr
     }
     if (!chosen && !suits)
         return gems_decline(call, "no variant fits");
-    (chosen ? chosen : suits)->launch(call, work, problem);
+    c.variant = chosen ? chosen : suits;
+    c.variant->launch(&c);
     if (!call->why)
         call->why = why;
     return GEMS_OK;
 }
 
-bool gems_suits_cpu(const gems_call *call, const gems_device_info *device, const void *problem)
+bool gems_suits_cpu(const gems_choice *c)
 {
-    (void)call;
-    (void)problem;
-    return device->is_cpu;
+    return c->device->is_cpu;
 }
 
-bool gems_suits_gpu(const gems_call *call, const gems_device_info *device, const void *problem)
+bool gems_suits_gpu(const gems_choice *c)
 {
-    (void)call;
-    (void)problem;
-    return !device->is_cpu;
+    return !c->device->is_cpu;
 }
 
 /* Eight times the cores, so that a core that is late does not hold up the rest. */
@@ -76,21 +74,30 @@ size_t gems_group(const gems_device_info *device, size_t most)
     return most;
 }
 
-gems_kernel *gems_kernel_for(gems_work *work, const gems_kernel_id *id, void (*defines)(const void *, char *, size_t),
-                             const void *what)
+/* Compared byte by byte: there is no padding. */
+typedef struct kernel_id {
+    const char *file, *entry;
+    const gems_op *op;
+    uint64_t types, group;
+} kernel_id;
+
+gems_kernel *gems_kernel_for(const gems_choice *c, const gems_kernel_wanted *k)
 {
     static const char helpers[] =
         "#include \"kernels/types.cl\"\n#include \"kernels/nest.cl\"\n#include \"kernels/rows.cl\"\n";
-    gems_kernel *kernel = gems_work_find(work, id, sizeof *id);
-    if (kernel || work->trouble.kind != GEMS_TROUBLE_NONE)
+    const gems_op *op = c->call->op;
+    const kernel_id id = {k->file, k->entry, op, k->types << 2 | (uint64_t)k->dense << 1 | k->part, k->group};
+    gems_kernel *kernel = gems_work_find(c->work, &id, sizeof id);
+    if (kernel || c->work->trouble.kind != GEMS_TROUBLE_NONE)
         return kernel;
-    const gems_embedded_file *f = gems_embedded_find(id->file);
+    const gems_embedded_file *f = gems_embedded_find(k->file);
     char text[1024] = "", *source = NULL;
-    defines(what, text, sizeof text);
-    if (f && asprintf(&source, "#define KERNEL_%s\n%s%s%s", id->entry, text, helpers, f->text) >= 0)
+    k->defines(c, text, sizeof text);
+    if (f &&
+        asprintf(&source, "#define KERNEL_%s\n#define GROUP %zu\n%s%s%s%s%s", k->entry, k->group,
+                 k->dense ? "#define DENSE_ROWS\n" : "", k->part ? "#define PART\n" : "", text, helpers, f->text) >= 0)
         kernel =
-            gems_work_build(work, id, sizeof *id,
-                            &(gems_kernel_text){id->op ? id->op->strukt : id->file, NULL, source, "-w", id->entry});
+            gems_work_build(c->work, &id, sizeof id, &(gems_kernel_text){op->strukt, NULL, source, "-w", k->entry});
     free(source);
     return kernel;
 }

@@ -14,24 +14,26 @@ gems_lane gems_lane_for(const gems_call *call);
 gems_status gems_launch_variant(gems_call *call, gems_work *work, const void *problem);
 
 /* For `suits`: a work-item is to do a long run of elements (a CPU), or a work-group shares them (a GPU). */
-bool gems_suits_cpu(const gems_call *call, const gems_device_info *device, const void *problem);
-bool gems_suits_gpu(const gems_call *call, const gems_device_info *device, const void *problem);
+bool gems_suits_cpu(const gems_choice *choice);
+bool gems_suits_gpu(const gems_choice *choice);
 /* How many work-items a CPU device should get for `units` of independent work. */
 int64_t gems_cpu_items(const gems_device_info *device, int64_t units);
 /* Work-items of a group: `most`, or half of it and so on, which the device takes. */
 size_t gems_group(const gems_device_info *device, size_t most);
 
-/* What tells the kernels of embedded files apart: addresses of constants, and what their text is made from. */
-typedef struct gems_kernel_id {
+/* A kernel of an embedded file, for a choice: compiled with KERNEL_<entry>, GROUP, where asked for DENSE_ROWS and PART,
+ * and the text that `defines` writes (called only if the kernel is to be built); kernels/{types,nest,rows}.cl stand
+ * before the file. Kernels are told apart by the members before `defines` and the choice's operator, so `file` and
+ * `entry` must be constants, and `types` must hold whatever else the text is made from. */
+typedef struct gems_kernel_wanted {
     const char *file, *entry;
-    const gems_op *op; /* whose row's fields are in the text; NULL: none */
-    uint64_t word[3];
-} gems_kernel_id;
+    uint64_t types;
+    size_t group;
+    bool dense, part;
+    void (*defines)(const gems_choice *choice, char *text, size_t n);
+} gems_kernel_wanted;
 
-/* The kernel id->entry of the embedded file id->file, compiled with KERNEL_<entry> defined, the text that `defines`
- * writes from `what` (called only if the kernel is to be built), and kernels/{types,nest,rows}.cl before it. NULL: see
- * the work's trouble. */
-gems_kernel *gems_kernel_for(gems_work *work, const gems_kernel_id *id,
-                             void (*defines)(const void *what, char *text, size_t n), const void *what);
+/* NULL: see the work's trouble. */
+gems_kernel *gems_kernel_for(const gems_choice *choice, const gems_kernel_wanted *wanted);
 
 #endif
