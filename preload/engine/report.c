@@ -236,7 +236,8 @@ void gems_report_call(const gems_call *call, gems_status status, enum gems_where
         log_call(call, status, where, decoded);
 }
 
-void gems_report_counters(const gems_op *op, struct gems_counters *out)
+/* Of one operator, or of all (NULL). */
+static void add_up(const gems_op *op, struct gems_counters *out)
 {
     *out = (struct gems_counters){0};
     for (unsigned i = op ? op->index : 0; counters && i < (op ? op->index + 1u : gems_op_count); i++) {
@@ -249,7 +250,16 @@ void gems_report_counters(const gems_op *op, struct gems_counters *out)
     }
 }
 
-void gems_report_reset(void)
+int gems_counters(const char *name, struct gems_counters *out)
+{
+    const gems_op *op = name ? gems_op_find(name) : NULL;
+    if (!out || (name && !op))
+        return -1;
+    add_up(op, out);
+    return 0;
+}
+
+void gems_counters_reset(void)
 {
     pthread_mutex_lock(&lock);
     resets++; /* calls on their way take nothing back any more */
@@ -261,7 +271,7 @@ void gems_report_reset(void)
     pthread_mutex_unlock(&lock);
 }
 
-const char *gems_report_last_reason(void)
+const char *gems_last_reason(void)
 {
     pthread_mutex_lock(&lock);
     const char *text = intern(last_reason);
@@ -305,7 +315,7 @@ void gems_report_write(void (*line)(const char *text))
     for (unsigned k = 0; k <= n; k++) { /* the last one: all of them */
         const gems_op *op = k < n ? &gems_ops[order[k]] : NULL;
         struct gems_counters c;
-        gems_report_counters(op, &c);
+        add_up(op, &c);
         gems_text t = gems_text_in(s, sizeof s);
         gems_text_put(&t, "%-44s %9llu %9llu %10.2f %10.2f %10.2f", op ? op->name : "total",
                       (unsigned long long)c.routed, (unsigned long long)c.passed, 1e3 * c.seconds,
