@@ -2,7 +2,6 @@
  * of others (sums, whose terms may cancel), to the largest value around it as well. */
 #include "preload/engine/compare.h"
 #include "kernels/memory/host.h"
-#include "preload/base/clocale.h"
 #include "preload/base/config.h"
 #include "preload/base/hash.h"
 #include "preload/base/log.h"
@@ -120,10 +119,8 @@ static void put_tensor(gems_text *text, const gems_tensor *t)
 {
     if (t->dtype == GEMS_DTYPE_NONE)
         return;
-    gems_text_put(text, " %s[", gems_dtypes[t->dtype].name);
-    for (int d = 0; d < t->ndim; d++)
-        gems_text_put(text, d ? ",%lld" : "%lld", (long long)t->sizes[d]);
-    gems_text_put(text, "]");
+    gems_text_put(text, " %s", gems_dtypes[t->dtype].name);
+    gems_text_put_numbers(text, "[]", t->sizes, (size_t)t->ndim);
 }
 
 static void describe(const gems_call *call, char *s, size_t n)
@@ -346,18 +343,19 @@ void gems_compare_end(bool refused)
 
 void gems_compare_report(void (*line)(const char *text))
 {
-    char s[400];
     bool any = false;
     for (unsigned i = 0; worst && i < gems_op_count; i++) {
         const struct worst *w = &worst[i];
+        char s[400];
         if (!w->compared)
             continue;
         if (!any)
             line("GEMS_CHECK: results compared with the host's");
         any = true;
-        gems_c_snprintf(s, sizeof s, "%-36s %6llu compared %6llu differ  largest error %.3g (relative %.3g) at %s",
-                        gems_ops[i].name, (unsigned long long)w->compared, (unsigned long long)w->differing,
-                        w->absolute, w->relative, w->where);
+        gems_text t = gems_text_in(s, sizeof s);
+        gems_text_put(&t, "%-36s %6llu compared %6llu differ  largest error %.3g (relative %.3g) at %s",
+                      gems_ops[i].name, (unsigned long long)w->compared, (unsigned long long)w->differing, w->absolute,
+                      w->relative, w->where);
         line(s);
     }
 }

@@ -81,18 +81,12 @@ static const char *intern(const char *text)
 
 static void put_tensor(gems_text *t, const gems_tensor *x)
 {
-    gems_text_put(t, " %s[", x->dtype < GEMS_DTYPE_COUNT ? gems_dtypes[x->dtype].name : "other");
-    for (int d = 0; d < x->ndim; d++)
-        gems_text_put(t, d ? ",%lld" : "%lld", (long long)x->sizes[d]);
-    gems_text_put(t, "]");
+    gems_text_put(t, " %s", x->dtype < GEMS_DTYPE_COUNT ? gems_dtypes[x->dtype].name : "other");
+    gems_text_put_numbers(t, "[]", x->sizes, (size_t)x->ndim);
     if (x->wrapped)
         gems_text_put(t, "w");
-    if (x->dtype < GEMS_DTYPE_COUNT && !gems_tensor_is_contiguous(x)) {
-        gems_text_put(t, "(");
-        for (int d = 0; d < x->ndim; d++)
-            gems_text_put(t, d ? ",%lld" : "%lld", (long long)x->strides[d]);
-        gems_text_put(t, ")");
-    }
+    if (x->dtype < GEMS_DTYPE_COUNT && !gems_tensor_is_contiguous(x))
+        gems_text_put_numbers(t, "()", x->strides, (size_t)x->ndim);
 }
 
 static void put_value(gems_text *t, const gems_value *v)
@@ -115,10 +109,8 @@ static void put_value(gems_text *t, const gems_value *v)
         gems_text_put(t, v->i ? " true" : " false");
         break;
     case GEMS_INTS:
-        gems_text_put(t, " (");
-        for (size_t i = 0; i < v->ints.n; i++)
-            gems_text_put(t, i ? ",%lld" : "%lld", (long long)v->ints.v[i]);
-        gems_text_put(t, ")");
+        gems_text_put(t, " ");
+        gems_text_put_numbers(t, "()", v->ints.v, v->ints.n);
         break;
     case GEMS_STR:
         gems_text_put(t, " '%.*s'", (int)v->str.n, v->str.s);
