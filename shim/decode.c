@@ -55,7 +55,8 @@ static bool take(struct frame *f, const gems_param *p, const void *t, gems_tenso
     return gems_decode_tensor(t, p->written, out);
 }
 
-gems_tensor *gems_frame_tensors(struct frame *f, size_t n)
+/* Room for n tensors beside each other; NULL if there is none. */
+static gems_tensor *room_for(struct frame *f, size_t n)
 {
     if (f->ntensors + n <= GEMS_MAX_TENSORS) {
         gems_tensor *t = &f->tensors[f->ntensors];
@@ -70,13 +71,13 @@ gems_tensor *gems_frame_tensors(struct frame *f, size_t n)
 static bool take_tensor(struct frame *f, const gems_param *p, const void *t, gems_value *v)
 {
     v->kind = GEMS_TENSOR;
-    v->tensor = gems_frame_tensors(f, 1);
+    v->tensor = room_for(f, 1);
     return v->tensor && take(f, p, t, v->tensor);
 }
 
 static bool take_tensors(struct frame *f, const gems_param *p, const void *data, size_t n, bool handles, gems_value *v)
 {
-    gems_tensor *slot = gems_frame_tensors(f, n);
+    gems_tensor *slot = room_for(f, n);
     if (!slot)
         return false;
     for (size_t i = 0; i < n; i++) {

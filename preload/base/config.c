@@ -167,7 +167,8 @@ static size_t distance(const char *a, const char *b)
     return row[n];
 }
 
-const gems_variable *gems_config_nearest(const char *name)
+/* The variable whose name is most like `name`, or NULL if none is near. */
+static const gems_variable *find_nearest(const char *name)
 {
     const gems_variable *best = NULL;
     /* Half of what follows GEMS_, at most 3: further away it would be a guess. */
@@ -211,7 +212,7 @@ static void complain_unknown(void)
         snprintf(name, sizeof name, "%.*s", (int)strcspn(*entry, "="), *entry);
         if (gems_config_find(name))
             continue;
-        const gems_variable *near = gems_config_nearest(name);
+        const gems_variable *near = find_nearest(name);
         if (near)
             gems_complain("%s is not a variable of ours and is ignored; did you mean %s?", name, near->name);
         else

@@ -66,7 +66,5 @@ extern const gems_variable gems_variables[]; /* ends with a NULL name */
 bool gems_config_parse(const gems_variable *variable, const char *text, gems_config *config);
 /* The variable of that name, or NULL. */
 const gems_variable *gems_config_find(const char *name);
-/* The variable whose name is most like `name`, or NULL if none is near. */
-const gems_variable *gems_config_nearest(const char *name);
 
 #endif

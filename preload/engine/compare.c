@@ -31,8 +31,8 @@ struct gems_comparison {
     bool sums;      /* an element is made of several others */
     char what[120]; /* the call, in words: its arguments may be gone when the host has run */
     gems_tensor result[GEMS_MAX_RESULTS];
-    void *
-        saved[GEMS_MAX_RESULTS]; /* in-place and out: the elements, row-major: what was overwritten, then our results */
+    /* In-place and out: the elements, row-major: first what was overwritten, then our results. */
+    void *saved[GEMS_MAX_RESULTS];
 };
 static __thread gems_comparison *pending;
 
@@ -60,7 +60,6 @@ void gems_compare_start(void)
     pthread_atfork(NULL, NULL, after_fork_in_child);
 }
 
-/* In words, as the hash takes them: the rounded shapes and dtypes of the arguments. */
 static uint64_t hash_word(uint64_t h, uint64_t word)
 {
     return gems_hash(h, &word, sizeof word);
@@ -74,6 +73,7 @@ static uint64_t hash_tensor(uint64_t h, const gems_tensor *t)
     return h;
 }
 
+/* Operator, dtypes and rounded shapes of the arguments. */
 static uint64_t shape_class(const gems_call *call)
 {
     uint64_t h = hash_word(GEMS_HASH_START, call->op->index);
