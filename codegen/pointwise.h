@@ -52,8 +52,10 @@ typedef struct gems_pw_operand {
 typedef struct gems_pw_bind {
     uint8_t step;  /* 0: an operand; k: a result of step k - 1 */
     uint8_t index; /* operand, or which result of that step */
-    uint8_t
-        dtype; /* converted to this dtype before use (rounded, if it cannot hold it); values are taken as they are */
+    /* Converted to this dtype before use, rounded if it cannot hold the value; what is passed by value is taken as it
+     * is.
+     */
+    uint8_t dtype;
     uint8_t pad;
 } gems_pw_bind;
 

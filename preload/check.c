@@ -43,10 +43,8 @@ int gems_variable_check(const char *name, const char *value, char *buffer, size_
     char scrap[1];
     gems_text error = n ? gems_text_in(buffer, n) : gems_text_in(scrap, sizeof scrap);
     gems_config config;
-    const gems_variable *v = gems_variables;
-    while (v->name && strcmp(v->name, name) != 0)
-        v++;
-    if (!v->name)
+    const gems_variable *v = gems_config_find(name);
+    if (!v)
         gems_text_put(&error, "there is no such variable");
     else if (!*value || !gems_config_parse(v, value, &config))
         gems_text_put(&error, "makes no sense; accepted: %s", v->values);

@@ -16,50 +16,31 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static void put(json_t *object, const char *key, const char *text)
-{
-    json_object_set_new(object, key, text ? json_string(text) : json_null());
-}
-
 /* ---- devices ---- */
 
 static json_t *describe_lane(gems_lane lane)
 {
     const gems_device_info *d = gems_device_get(lane);
-    json_t *object = json_object();
-    put(object, "vendor", d->vendor);
-    put(object, "platform", d->platform);
-    put(object, "name", d->name);
-    put(object, "driver", d->driver);
-    put(object, "memory", d->unified ? "unified" : "staged");
-    json_object_set_new(object, "f64", json_boolean(d->f64));
-    json_object_set_new(object, "compute_units", json_integer(d->compute_units));
-    json_object_set_new(object, "memory_bytes", json_integer((json_int_t)d->memory_bytes));
-    return object;
+    return json_pack("{s:s?, s:s?, s:s?, s:s?, s:s, s:b, s:I, s:I}", "vendor", d->vendor, "platform", d->platform,
+                     "name", d->name, "driver", d->driver, "memory", d->unified ? "unified" : "staged", "f64", d->f64,
+                     "compute_units", (json_int_t)d->compute_units, "memory_bytes", (json_int_t)d->memory_bytes);
 }
 
 static json_t *describe_devices(void)
 {
     bool open = gems_device_open();
-    json_t *root = json_object(), *list = json_array();
-    put(root, "error", open ? NULL : gems_device_error());
-    json_object_set_new(root, "main", open ? describe_lane(GEMS_LANE_MAIN) : json_null());
-    json_object_set_new(root, "small", open ? describe_lane(GEMS_LANE_SMALL) : json_null());
+    json_t *list = json_array();
     const gems_device_seen *seen;
     unsigned n = gems_device_list(&seen);
-    for (unsigned i = 0; i < n; i++) {
-        json_t *object = json_object();
-        json_object_set_new(object, "index", seen[i].index >= 0 ? json_integer(seen[i].index) : json_null());
-        put(object, "vendor", seen[i].vendor);
-        put(object, "platform", seen[i].platform);
-        put(object, "name", seen[i].name);
-        put(object, "kind", seen[i].cpu ? "cpu" : "gpu");
-        json_object_set_new(object, "main", json_boolean(seen[i].main));
-        json_object_set_new(object, "small", json_boolean(seen[i].small));
-        json_array_append_new(list, object);
-    }
-    json_object_set_new(root, "devices", list);
-    return root;
+    for (unsigned i = 0; i < n; i++)
+        json_array_append_new(list,
+                              json_pack("{s:o, s:s?, s:s?, s:s?, s:s, s:b, s:b}", "index",
+                                        seen[i].index >= 0 ? json_integer(seen[i].index) : json_null(), "vendor",
+                                        seen[i].vendor, "platform", seen[i].platform, "name", seen[i].name, "kind",
+                                        seen[i].cpu ? "cpu" : "gpu", "main", seen[i].main, "small", seen[i].small));
+    return json_pack("{s:s?, s:o, s:o, s:o}", "error", open ? NULL : gems_device_error(), "main",
+                     open ? describe_lane(GEMS_LANE_MAIN) : json_null(), "small",
+                     open ? describe_lane(GEMS_LANE_SMALL) : json_null(), "devices", list);
 }
 
 /* ---- operators ---- */
@@ -89,18 +70,15 @@ static json_t *describe_variants(const gems_family *family)
 {
     json_t *list = json_array();
     for (const gems_variant *v = family ? family->variants : NULL; v && v->name; v++) {
-        json_t *variant = json_object(), *params = json_array(), *dtypes = json_array();
-        put(variant, "name", v->name);
-        put(variant, "asks", v->asks);
+        json_t *params = json_array(), *dtypes = json_array(); /* no dtypes: all that the operator has */
         for (int d = 0; d < GEMS_DTYPE_COUNT; d++)
             if (v->dtypes >> d & 1)
                 json_array_append_new(dtypes, json_string(gems_dtypes[d].name));
-        json_object_set_new(variant, "dtypes", dtypes); /* none: all that the operator has */
         json_array_append_new(params, describe_parameter(&gems_parameter_lane));
         for (int i = 0; i < GEMS_PARAMETERS && v->params[i].name; i++)
             json_array_append_new(params, describe_parameter(&v->params[i]));
-        json_object_set_new(variant, "params", params);
-        json_array_append_new(list, variant);
+        json_array_append_new(list, json_pack("{s:s, s:s?, s:o, s:o}", "name", v->name, "asks", v->asks, "dtypes",
+                                              dtypes, "params", params));
     }
     return list;
 }
@@ -114,19 +92,13 @@ static json_t *describe_operators(void)
     for (unsigned i = 0; i < gems_op_count; i++) {
         const gems_op *op = &gems_ops[i];
         char dtypes[128];
-        json_t *object = json_object();
-        put(object, "name", op->name);
-        put(object, "operator", op->base);
-        put(object, "overload", op->overload);
-        put(object, "schema", op->schema);
-        put(object, "family", op->family);
-        put(object, "kernel", op->kernel ? op->kernel->name : NULL);
         gems_probe_dtypes(op, dtypes, sizeof dtypes);
-        put(object, "dtypes", dtypes);
-        json_object_set_new(object, "allowed", json_boolean(!allowed || gems_opset_has(allowed, i)));
-        json_object_set_new(object, "variants", describe_variants(op->kernel));
-        json_object_set_new(object, "rules", describe_rules(tables ? gems_tables_top(tables) : NULL, op));
-        json_array_append_new(root, object);
+        json_array_append_new(root, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s, s:b, s:o, s:o}", "name", op->name,
+                                              "operator", op->base, "overload", op->overload, "schema", op->schema,
+                                              "family", op->family, "kernel", op->kernel ? op->kernel->name : NULL,
+                                              "dtypes", dtypes, "allowed", !allowed || gems_opset_has(allowed, i),
+                                              "variants", describe_variants(op->kernel), "rules",
+                                              describe_rules(tables ? gems_tables_top(tables) : NULL, op)));
     }
     gems_tables_free(tables);
     return root;
@@ -137,7 +109,6 @@ static json_t *describe_operators(void)
 static json_t *describe_cache(void)
 {
     const char *dir = gems_cache_dir();
-    json_t *root = json_object();
     json_int_t entries = 0, bytes = 0;
     DIR *d = dir ? opendir(dir) : NULL;
     for (struct dirent *e; d && (e = readdir(d));) {
@@ -150,12 +121,9 @@ static json_t *describe_cache(void)
     }
     if (d)
         closedir(d);
-    put(root, "folder", dir);
-    json_object_set_new(root, "entries", json_integer(entries));
-    json_object_set_new(root, "bytes", json_integer(bytes));
-    json_object_set_new(root, "limit_mb", json_integer(gems_config_get()->cache_mb));
-    json_object_set_new(root, "writable", json_boolean(dir && access(dir, W_OK | X_OK) == 0));
-    return root;
+    return json_pack("{s:o*, s:I, s:I, s:I, s:b}", "folder", dir ? json_string(dir) : json_null(), "entries", entries,
+                     "bytes", bytes, "limit_mb", (json_int_t)gems_config_get()->cache_mb, "writable",
+                     dir && access(dir, W_OK | X_OK) == 0);
 }
 
 /* ---- symbols ---- */

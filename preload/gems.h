@@ -76,7 +76,8 @@ GEMS_API int gems_route_set(const char *mode);
 GEMS_API int gems_variable_check(const char *variable, const char *value, char *error, size_t n);
 
 /* What the library knows, as JSON text for programs (the `gems` command reads this). Free it with free(). `what`:
- *   "operators"  every operator: names, family, kernel, whether it is allowed, the rules for it on the device in use
+ *   "operators"  every operator: names, schema, family, kernel with its dtypes and variants, whether it is allowed, the
+ *                rules for it on the device in use
  *   "devices"    the OpenCL devices found and the one in use; opens the device
  *   "cache"      the folder of compiled kernels: entries, bytes, bound, whether it can be written
  *   "symbols"    the interposed symbols, by operator

@@ -11,11 +11,9 @@ Without versions: the newest patch of every minor release from 2.6 on that PyPI 
 A VERSION may also be the path of a libtorch_cpu.so.
 """
 import argparse
-import mmap
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -24,27 +22,18 @@ import zipfile
 OLDEST = (2, 6)
 MEMBER = "torch/lib/libtorch_cpu.so"
 PLATFORMS = ["manylinux_2_28_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64"]
-SHT_DYNSYM = 11
 
 
 def dynamic_symbols(path):
-    """Names that a 64-bit little-endian ELF file defines in its dynamic symbol table."""
-    with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as m:
-        if m[:6] != b"\x7fELF\x02\x01":
-            raise ValueError(f"{path}: not a 64-bit little-endian ELF file")
-        (shoff,) = struct.unpack_from("<Q", m, 0x28)
-        shentsize, shnum = struct.unpack_from("<HH", m, 0x3A)
-        sections = [struct.unpack_from("<IIQQQQIIQQ", m, shoff + i * shentsize) for i in range(shnum)]
-        names = set()
-        for _, kind, _, _, offset, size, link, _, _, _ in sections:
-            if kind != SHT_DYNSYM:
-                continue
-            start, length = sections[link][4:6]
-            strings = m[start : start + length]
-            for name, _, _, shndx, _, _ in struct.iter_unpack("<IBBHQQ", m[offset : offset + size]):
-                if shndx:
-                    names.add(strings[name : strings.index(b"\0", name)].decode())
-        return names
+    """Names that an ELF file defines in its dynamic symbol table."""
+    command = ["nm", "--dynamic", "--defined-only", "--format=just-symbols", path]
+    return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+
+
+def struct_of(symbol):
+    """<struct> of the symbol of a function at::_ops::<struct>::..., or None."""
+    found = re.match(r"_ZN2at4_ops(\d+)", symbol)
+    return found and symbol[found.end() : found.end() + int(found[1])]
 
 
 def our_symbols(lib):
@@ -53,10 +42,9 @@ def our_symbols(lib):
     for symbol in dynamic_symbols(lib):
         if symbol.startswith("aoti_torch_cpu_"):
             ours.setdefault(symbol[len("aoti_torch_cpu_") :], {})["aoti"] = symbol
-        elif found := re.match(r"_ZN2at4_ops(\d+)", symbol):
-            end = found.end() + int(found[1])
-            entry = re.match(r"\d+(call|redispatch)E", symbol[end:])
-            ours.setdefault(symbol[found.end() : end], {})[entry[1]] = symbol
+        elif struct := struct_of(symbol):
+            entry = "redispatch" if "10redispatchE" in symbol else "call"
+            ours.setdefault(struct, {})[entry] = symbol
     return ours
 
 
@@ -110,10 +98,7 @@ def compare(ours, theirs):
 
 def split_absent(operators, theirs):
     """Of absent operators: those that the release does not know, and those that it has with other arguments."""
-    known = set()
-    for symbol in theirs:
-        if found := re.match(r"_ZN2at4_ops(\d+)", symbol):
-            known.add(symbol[found.end() : found.end() + int(found[1])])
+    known = {struct_of(symbol) for symbol in theirs}
     return [o for o in operators if o not in known], [o for o in operators if o in known]
 
 

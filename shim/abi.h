@@ -75,12 +75,8 @@ struct gems_abi_opt_scalar { /* std::optional<c10::Scalar> */
     struct gems_abi_scalar v;
     bool has;
 };
-struct gems_abi_opt_generator { /* std::optional<at::Generator> */
-    void *impl;
-    bool has;
-};
 struct gems_abi_ilist { /* c10::IListRef<at::Tensor>: tag 0 is a gems_abi_list of tensors, others are boxed */
-    struct gems_abi_list unboxed;
+    struct gems_abi_list list;
     int32_t tag;
 };
 

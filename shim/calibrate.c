@@ -90,22 +90,16 @@ static const char *find_numel(void)
     host_tensor *t = make(3, sizes, GEMS_F32, gems_torch.cpu);
     if (!t)
         return "the host could not make a tensor";
-    int found = -1;
-    const char *impl = host_impl(t);
-    for (int o = 8; o < IMPL_BYTES; o += 8) {
-        if (*(const int64_t *)(impl + o) != 1001)
-            continue;
-        if (found >= 0) {
-            drop_tensor(&t);
-            return "the place of numel in TensorImpl is not clear";
+    int hits = 0;
+    for (int o = 8; o < IMPL_BYTES; o += 8)
+        if (*(const int64_t *)((const char *)host_impl(t) + o) == 7 * 11 * 13) {
+            gems_numel_offset = o;
+            hits++;
         }
-        found = o;
-    }
     drop_tensor(&t);
-    if (found < 0)
-        return "numel was not found in TensorImpl";
-    gems_numel_offset = found;
-    return NULL;
+    return hits == 1 ? NULL
+           : hits    ? "the place of numel in TensorImpl is not clear"
+                     : "numel was not found in TensorImpl";
 }
 
 /* The word that has all bits of `plain` in CPU tensors of several dtypes and shapes, and not in a meta tensor. */

@@ -15,6 +15,12 @@ enum {
 /* A SymInt below this is a tagged pointer to a symbolic expression. */
 #define SYMINT_MIN (-(INT64_C(1) << 62))
 
+/* Our dtype for the host's number of one. */
+static gems_dtype dtype_of(int32_t code)
+{
+    return code >= 0 && code < 64 ? gems_torch.dtype_of[code] : GEMS_DTYPE_NONE;
+}
+
 bool gems_decode_tensor(const void *t, bool written, gems_tensor *out)
 {
     const struct torch_api *a = &gems_torch.api;
@@ -29,7 +35,7 @@ bool gems_decode_tensor(const void *t, bool written, gems_tensor *out)
     out->sizes = sizes;
     out->strides = strides;
     out->numel = gems_numel(t);
-    out->dtype = code >= 0 && code < 64 ? gems_torch.dtype_of[code] : GEMS_DTYPE_NONE;
+    out->dtype = dtype_of(code);
     out->wrapped = ((const uint8_t *)host_impl(t))[gems_torch.wrapped_offset] & gems_torch.wrapped_mask;
     void *data = NULL;
     bool known = (written ? a->get_data_ptr : a->get_const_data_ptr)(h, &data) == 0;
@@ -49,17 +55,8 @@ static bool take(struct frame *f, const gems_param *p, const void *t, gems_tenso
     return gems_decode_tensor(t, p->written, out);
 }
 
-static bool take_tensor(struct frame *f, const gems_param *p, const void *t, gems_value *v)
-{
-    gems_tensor *slot = gems_frame_tensors(f, 1);
-    if (!slot || !take(f, p, t, slot))
-        return false;
-    v->kind = GEMS_TENSOR;
-    v->tensor = slot;
-    return true;
-}
-
-gems_tensor *gems_frame_tensors(struct frame *f, size_t n)
+/* Room for n tensors beside each other; NULL if there is none. */
+static gems_tensor *room_for(struct frame *f, size_t n)
 {
     if (f->ntensors + n <= GEMS_MAX_TENSORS) {
         gems_tensor *t = &f->tensors[f->ntensors];
@@ -71,9 +68,16 @@ gems_tensor *gems_frame_tensors(struct frame *f, size_t n)
     return f->heap = malloc(n * sizeof *f->heap);
 }
 
+static bool take_tensor(struct frame *f, const gems_param *p, const void *t, gems_value *v)
+{
+    v->kind = GEMS_TENSOR;
+    v->tensor = room_for(f, 1);
+    return v->tensor && take(f, p, t, v->tensor);
+}
+
 static bool take_tensors(struct frame *f, const gems_param *p, const void *data, size_t n, bool handles, gems_value *v)
 {
-    gems_tensor *slot = gems_frame_tensors(f, n);
+    gems_tensor *slot = room_for(f, n);
     if (!slot)
         return false;
     for (size_t i = 0; i < n; i++) {
@@ -88,30 +92,32 @@ static bool take_tensors(struct frame *f, const gems_param *p, const void *data,
     return true;
 }
 
-static bool take_scalar(const struct gems_abi_scalar *s, gems_value *v)
+static bool take_float(double number, gems_value *v)
 {
-    switch (s->tag) {
-    case SCALAR_DOUBLE:
-        v->kind = GEMS_SCALAR_FLOAT;
-        v->f = s->f;
-        return true;
-    case SCALAR_INT:
-        v->kind = GEMS_SCALAR_INT;
-        v->i = s->i;
-        return true;
-    case SCALAR_BOOL:
-        v->kind = GEMS_SCALAR_BOOL;
-        v->i = s->i != 0;
-        return true;
-    default:
-        return false;
-    }
+    v->kind = GEMS_SCALAR_FLOAT;
+    v->f = number;
+    return true;
 }
 
-static void take_int(int64_t i, gems_value *v)
+static bool take_int(int64_t number, gems_value *v)
 {
     v->kind = GEMS_SCALAR_INT;
-    v->i = i;
+    v->i = number;
+    return true;
+}
+
+static bool take_bool(bool is_true, gems_value *v)
+{
+    v->kind = GEMS_SCALAR_BOOL;
+    v->i = is_true;
+    return true;
+}
+
+static bool take_scalar(const struct gems_abi_scalar *s, gems_value *v)
+{
+    return s->tag == SCALAR_DOUBLE ? take_float(s->f, v)
+           : s->tag == SCALAR_INT  ? take_int(s->i, v)
+                                   : s->tag == SCALAR_BOOL && take_bool(s->i, v);
 }
 
 static bool take_ints(const int64_t *data, size_t n, bool symbolic, gems_value *v)
@@ -125,134 +131,107 @@ static bool take_ints(const int64_t *data, size_t n, bool symbolic, gems_value *
     return true;
 }
 
+static bool take_str(const char *s, size_t n, gems_value *v)
+{
+    v->kind = GEMS_STR;
+    v->str.s = s;
+    v->str.n = n;
+    return true;
+}
+
 static bool take_dtype(int code, gems_value *v)
 {
     v->kind = GEMS_DTYPE;
-    v->dtype = code >= 0 && code < 64 ? gems_torch.dtype_of[code] : GEMS_DTYPE_NONE;
+    v->dtype = dtype_of(code);
     return v->dtype != GEMS_DTYPE_NONE;
 }
 
-static bool take_device(int type, gems_value *v)
-{
-    if (type != gems_torch.cpu)
-        return false;
-    v->kind = GEMS_NONE; /* the CPU, named: as good as absent */
-    return true;
-}
+/* Whether an optional of C++, which is its value and then a flag, has none: the argument is absent. */
+#define IS_ABSENT(optional) (!((const struct gems_abi_##optional *)raw)->has)
+#define FALLTHROUGH         __attribute__((fallthrough))
 
 /* Arguments of at::_ops: objects in the layout of C++. False: not expressible, the host serves. */
 static bool decode_cpp(struct frame *f, const gems_param *p, void *raw, gems_value *v)
 {
-    const struct gems_abi_opt_list *oa = raw;
-    const struct gems_abi_list *ar = raw;
+    const struct gems_abi_list *list = raw;
     v->kind = GEMS_NONE;
     switch ((gems_type)p->type) {
+    case GEMS_T_OPT_TENSOR:
+        if (IS_ABSENT(opt_tensor) || host_impl(raw) == gems_torch.api.undefined)
+            return true;
+        FALLTHROUGH;
     case GEMS_T_TENSOR:
         return take_tensor(f, p, raw, v);
-    case GEMS_T_OPT_TENSOR: {
-        const struct gems_abi_opt_tensor *o = raw;
-        return !o->has || o->impl == gems_torch.api.undefined || take_tensor(f, p, &o->impl, v);
-    }
+    case GEMS_T_ITENSORS:
+        if (((const struct gems_abi_ilist *)raw)->tag != 0)
+            return false;
+        FALLTHROUGH;
     case GEMS_T_TENSORS:
-        return take_tensors(f, p, ar->data, ar->n, false, v);
-    case GEMS_T_ITENSORS: {
-        const struct gems_abi_ilist *l = raw;
-        return l->tag == 0 && take_tensors(f, p, l->unboxed.data, l->unboxed.n, false, v);
-    }
+        return take_tensors(f, p, list->data, list->n, false, v);
+    case GEMS_T_OPT_SCALAR:
+        if (IS_ABSENT(opt_scalar))
+            return true;
+        FALLTHROUGH;
     case GEMS_T_SCALAR:
         return take_scalar(raw, v);
-    case GEMS_T_OPT_SCALAR:
-        return !((const struct gems_abi_opt_scalar *)raw)->has || take_scalar(raw, v);
     case GEMS_T_INT:
-        take_int(*(const int64_t *)raw, v);
-        return true;
-    case GEMS_T_SYMINT:
-        take_int(*(const int64_t *)raw, v);
-        return v->i >= SYMINT_MIN;
+        return take_int(*(const int64_t *)raw, v);
     case GEMS_T_OPT_INT:
-    case GEMS_T_OPT_SYMINT: {
-        const struct gems_abi_opt_int *o = raw;
-        if (o->has)
-            take_int(o->v, v);
-        return !o->has || o->v >= SYMINT_MIN;
-    }
-    case GEMS_T_INTS:
-    case GEMS_T_SYMINTS:
-        return take_ints(ar->data, ar->n, p->type == GEMS_T_SYMINTS, v);
+    case GEMS_T_OPT_SYMINT:
+        if (IS_ABSENT(opt_int))
+            return true;
+        FALLTHROUGH;
+    case GEMS_T_SYMINT:
+        return take_int(*(const int64_t *)raw, v) && v->i >= SYMINT_MIN;
     case GEMS_T_OPT_INTS:
     case GEMS_T_OPT_SYMINTS:
-        return !oa->has || take_ints(oa->data, oa->n, p->type == GEMS_T_OPT_SYMINTS, v);
+        if (IS_ABSENT(opt_list))
+            return true;
+        FALLTHROUGH;
+    case GEMS_T_INTS:
+    case GEMS_T_SYMINTS:
+        return take_ints(list->data, list->n, p->type == GEMS_T_SYMINTS || p->type == GEMS_T_OPT_SYMINTS, v);
+    case GEMS_T_OPT_FLOAT:
+        if (IS_ABSENT(opt_float))
+            return true;
+        FALLTHROUGH;
     case GEMS_T_FLOAT:
-        v->kind = GEMS_SCALAR_FLOAT;
-        v->f = *(const double *)raw;
-        return true;
-    case GEMS_T_OPT_FLOAT: {
-        const struct gems_abi_opt_float *o = raw;
-        if (o->has) {
-            v->kind = GEMS_SCALAR_FLOAT;
-            v->f = o->v;
-        }
-        return true;
-    }
+        return take_float(*(const double *)raw, v);
+    case GEMS_T_OPT_BOOL:
+        if (IS_ABSENT(opt_bool))
+            return true;
+        FALLTHROUGH;
     case GEMS_T_BOOL:
-        v->kind = GEMS_SCALAR_BOOL;
-        v->i = *(const uint8_t *)raw != 0;
-        return true;
-    case GEMS_T_OPT_BOOL: {
-        const struct gems_abi_opt_i8 *o = raw;
-        if (o->has) {
-            v->kind = GEMS_SCALAR_BOOL;
-            v->i = o->v != 0;
-        }
-        return true;
-    }
+        return take_bool(*(const uint8_t *)raw, v);
     case GEMS_T_BOOLS:
         v->kind = GEMS_BOOLS;
         v->bools.v = raw;
         v->bools.n = p->count;
         return true;
-    case GEMS_T_STR: {
-        const struct gems_abi_str *s = raw;
-        v->kind = GEMS_STR;
-        v->str.s = s->s;
-        v->str.n = s->n;
-        return true;
-    }
-    case GEMS_T_OPT_STR: {
-        const struct gems_abi_opt_str *s = raw;
-        if (s->has) {
-            v->kind = GEMS_STR;
-            v->str.s = s->s;
-            v->str.n = s->n;
-        }
-        return true;
-    }
+    case GEMS_T_OPT_STR:
+        if (IS_ABSENT(opt_str))
+            return true;
+        FALLTHROUGH;
+    case GEMS_T_STR:
+        return take_str(((const struct gems_abi_str *)raw)->s, ((const struct gems_abi_str *)raw)->n, v);
+    case GEMS_T_OPT_DTYPE:
+        if (IS_ABSENT(opt_i8))
+            return true;
+        FALLTHROUGH;
     case GEMS_T_DTYPE:
         return take_dtype(*(const int8_t *)raw, v);
-    case GEMS_T_OPT_DTYPE: {
-        const struct gems_abi_opt_i8 *o = raw;
-        return !o->has || take_dtype(o->v, v);
-    }
-    case GEMS_T_OPT_LAYOUT: {
-        const struct gems_abi_opt_i8 *o = raw;
-        return !o->has || o->v == 0; /* strided */
-    }
-    case GEMS_T_OPT_DEVICE: {
-        const struct gems_abi_opt_device *o = raw;
-        return !o->has || take_device(o->type, v);
-    }
+    case GEMS_T_OPT_LAYOUT:
+        return IS_ABSENT(opt_i8) || *(const int8_t *)raw == 0; /* strided */
+    case GEMS_T_OPT_DEVICE:                                    /* the CPU, named: as good as absent */
+        return IS_ABSENT(opt_device) || *(const int8_t *)raw == gems_torch.cpu;
+    case GEMS_T_OPT_MEMFMT:
+        if (IS_ABSENT(opt_i8))
+            return true;
+        FALLTHROUGH;
     case GEMS_T_MEMFMT:
         v->kind = GEMS_MEMFMT;
         v->i = *(const int8_t *)raw;
         return true;
-    case GEMS_T_OPT_MEMFMT: {
-        const struct gems_abi_opt_i8 *o = raw;
-        if (o->has) {
-            v->kind = GEMS_MEMFMT;
-            v->i = o->v;
-        }
-        return true;
-    }
     case GEMS_T_GENERATOR:
     case GEMS_T_OPT_FLOATS:
     case GEMS_T_OPT_TENSORS:
@@ -262,74 +241,53 @@ static bool decode_cpp(struct frame *f, const gems_param *p, void *raw, gems_val
     return false;
 }
 
-/* Arguments of the C shim: see shim/thunk.h for what raw holds. */
+/* Arguments of the C shim (shim/thunk.h says what raw holds): what may be absent is NULL then. */
 static bool decode_aoti(struct frame *f, const gems_param *p, void *raw, gems_value *v)
 {
-    const struct gems_aoti_list *ar = raw;
-    const struct gems_aoti_device *device = raw;
+    const struct gems_aoti_list *list = raw;
     v->kind = GEMS_NONE;
+    if (!raw)
+        return true;
     switch ((gems_type)p->type) {
+    case GEMS_T_OPT_TENSOR: /* also the address of a handle that is NULL */
+        if (!*(void **)raw)
+            return true;
+        FALLTHROUGH;
     case GEMS_T_TENSOR:
         return take_tensor(f, p, *(void **)raw, v);
-    case GEMS_T_OPT_TENSOR: /* AtenTensorHandle *: NULL or the address of a handle */
-        return !raw || !*(void **)raw || take_tensor(f, p, *(void **)raw, v);
     case GEMS_T_TENSORS:
     case GEMS_T_ITENSORS:
-        return take_tensors(f, p, ar->data, (size_t)ar->n, true, v);
+        return take_tensors(f, p, list->data, (size_t)list->n, true, v);
     case GEMS_T_SCALAR:
     case GEMS_T_FLOAT:
-        v->kind = GEMS_SCALAR_FLOAT;
-        v->f = *(const double *)raw;
-        return true;
     case GEMS_T_OPT_SCALAR:
     case GEMS_T_OPT_FLOAT:
-        if (raw) {
-            v->kind = GEMS_SCALAR_FLOAT;
-            v->f = *(const double *)raw;
-        }
-        return true;
-    case GEMS_T_OPT_INT:
-    case GEMS_T_OPT_SYMINT:
-        if (raw)
-            take_int(*(const int64_t *)raw, v);
-        return true;
+        return take_float(*(const double *)raw, v);
     case GEMS_T_INT:
     case GEMS_T_SYMINT:
-        take_int(*(const int64_t *)raw, v);
-        return true;
+    case GEMS_T_OPT_INT:
+    case GEMS_T_OPT_SYMINT:
+        return take_int(*(const int64_t *)raw, v);
     case GEMS_T_INTS:
     case GEMS_T_SYMINTS:
-        return take_ints(ar->data, (size_t)ar->n, false, v);
     case GEMS_T_OPT_INTS:
     case GEMS_T_OPT_SYMINTS:
-        return !raw || take_ints(ar->data, (size_t)ar->n, false, v);
+        return take_ints(list->data, (size_t)list->n, false, v);
     case GEMS_T_BOOL:
-        v->kind = GEMS_SCALAR_BOOL;
-        v->i = *(const int32_t *)raw != 0;
-        return true;
     case GEMS_T_OPT_BOOL:
-        if (raw) {
-            v->kind = GEMS_SCALAR_BOOL;
-            v->i = *(const int32_t *)raw != 0;
-        }
-        return true;
+        return take_bool(*(const int32_t *)raw, v);
     case GEMS_T_STR:
     case GEMS_T_OPT_STR: {
-        const char *s = raw ? *(const char *const *)raw : NULL;
-        if (s) {
-            v->kind = GEMS_STR;
-            v->str.s = s;
-            v->str.n = strlen(s);
-        }
-        return true;
+        const char *s = *(const char *const *)raw;
+        return !s || take_str(s, strlen(s), v);
     }
     case GEMS_T_DTYPE:
     case GEMS_T_OPT_DTYPE:
-        return !raw || take_dtype(*(const int32_t *)raw, v);
+        return take_dtype(*(const int32_t *)raw, v);
     case GEMS_T_OPT_DEVICE:
-        return !raw || take_device(device->type, v);
+        return ((const struct gems_aoti_device *)raw)->type == gems_torch.cpu;
     case GEMS_T_OPT_LAYOUT:
-        return !raw || *(const int32_t *)raw == 0;
+        return *(const int32_t *)raw == 0;
     default:
         return false;
     }
@@ -394,8 +352,7 @@ static void drop(gems_tensor *result)
 
 static gems_dtype default_dtype(void)
 {
-    int8_t code = gems_torch.api.default_dtype();
-    return code >= 0 && code < 64 ? gems_torch.dtype_of[code] : GEMS_DTYPE_NONE;
+    return dtype_of(gems_torch.api.default_dtype());
 }
 
 /* Released: who sees it also sees the originals. */

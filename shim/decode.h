@@ -19,8 +19,6 @@ struct frame {
     host_tensor *handle[GEMS_MAX_RESULTS]; /* results made by us, owned until they are given */
 };
 
-/* Room for n tensors beside each other; NULL if there is none. */
-gems_tensor *gems_frame_tensors(struct frame *f, size_t n);
 /* Fills *out from a plain at::Tensor. False if it is undefined or its memory cannot be had. `written`: it will be
  * written (a lazy copy of another tensor becomes a real one). */
 bool gems_decode_tensor(const void *tensor, bool written, gems_tensor *out);

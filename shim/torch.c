@@ -52,7 +52,6 @@ static bool resolve_api(void)
         {"aoti_torch_get_sizes", &a->get_sizes},
         {"aoti_torch_get_strides", &a->get_strides},
         {"aoti_torch_get_dim", &a->get_dim},
-        {"aoti_torch_get_numel", &a->get_numel},
         {"aoti_torch_get_dtype", &a->get_dtype},
         {"aoti_torch_get_data_ptr", &a->get_data_ptr},
         {"aoti_torch_get_device_type", &a->get_device_type},

@@ -13,7 +13,6 @@ struct torch_api {
     int32_t (*get_sizes)(host_tensor *, int64_t **);
     int32_t (*get_strides)(host_tensor *, int64_t **);
     int32_t (*get_dim)(host_tensor *, int64_t *);
-    int32_t (*get_numel)(host_tensor *, int64_t *);
     int32_t (*get_dtype)(host_tensor *, int32_t *);
     int32_t (*get_data_ptr)(host_tensor *, void **);
     int32_t (*get_const_data_ptr)(host_tensor *, void **); /* where there is none: get_data_ptr */

@@ -24,14 +24,10 @@ typedef struct loader {
     int line; /* of the rule */
 } loader;
 
-static void enter_key(loader *l, const char *key)
+/* Into the member `key` or, if that is NULL, an array's element; what returns false leaves the path for the message. */
+static void enter(loader *l, const char *key, size_t index)
 {
-    l->path[l->depth++] = (gems_json_step){.key = key};
-}
-
-static void enter_index(loader *l, size_t index)
-{
-    l->path[l->depth++] = (gems_json_step){.index = index};
+    l->path[l->depth++] = (gems_json_step){key, index};
 }
 
 static void leave(loader *l)
@@ -59,13 +55,13 @@ static bool for_strings(loader *l, json_t *value, gems_rule *rule, bool (*each)(
 {
     if (json_is_string(value))
         return each(l, json_string_value(value), rule);
-    if (!json_is_array(value) || json_array_size(value) == 0)
+    if (json_array_size(value) == 0)
         return refuse(l, "a string or a list of strings is wanted");
     size_t i;
     json_t *item;
     json_array_foreach(value, i, item)
     {
-        enter_index(l, i);
+        enter(l, NULL, i);
         if (!json_is_string(item))
             return refuse(l, "a string is wanted");
         if (!each(l, json_string_value(item), rule))
@@ -80,6 +76,11 @@ static bool add_operators(loader *l, const char *pattern, gems_rule *rule)
     return gems_opset_add(rule->ops, pattern, strlen(pattern)) > 0 || refuse(l, "no operator is named %.60s", pattern);
 }
 
+static bool read_operators(loader *l, json_t *value, gems_rule *rule)
+{
+    return for_strings(l, value, rule, add_operators);
+}
+
 static bool add_dtype(loader *l, const char *name, gems_rule *rule)
 {
     gems_dtype dtype = gems_dtype_find(name);
@@ -89,6 +90,11 @@ static bool add_dtype(loader *l, const char *name, gems_rule *rule)
     return true;
 }
 
+static bool read_dtypes(loader *l, json_t *value, gems_rule *rule)
+{
+    return for_strings(l, value, rule, add_dtype);
+}
+
 /* A family is the one that the operator's row names, or its kernel. */
 static bool in_family(const gems_op *op, const char *family)
 {
@@ -96,8 +102,9 @@ static bool in_family(const gems_op *op, const char *family)
 }
 
 /* Narrows the rule's operators to a family. */
-static bool keep_family(loader *l, const char *family, gems_rule *rule)
+static bool read_family(loader *l, json_t *value, gems_rule *rule)
 {
+    const char *family = json_string_value(value);
     bool known = false, left = false;
     for (unsigned i = 0; i < gems_op_count; i++) {
         if (in_family(&gems_ops[i], family))
@@ -148,13 +155,11 @@ static bool read_range(loader *l, const char *name, json_t *value, gems_rule *ru
 
 static bool read_where(loader *l, json_t *value, gems_rule *rule)
 {
-    if (!json_is_object(value))
-        return refuse(l, "\"where\" is an object of ranges");
     const char *name;
     json_t *range;
     json_object_foreach(value, name, range)
     {
-        enter_key(l, name);
+        enter(l, name, 0);
         if (!read_range(l, name, range, rule))
             return false;
         leave(l);
@@ -166,7 +171,7 @@ static bool read_where(loader *l, json_t *value, gems_rule *rule)
  * *variant NULL. Operators without a kernel have none. */
 static const gems_variant *next_variant(const gems_rule *rule, unsigned *op, const gems_variant *variant)
 {
-    const char *name = rule->variant && *rule->variant ? rule->variant : NULL;
+    const char *name = *rule->variant ? rule->variant : NULL;
     for (; *op < gems_op_count; ++*op, variant = NULL) {
         const gems_family *family = gems_opset_has(rule->ops, *op) ? gems_ops[*op].kernel : NULL;
         if (!family)
@@ -203,16 +208,16 @@ static bool has_kernel(const gems_rule *rule)
     return false;
 }
 
-/* True if a kernel of the rule's operators has the rule's variant; without any kernel there is nothing to hold it
- * against. */
-static bool check_variant(loader *l, const gems_rule *rule)
+/* A kernel of the rule's operators must have the variant, if there is any kernel. */
+static bool read_variant(loader *l, json_t *value, gems_rule *rule)
 {
     unsigned op = 0;
+    rule->variant = json_string_value(value);
     if (!has_kernel(rule) || next_variant(rule, &op, NULL))
         return true;
     char names[160];
     gems_text list = gems_text_in(names, sizeof names);
-    gems_rule any = {.ops = rule->ops};
+    gems_rule any = {.ops = rule->ops, .variant = ""};
     op = 0;
     for (const gems_variant *v = next_variant(&any, &op, NULL); v; v = next_variant(&any, &op, v))
         list_name(&list, v->name);
@@ -245,7 +250,8 @@ static bool check_param(loader *l, const gems_rule *rule, const char *name, long
            refuse(l, "no kernel of these operators has a parameter %.40s; there is %s", name, names);
 }
 
-static bool read_params(loader *l, json_t *value, gems_rule *rule, bool defaults)
+/* `defaults`: those of the table, of which a rule takes what its kernels have and it does not give itself. */
+static bool read_parameters(loader *l, json_t *value, gems_rule *rule, bool defaults)
 {
     if (!json_is_object(value))
         return refuse(l, "parameters are an object of integers");
@@ -253,7 +259,7 @@ static bool read_params(loader *l, json_t *value, gems_rule *rule, bool defaults
     json_t *number;
     json_object_foreach(value, name, number)
     {
-        enter_key(l, name);
+        enter(l, name, 0);
         if (!json_is_integer(number))
             return refuse(l, "the parameter %.40s is not an integer", name);
         bool known, given = false;
@@ -271,114 +277,84 @@ static bool read_params(loader *l, json_t *value, gems_rule *rule, bool defaults
     return true;
 }
 
-static bool read_string(loader *l, json_t *value, const char **text)
+static bool read_params(loader *l, json_t *value, gems_rule *rule)
 {
-    *text = json_string_value(value);
-    return *text || refuse(l, "a string is wanted");
+    return read_parameters(l, value, rule, false);
 }
 
 /* ---- a rule ---- */
 
-typedef struct rule_parts {
-    json_t *op, *family, *dtype, *where, *variant, *params, *host, *device, *note, *gain;
-} rule_parts;
+/* Members of a rule, in the order in which they are read; those without a reader are only checked for their type. */
+#define IS(type) (1u << JSON_##type)
+static const struct {
+    const char *key;
+    unsigned types;
+    const char *wanted;
+    bool (*read)(loader *l, json_t *value, gems_rule *rule);
+} rule_members[] = {
+    {"op", IS(STRING) | IS(ARRAY), "a string or a list of strings is wanted", read_operators},
+    {"family", IS(STRING), "a string is wanted", read_family},
+    {"dtype", IS(STRING) | IS(ARRAY), "a string or a list of strings is wanted", read_dtypes},
+    {"where", IS(OBJECT), "\"where\" is an object of ranges", read_where},
+    {"host", IS(TRUE) | IS(FALSE), "\"host\" is true or false", NULL},
+    {"variant", IS(STRING), "a string is wanted", read_variant},
+    {"params", IS(OBJECT), "parameters are an object of integers", read_params},
+    {"device", IS(STRING), "a string is wanted", NULL},
+    {"note", IS(STRING), "a string is wanted", NULL},
+    {"gain", IS(INTEGER) | IS(REAL), "\"gain\" is a number", NULL},
+};
+#define RULE_MEMBERS (sizeof rule_members / sizeof *rule_members)
 
-/* Sorts the members of a rule; unknown ones are refused. */
-static bool split_rule(loader *l, json_t *value, rule_parts *parts)
+static bool check_members(loader *l, json_t *rule)
 {
-    const struct {
-        const char *key;
-        json_t **part;
-    } known[] = {
-        {"op", &parts->op},           {"family", &parts->family}, {"dtype", &parts->dtype}, {"where", &parts->where},
-        {"variant", &parts->variant}, {"params", &parts->params}, {"host", &parts->host},   {"device", &parts->device},
-        {"note", &parts->note},       {"gain", &parts->gain},
-    };
-    if (!json_is_object(value))
-        return refuse(l, "a rule is an object");
     const char *key;
     json_t *member;
-    json_object_foreach(value, key, member)
+    if (!json_is_object(rule))
+        return refuse(l, "a rule is an object");
+    json_object_foreach(rule, key, member)
     {
-        json_t **part = NULL;
-        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-            if (strcmp(known[i].key, key) == 0)
-                part = known[i].part;
-        enter_key(l, key);
-        if (!part)
+        size_t i = 0;
+        while (i < RULE_MEMBERS && strcmp(rule_members[i].key, key) != 0)
+            i++;
+        enter(l, key, 0);
+        if (i == RULE_MEMBERS)
             return refuse(l, "unknown key \"%.40s\" in a rule", key);
+        if (!(rule_members[i].types & 1u << json_typeof(member)))
+            return refuse(l, "%s", rule_members[i].wanted);
         leave(l);
-        *part = member;
     }
-    return true;
-}
-
-/* Runs `read` with the path at member `key`, if it is there. */
-#define MEMBER(l, key, value, read)                                                                                    \
-    do {                                                                                                               \
-        if (value) {                                                                                                   \
-            enter_key(l, key);                                                                                         \
-            if (!(read))                                                                                               \
-                return false;                                                                                          \
-            leave(l);                                                                                                  \
-        }                                                                                                              \
-    } while (0)
-
-static bool read_operators(loader *l, const rule_parts *parts, gems_rule *rule)
-{
-    if (!parts->op && !parts->family)
+    if (!json_object_get(rule, "op") && !json_object_get(rule, "family"))
         return refuse(l, "a rule needs \"op\" or \"family\"");
-    MEMBER(l, "op", parts->op, for_strings(l, parts->op, rule, add_operators));
-    if (!parts->op)
-        gems_opset_add(rule->ops, "*", 1);
-    const char *family = NULL;
-    MEMBER(l, "family", parts->family, read_string(l, parts->family, &family) && keep_family(l, family, rule));
-    return true;
-}
-
-/* What the rule decides: host, or a variant with parameters. */
-static bool read_choice(loader *l, const rule_parts *parts, json_t *defaults, gems_rule *rule)
-{
-    MEMBER(l, "host", parts->host, json_is_boolean(parts->host) || refuse(l, "\"host\" is true or false"));
-    rule->host = json_is_true(parts->host);
-    rule->variant = "";
-    if (rule->host && (parts->variant || parts->params))
+    if (json_is_true(json_object_get(rule, "host")) &&
+        (json_object_get(rule, "variant") || json_object_get(rule, "params")))
         return refuse(l, "a rule for the host takes no variant and no parameters");
-    MEMBER(l, "variant", parts->variant, read_string(l, parts->variant, &rule->variant) && check_variant(l, rule));
-    MEMBER(l, "params", parts->params, read_params(l, parts->params, rule, false));
-    if (defaults && !rule->host) {
-        gems_json_step here[DEPTH_MAX];
-        size_t depth = l->depth;
-        memcpy(here, l->path, sizeof here);
-        l->depth = 0;
-        MEMBER(l, "defaults", defaults, read_params(l, defaults, rule, true));
-        memcpy(l->path, here, sizeof here);
-        l->depth = depth;
-    }
     return true;
 }
 
 /* *applies: false if the rule is for another device. */
 static bool read_rule(loader *l, json_t *value, json_t *defaults, gems_rule *rule, bool *applies)
 {
-    rule_parts parts = {0};
-    if (!split_rule(l, value, &parts))
+    if (!check_members(l, value))
         return false;
     snprintf(rule->origin, sizeof rule->origin, "%.80s:%d", l->name, l->line);
-    const char *device = NULL, *note = NULL;
-    if (!read_operators(l, &parts, rule))
-        return false;
-    MEMBER(l, "dtype", parts.dtype, for_strings(l, parts.dtype, rule, add_dtype));
-    if (!parts.dtype)
-        rule->dtypes = UINT16_MAX;
-    MEMBER(l, "where", parts.where, read_where(l, parts.where, rule));
-    if (!read_choice(l, &parts, defaults, rule))
-        return false;
-    MEMBER(l, "device", parts.device, read_string(l, parts.device, &device));
-    MEMBER(l, "note", parts.note, read_string(l, parts.note, &note));
-    MEMBER(l, "gain", parts.gain, json_is_number(parts.gain) || refuse(l, "\"gain\" is a number"));
+    rule->host = json_is_true(json_object_get(value, "host"));
+    rule->variant = "";
+    rule->dtypes = json_object_get(value, "dtype") ? 0 : UINT16_MAX;
+    if (!json_object_get(value, "op"))
+        gems_opset_add(rule->ops, "*", 1);
+    for (size_t i = 0; i < RULE_MEMBERS; i++) {
+        json_t *member = json_object_get(value, rule_members[i].key);
+        enter(l, rule_members[i].key, 0);
+        if (member && rule_members[i].read && !rule_members[i].read(l, member, rule))
+            return false;
+        leave(l);
+    }
+    const char *device = json_string_value(json_object_get(value, "device"));
     *applies = !device || !l->device || strstr(l->device, device);
-    return true;
+    loader top = *l;
+    top.depth = 0;
+    enter(&top, "defaults", 0);
+    return !defaults || rule->host || read_parameters(&top, defaults, rule, true);
 }
 
 /* ---- the file ---- */
@@ -417,7 +393,7 @@ static bool check_keys(loader *l, json_t *object, const char *parent, const char
     json_object_foreach(object, key, member)
     {
         const struct key *row = find_key(parent, key);
-        enter_key(l, key);
+        enter(l, key, 0);
         if (members ? !has_word(members, key) : !row)
             return refuse(l, "unknown key \"%.40s\" in %s", key, parent);
         if (row && row->members) {
@@ -436,23 +412,22 @@ static bool check_keys(loader *l, json_t *object, const char *parent, const char
 
 static bool check_vendor(loader *l, json_t *value)
 {
-    const char *vendor = NULL;
-    MEMBER(l, "vendor", value, read_string(l, value, &vendor));
-    if (!vendor || !l->vendor || strcmp(l->vendor, vendor) == 0)
-        return true;
-    l->error->other_vendor = true;
-    enter_key(l, "vendor");
-    return refuse(l, "this table is for %.40s, the vendor in use is %.40s", vendor, l->vendor);
+    const char *vendor = json_string_value(value);
+    if (!vendor)
+        return refuse(l, "a string is wanted");
+    l->error->other_vendor = l->vendor && strcmp(l->vendor, vendor) != 0;
+    return !l->error->other_vendor ||
+           refuse(l, "this table is for %.40s, the vendor in use is %.40s", vendor, l->vendor);
 }
 
 /* Defaults must make sense for some kernel; which ones a rule takes is decided rule by rule. */
 static bool check_defaults(loader *l, json_t *defaults)
 {
-    gems_rule any = {.ops = gems_opset_new()};
+    gems_rule any = {.ops = gems_opset_new(), .variant = ""};
     if (!any.ops)
         return refuse(l, "out of memory");
     gems_opset_add(any.ops, "*", 1);
-    bool ok = read_params(l, defaults, &any, false);
+    bool ok = read_parameters(l, defaults, &any, false);
     free(any.ops);
     return ok;
 }
@@ -471,11 +446,10 @@ static bool read_rules(loader *l, json_t *rules, json_t *defaults)
     {
         l->line = at.place.line;
         gems_json_next(&at);
-        enter_index(l, i);
-        gems_rule *rule = &l->layer->rules[l->layer->count];
+        enter(l, NULL, i);
+        gems_rule *rule = &l->layer->rules[l->layer->count++];
         rule->ops = gems_opset_new();
-        l->layer->count++;
-        bool applies = true;
+        bool applies;
         if (!rule->ops)
             return refuse(l, "out of memory");
         if (!read_rule(l, value, defaults, rule, &applies))
@@ -499,15 +473,20 @@ static bool read_file(loader *l)
                  error.text);
         return false;
     }
-    json_t *root = l->layer->root;
+    json_t *root = l->layer->root, *vendor = json_object_get(root, "vendor"),
+           *defaults = json_object_get(root, "defaults"), *rules = json_object_get(root, "rules");
     if (!json_is_object(root))
         return refuse(l, "a table is an object");
-    json_t *rules = json_object_get(root, "rules"), *defaults = json_object_get(root, "defaults");
-    if (!check_keys(l, root, "a table", NULL) || !check_vendor(l, json_object_get(root, "vendor")))
+    if (!check_keys(l, root, "a table", NULL))
         return false;
-    MEMBER(l, "defaults", defaults, check_defaults(l, defaults));
-    MEMBER(l, "rules", rules, read_rules(l, rules, defaults));
-    return true;
+    enter(l, "vendor", 0);
+    if (vendor && !check_vendor(l, vendor))
+        return false;
+    l->path[0].key = "defaults";
+    if (defaults && !check_defaults(l, defaults))
+        return false;
+    l->path[0].key = "rules";
+    return !rules || read_rules(l, rules, defaults);
 }
 
 bool gems_layer_load(gems_layer *layer, const char *name, const char *json, const char *vendor, const char *device,

@@ -77,37 +77,35 @@ static void advance(gems_json_place *place, const char *from, const char *to)
     }
 }
 
-/* Where the path leads; its value at *value. */
-static gems_json_place locate(const char *text, const gems_json_step *path, size_t steps, const char **value)
+/* Where the path leads, and the value there. */
+static gems_json_element locate(const char *text, const gems_json_step *path, size_t steps)
 {
-    const char *shown = *value = skip_space(text);
+    gems_json_element e = {skip_space(text), {1, 1}};
+    const char *shown = e.value;
     for (size_t i = 0; i < steps; i++) {
         const char *name = NULL, *next = NULL;
-        if (path[i].key && **value == '{')
-            next = find_member(*value, path[i].key, &name);
-        else if (!path[i].key && **value == '[')
-            next = find_element(*value, path[i].index);
+        if (path[i].key && *e.value == '{')
+            next = find_member(e.value, path[i].key, &name);
+        else if (!path[i].key && *e.value == '[')
+            next = find_element(e.value, path[i].index);
         if (!next)
             break;
-        *value = next;
+        e.value = next;
         shown = name ? name : next;
     }
-    gems_json_place place = {1, 1};
-    advance(&place, text, shown);
-    return place;
+    advance(&e.place, text, shown);
+    return e;
 }
 
 gems_json_place gems_json_locate(const char *text, const gems_json_step *path, size_t steps)
 {
-    const char *value;
-    return locate(text, path, steps, &value);
+    return locate(text, path, steps).place;
 }
 
 gems_json_element gems_json_first(const char *text, const gems_json_step *path, size_t steps)
 {
-    gems_json_element e = {.place = {1, 1}};
-    locate(text, path, steps, &e.value);
-    e.value = skip_space(e.value + (*e.value == '['));
+    const char *array = locate(text, path, steps).value;
+    gems_json_element e = {skip_space(array + (*array == '[')), {1, 1}};
     advance(&e.place, text, e.value);
     return e;
 }

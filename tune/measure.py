@@ -10,6 +10,7 @@ replaced, the rest of it (vendor, match, device) stays.
 """
 import argparse
 import datetime
+import itertools
 import json
 import pathlib
 import re
@@ -61,7 +62,7 @@ def use_lane(ops, lane):
         raise SystemExit(error.value.decode())
 
 
-def gains(ops, counted, fn, lanes, budget):
+def gains(ops, fn, lanes, budget):
     """host time / device time of each lane; {} if the call is not routed."""
     use_lane(ops, None)
     fn()
@@ -72,10 +73,10 @@ def gains(ops, counted, fn, lanes, budget):
     ratios = {}
     for lane in lanes:
         use_lane(ops, lane)
-        before = gems.counters(counted).routed
+        before = gems.counters(ops[0]).routed
         for _ in range(2):
             fn()
-        if gems.counters(counted).routed == before:
+        if gems.counters(ops[0]).routed == before:
             continue
         if seconds(fn, 1) > 20 * once + 1e-3:  # hopeless: do not spend the time
             ratios[lane] = 0.05
@@ -95,44 +96,40 @@ def gains(ops, counted, fn, lanes, budget):
 
 def ranges(sizes, won):
     """Maximal [low, high] between neighbouring sizes that were both won; high None past the last."""
-    out, i = [], 0
-    while i < len(sizes):
-        if not won[i]:
-            i += 1
-            continue
-        j = i
-        while j + 1 < len(sizes) and won[j + 1]:
-            j += 1
-        if j > i:
-            out.append([sizes[i], None if j == len(sizes) - 1 else sizes[j]])
-        i = j + 1
+    out = []
+    for is_won, run in itertools.groupby(range(len(sizes)), lambda i: won[i]):
+        first, *rest = run
+        if is_won and rest:
+            out.append([sizes[first], None if rest[-1] == len(sizes) - 1 else sizes[rest[-1]]])
     return out
 
 
 class Table:
-    def __init__(self, gain, budget, verbose, lanes):
-        self.gain, self.budget, self.verbose, self.lanes, self.rules = gain, budget, verbose, lanes, []
+    def __init__(self, options, lanes):
+        self.options, self.lanes, self.rules = options, lanes, []
 
-    def line(self, ops, dtype, size_name, sizes, make, fixed=None, counted=None, equal=()):
+    def line(self, ops, dtype, size_name, sizes, make, fixed=None, equal=()):
         """Measures one operator along one named size, others fixed as given or (`equal`) the same, and adds its rules."""
-        best, lanes = [], self.lanes
+        if self.options.only not in ops[0]:
+            return
+        best = []
         for n in sizes:
             try:
-                fn = make(n)
-                g = gains(ops, counted or ops[0], fn, lanes, self.budget)
+                g = gains(ops, make(n), self.lanes, self.options.budget)
             except (RuntimeError, NotImplementedError, IndexError):
                 g = {}
             best.append(g)
-            if self.verbose and g:
+            if g and not self.options.quiet:
                 print(f"{ops[0]:32} {dtype:5} {fixed or ''} {size_name}={n:<10} "
                       + " ".join(f"{k} {v:.2f}x" for k, v in g.items()), flush=True)
-        for lane in lanes:
+        for lane in self.lanes:
             # Each lane's rules cover what it wins and wins best.
-            won = [g.get(lane, 0) >= self.gain and g.get(lane, 0) >= max(g.values()) for g in best]
+            won = [g.get(lane, 0) >= self.options.gain and g.get(lane, 0) >= max(g.values()) for g in best]
             for low, high in ranges(sizes, won):
                 inside = [g[lane] for n, g in zip(sizes, best) if n >= low and (high is None or n <= high)]
-                self.rules.append({"op": ops, "dtype": [dtype], "where": {**(fixed or {}), **{s: [low, high] for s in (size_name, *equal)}},
-                                   "params": {"lane": LANES[lane]}, "gain": round(min(inside), 2)})
+                where = {**(fixed or {}), **{s: [low, high] for s in (size_name, *equal)}}
+                self.rules.append({"op": ops, "dtype": [dtype], "where": where, "params": {"lane": LANES[lane]},
+                                   "gain": round(min(inside), 2)})
 
 
 def with_forms(names, rows_by_name):
@@ -140,10 +137,11 @@ def with_forms(names, rows_by_name):
     return names + [n for n, r in rows_by_name.items() if r["row"] in names and n not in names]
 
 
-def pointwise(table, dtypes, sizes, pattern):
+def pointwise(table, dtypes):
+    sizes = [1 << 8, 1 << 12, 1 << 16, 1 << 20, 1 << 23]
     table_rows = rows.operators()
     for name, row in table_rows.items():
-        if row.get("kernel") != "pointwise" or name != row["row"] or pattern not in name:
+        if row.get("kernel") != "pointwise" or name != row["row"]:
             continue
         try:
             op = rows.overload(name)
@@ -169,13 +167,23 @@ def pointwise(table, dtypes, sizes, pattern):
                         given.append(2)
                 op(*given)
                 return lambda: op(*given)
-            table.line(with_forms([name], table_rows), label, "numel", sizes, make, counted=name)
+            table.line(with_forms([name], table_rows), label, "numel", sizes, make)
 
 
-def by_rows(table, dtypes, pattern):
+def norm(x):
+    w, b = torch.ones(x.shape[1], dtype=x.dtype), torch.zeros(x.shape[1], dtype=x.dtype)
+    return lambda: aten.native_layer_norm(x, [x.shape[1]], w, b, 1e-5)
+
+
+def rms(x):
+    w = torch.ones(x.shape[1], dtype=x.dtype)
+    return lambda: torch.rms_norm(x, [x.shape[1]], w, 1e-6)
+
+
+def by_rows(table, dtypes):
     """Reductions, softmax, norms, scans: a grid of rows and cols, dense rows."""
     grid_rows, grid_cols = [1, 16, 256, 4096], [64, 512, 4096, 32768]
-    makers = {
+    reductions = {
         "sum.dim_IntList": lambda x: (lambda: aten.sum.dim_IntList(x, [1])),
         "mean.dim": lambda x: (lambda: aten.mean.dim(x, [1])),
         "amax": lambda x: (lambda: aten.amax(x, [1])),
@@ -184,42 +192,28 @@ def by_rows(table, dtypes, pattern):
         "prod.dim_int": lambda x: (lambda: aten.prod.dim_int(x, 1)),
         "all.dim": lambda x: (lambda: aten.all.dim(x, 1)),
         "any.dim": lambda x: (lambda: aten.any.dim(x, 1)),
+    }
+    others = {
         "_softmax": lambda x: (lambda: aten._softmax(x, 1, False)),
         "_log_softmax": lambda x: (lambda: aten._log_softmax(x, 1, False)),
         "cumsum": lambda x: (lambda: aten.cumsum(x, 1)),
+        "native_layer_norm": norm,
+        "rms_norm": rms,
     }
-
-    def norm(x):
-        w, b = torch.ones(x.shape[1], dtype=x.dtype), torch.zeros(x.shape[1], dtype=x.dtype)
-        return lambda: aten.native_layer_norm(x, [x.shape[1]], w, b, 1e-5)
-
-    def rms(x):
-        w = torch.ones(x.shape[1], dtype=x.dtype)
-        return lambda: torch.rms_norm(x, [x.shape[1]], w, 1e-6)
-
-    makers["native_layer_norm"] = norm
-    makers["rms_norm"] = rms
-    for name, maker in makers.items():
-        if pattern not in name:
-            continue
+    for name, maker in {**reductions, **others}.items():
         for label in dtypes:
-            for c in grid_cols:
-                step = grid_cols[grid_cols.index(c) + 1] - 1 if c != grid_cols[-1] else None
-                fixed = {"inner": [1, 1], "cols": [c, step]}
-                if name in ("native_layer_norm", "rms_norm", "_softmax", "_log_softmax", "cumsum"):
-                    fixed = {"cols": [c, step]}
-                sizes = [r for r in grid_rows if r * c <= 1 << 24]
+            for c, following in zip(grid_cols, [*grid_cols[1:], None]):
+                fixed = {"inner": [1, 1]} if name in reductions else {}
+                fixed["cols"] = [c, following and following - 1]
 
                 def make(r):
                     with torch.no_grad():
                         return maker(random((r, c), DTYPES[label]))
-                table.line([name], label, "rows", sizes, make, fixed=fixed)
+                table.line([name], label, "rows", [r for r in grid_rows if r * c <= 1 << 24], make, fixed=fixed)
 
 
-def products(table, dtypes, pattern):
+def products(table, dtypes):
     for name in ("mm", "addmm", "bmm", "mv"):
-        if pattern not in name:
-            continue
         for label in dtypes:
             for k, step in ((64, 255), (256, 1023), (1024, 4095), (4096, None)):
                 def make(m):
@@ -238,7 +232,7 @@ def products(table, dtypes, pattern):
                            fixed={"k": [k, step]}, equal=() if name == "mv" else ("n",))
 
 
-def moves(table, dtypes, pattern):
+def moves(table, dtypes):
     sizes = [1 << 10, 1 << 14, 1 << 18, 1 << 22]
     cases = {
         "triu": lambda n, d: (lambda x: (lambda: torch.triu(x)))(random((int(n ** 0.5), int(n ** 0.5)), d)),
@@ -249,15 +243,12 @@ def moves(table, dtypes, pattern):
             random((4096, 256), d), torch.randint(0, 4096, (n // 256,))),
     }
     for name, case in cases.items():
-        if pattern in name:
-            for label in dtypes:
-                table.line([name], label, "numel", sizes, lambda n: case(n, DTYPES[label]))
+        for label in dtypes:
+            table.line([name], label, "numel", sizes, lambda n: case(n, DTYPES[label]))
 
 
-def attention(table, dtypes, pattern):
+def attention(table, dtypes):
     name = "_scaled_dot_product_flash_attention_for_cpu"
-    if pattern not in name:
-        return
     for label in dtypes:
         for width, least in ((64, 33), (128, 65)):
             for heads, batch in ((8, [1, 16]), (32, [32, None])):
@@ -284,21 +275,15 @@ def main():
     gems.lib.gems_route_set(b"table")
     devices = gems.describe("devices")
     two = devices["small"]["name"] != devices["main"]["name"]
-    table = Table(a.gain, a.budget, not a.quiet, ("small", "main") if two else ("main",))
+    table = Table(a, ("small", "main") if two else ("main",))
     dtypes = a.dtypes.split(",")
     floats = [d for d in dtypes if DTYPES[d].is_floating_point]
-    families = a.families.split(",")
+    families = {"pointwise": (pointwise, dtypes), "rows": (by_rows, floats), "products": (products, floats),
+                "moves": (moves, dtypes), "attention": (attention, floats)}
     with torch.no_grad():
-        if "pointwise" in families:
-            pointwise(table, dtypes, [1 << 8, 1 << 12, 1 << 16, 1 << 20, 1 << 23], a.only)
-        if "rows" in families:
-            by_rows(table, floats, a.only)
-        if "products" in families:
-            products(table, floats, a.only)
-        if "moves" in families:
-            moves(table, dtypes, a.only)
-        if "attention" in families:
-            attention(table, floats, a.only)
+        for family, (measure, its_dtypes) in families.items():
+            if family in a.families.split(","):
+                measure(table, its_dtypes)
     text = json.loads(a.table.read_text())
     gems.lib.gems_enable()
     text["origin"] = {"device": gems.lib.gems_device_name().decode(), "host": f"PyTorch {torch.__version__}",

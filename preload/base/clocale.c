@@ -22,12 +22,3 @@ int gems_c_vsnprintf(char *s, size_t n, const char *fmt, va_list args)
     uselocale(before);
     return written;
 }
-
-int gems_c_snprintf(char *s, size_t n, const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    int written = gems_c_vsnprintf(s, n, fmt, args); /* NOLINT: clang 14 does not see va_start */
-    va_end(args);
-    return written;
-}

@@ -7,6 +7,5 @@
 
 double gems_c_strtod(const char *s, char **end);
 int gems_c_vsnprintf(char *s, size_t n, const char *fmt, va_list args) __attribute__((format(printf, 3, 0)));
-int gems_c_snprintf(char *s, size_t n, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -15,6 +15,10 @@ extern char **environ;
 #define FIELD(f) offsetof(gems_config, f)
 #define FLAG     "0 or 1"
 #define LIST     "operators separated by commas"
+#define WORDS(...)                                                                                                     \
+    {                                                                                                                  \
+        __VA_ARGS__                                                                                                    \
+    }
 
 const gems_variable gems_variables[] = {
     {"GEMS_EXCLUDE", LIST, "",
@@ -24,24 +28,12 @@ const gems_variable gems_variables[] = {
      GEMS_VAR_LIST, FIELD(only)},
     {"GEMS_VENDOR", "a name, as gems doctor lists them", "",
      "Use this vendor's OpenCL. If there is none the host runs everything.", "vendor", GEMS_VAR_NAME, FIELD(vendor)},
-    {"GEMS_DEVICE",
-     "an index from 0, as gems doctor lists them, or auto",
-     "auto",
-     "Use this device. auto: a GPU before a CPU; under torchrun each rank takes its own.",
-     "device",
-     GEMS_VAR_INT,
-     FIELD(device),
-     {"auto"},
-     0,
-     1023},
-    {"GEMS_ROUTE",
-     "table, all or off",
-     "table",
-     "table: route what the table says. all: route whatever a kernel can do (for tests). off: route nothing.",
-     "route",
-     GEMS_VAR_CHOICE,
-     FIELD(route),
-     {"table", "all", "off"}},
+    {"GEMS_DEVICE", "an index from 0, as gems doctor lists them, or auto", "auto",
+     "Use this device. auto: a GPU before a CPU; under torchrun each rank takes its own.", "device", GEMS_VAR_INT,
+     FIELD(device), WORDS("auto"), 0, 1023},
+    {"GEMS_ROUTE", "table, all or off", "table",
+     "table: route what the table says. all: route whatever a kernel can do (for tests). off: route nothing.", "route",
+     GEMS_VAR_CHOICE, FIELD(route), WORDS("table", "all", "off")},
     {"GEMS_LOG", "a file", "",
      "Append a line a call: operator, dtypes, shapes, and where it went or why not. %p becomes the process id.", "log",
      GEMS_VAR_LOG, FIELD(log)},
@@ -50,60 +42,33 @@ const gems_variable gems_variables[] = {
     {"GEMS_REPORT", FLAG, "0",
      "At exit write a table to stderr: per operator calls routed and not, reasons, time, bytes moved.", "report",
      GEMS_VAR_FLAG, FIELD(report)},
-    {"GEMS_CHECK",
-     "a number from 0 to 1000000000",
-     "0",
+    {"GEMS_CHECK", "a number from 0 to 1000000000", "0",
      "Run the first N calls of each operator and shape class on both sides, compare, and report the largest errors.",
-     "check",
-     GEMS_VAR_INT,
-     FIELD(check),
-     {NULL},
-     0,
-     1000000000},
+     "check", GEMS_VAR_INT, FIELD(check), WORDS(NULL), 0, 1000000000},
     {"GEMS_TUNE_JSON", "a path, or the JSON itself", "", "A table put above the vendor's and the user's own.", "table",
      GEMS_VAR_TABLE, FIELD(tune_json)},
     {"GEMS_CACHE_DIR", "a folder", "",
      "Where compiled kernels are kept; otherwise gems-preload in $XDG_CACHE_HOME or ~/.cache.", "cache-dir",
      GEMS_VAR_FOLDER, FIELD(cache_dir)},
-    {"GEMS_CACHE_MB",
-     "a number from 0 to 1000000",
-     "256",
-     "Bound on that folder, in MiB. 0: keep nothing.",
-     "cache-mb",
-     GEMS_VAR_INT,
-     FIELD(cache_mb),
-     {NULL},
-     0,
-     1000000},
+    {"GEMS_CACHE_MB", "a number from 0 to 1000000", "256", "Bound on that folder, in MiB. 0: keep nothing.", "cache-mb",
+     GEMS_VAR_INT, FIELD(cache_mb), WORDS(NULL), 0, 1000000},
     {"GEMS_DISABLE", FLAG, "0", "Leave every call to the host.", NULL, GEMS_VAR_FLAG, FIELD(disable)},
     {"GEMS_STRICT", FLAG, "0", "Abort where the host would otherwise serve after a failure of ours.", "strict",
      GEMS_VAR_FLAG, FIELD(strict)},
     {"GEMS_NO_INHERIT", FLAG, "0", "Child processes start without the library; other LD_PRELOAD entries are kept.",
      "no-inherit", GEMS_VAR_FLAG, FIELD(no_inherit)},
     {"GEMS_DUMP", "a folder", "", "Write the source of generated kernels there.", "dump", GEMS_VAR_FOLDER, FIELD(dump)},
-    {"GEMS_MEMORY",
-     "auto, staged or unified",
-     "auto",
-     "How kernels reach tensors: staged copies them, unified reads the host's memory. auto asks the device.",
-     "memory",
-     GEMS_VAR_CHOICE,
-     FIELD(memory),
-     {"auto", "staged", "unified"}},
-    {"GEMS_FAULT",
-     "a number",
-     "0",
-     "For tests: make the n-th OpenCL call fail (-n: from the n-th on all). 0: none.",
-     "fault",
-     GEMS_VAR_INT,
-     FIELD(fault),
-     {NULL},
-     -1000000000,
-     1000000000},
+    {"GEMS_MEMORY", "auto, staged or unified", "auto",
+     "How kernels reach tensors: staged copies them, unified reads the host's memory. auto asks the device.", "memory",
+     GEMS_VAR_CHOICE, FIELD(memory), WORDS("auto", "staged", "unified")},
+    {"GEMS_FAULT", "a number", "0", "For tests: make the n-th OpenCL call fail (-n: from the n-th on all). 0: none.",
+     "fault", GEMS_VAR_INT, FIELD(fault), WORDS(NULL), -1000000000, 1000000000},
     {"GEMS_PYTHON", "path of a Python that has PyTorch", "",
      "For gems doctor, instead of the first python3 on PATH, and for make, instead of an environment of its own.", NULL,
      GEMS_VAR_PATH, FIELD(python)},
     {NULL},
 };
+#define VARIABLES (sizeof gems_variables / sizeof *gems_variables)
 
 static bool parse_flag(const char *text, bool *value)
 {
@@ -173,6 +138,14 @@ bool gems_config_parse(const gems_variable *variable, const char *text, gems_con
     return true;
 }
 
+const gems_variable *gems_config_find(const char *name)
+{
+    const gems_variable *v = gems_variables;
+    while (v->name && strcmp(v->name, name) != 0)
+        v++;
+    return v->name ? v : NULL;
+}
+
 /* Edits (insert, delete, replace, each 1) between two names; names longer than the row count as unlike. */
 static size_t distance(const char *a, const char *b)
 {
@@ -194,7 +167,8 @@ static size_t distance(const char *a, const char *b)
     return row[n];
 }
 
-const gems_variable *gems_config_nearest(const char *name)
+/* The variable whose name is most like `name`, or NULL if none is near. */
+static const gems_variable *find_nearest(const char *name)
 {
     const gems_variable *best = NULL;
     /* Half of what follows GEMS_, at most 3: further away it would be a guess. */
@@ -214,8 +188,7 @@ const gems_variable *gems_config_nearest(const char *name)
 static struct {
     pthread_once_t once;
     gems_config config;
-    char
-        *texts[sizeof gems_variables / sizeof *gems_variables]; /* of strings: the program may change its environment */
+    char *texts[VARIABLES]; /* copies: the program may change its environment */
 } process = {.once = PTHREAD_ONCE_INIT};
 
 static bool is_set_uid(void)
@@ -237,12 +210,9 @@ static void complain_unknown(void)
             continue;
         char name[64];
         snprintf(name, sizeof name, "%.*s", (int)strcspn(*entry, "="), *entry);
-        bool known = false;
-        for (const gems_variable *v = gems_variables; v->name && !known; v++)
-            known = strcmp(name, v->name) == 0;
-        if (known)
+        if (gems_config_find(name))
             continue;
-        const gems_variable *near = gems_config_nearest(name);
+        const gems_variable *near = find_nearest(name);
         if (near)
             gems_complain("%s is not a variable of ours and is ignored; did you mean %s?", name, near->name);
         else
@@ -259,7 +229,7 @@ static void read_environment(void)
     if (is_set_uid())
         return;
     /* All values before any complaint, so that complaints already go where GEMS_LOG says. */
-    const gems_variable *bad[sizeof gems_variables / sizeof *gems_variables];
+    const gems_variable *bad[VARIABLES];
     size_t nbad = 0;
     for (const gems_variable *v = gems_variables; v->name; v++) {
         const char *text = get(v->name);

@@ -64,7 +64,7 @@ extern const gems_variable gems_variables[]; /* ends with a NULL name */
 /* Sets the field of `variable` in *config from `text`. Text that makes no sense leaves it as it is: false. Strings are
  * not copied. */
 bool gems_config_parse(const gems_variable *variable, const char *text, gems_config *config);
-/* The variable whose name is most like `name`, or NULL if none is near. */
-const gems_variable *gems_config_nearest(const char *name);
+/* The variable of that name, or NULL. */
+const gems_variable *gems_config_find(const char *name);
 
 #endif

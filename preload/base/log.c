@@ -115,11 +115,6 @@ static bool write_quietly(int fd, const char *bytes, size_t n)
     return ok;
 }
 
-static void write_stderr(const char *bytes, size_t n)
-{
-    write_quietly(STDERR_FILENO, bytes, n);
-}
-
 /* One line on stderr, once a process, about the log file itself. */
 static void say_trouble(const char *path, const char *what, int error)
 {
@@ -128,7 +123,7 @@ static void say_trouble(const char *path, const char *what, int error)
         return;
     char line[LINE_MAX_BYTES];
     int n = snprintf(line, sizeof line, PREFIX "GEMS_LOG: cannot %s %.400s: %s\n", what, path, strerror(error));
-    write_stderr(line, (size_t)n);
+    write_quietly(STDERR_FILENO, line, (size_t)n);
 }
 
 /* `pattern` with the process id for each %p. */
@@ -232,8 +227,7 @@ static bool write_log(const char *line, size_t n)
 static int admit(const char *line)
 {
     static atomic_int count;
-    seen before = remember(&messages, line);
-    return before == SEEN_NEW ? atomic_fetch_add(&count, 1) : MESSAGES_MAX;
+    return remember(&messages, line) == SEEN_NEW ? atomic_fetch_add(&count, 1) : MESSAGES_MAX;
 }
 
 static void say(bool always_stderr, const char *fmt, va_list args)
@@ -254,7 +248,7 @@ static void say(bool always_stderr, const char *fmt, va_list args)
         }
         line[t.n++] = '\n';
         if (!write_log(line, t.n) || always_stderr)
-            write_stderr(line, t.n);
+            write_quietly(STDERR_FILENO, line, t.n);
     }
     errno = error;
 }

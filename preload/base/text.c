@@ -26,6 +26,14 @@ void gems_text_put(gems_text *t, const char *fmt, ...)
     va_end(args);
 }
 
+void gems_text_put_numbers(gems_text *t, const char *brackets, const int64_t *numbers, size_t n)
+{
+    gems_text_put(t, "%c", brackets[0]);
+    for (size_t i = 0; i < n; i++)
+        gems_text_put(t, i ? ",%lld" : "%lld", (long long)numbers[i]);
+    gems_text_put(t, "%c", brackets[1]);
+}
+
 void gems_text_put_shown(gems_text *t, const char *s)
 {
     static const char named[] = "\n\t\r", letters[] = "ntr";

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Text being built in a buffer of the caller. What does not fit is cut; it always ends with a NUL. */
 typedef struct gems_text {
@@ -16,6 +17,8 @@ typedef struct gems_text {
 gems_text gems_text_in(char *buffer, size_t size);
 void gems_text_put(gems_text *text, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void gems_text_put_list(gems_text *text, const char *fmt, va_list args) __attribute__((format(printf, 2, 0)));
+/* Appends "(1,2,3)", between the two brackets given. */
+void gems_text_put_numbers(gems_text *text, const char *brackets, const int64_t *numbers, size_t n);
 /* Appends a string with its control characters made visible (\n, \t, \x1b), so that it stays one line. */
 void gems_text_put_shown(gems_text *text, const char *s);
 

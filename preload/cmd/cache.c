@@ -33,17 +33,14 @@ int cmd_cache(int argc, char **argv)
     int status = 0;
     const char *folder = json_string_value(json_object_get(cache, "folder"));
     if (as_json) {
-        json_dumpf(cache, stdout, JSON_INDENT(2));
-        putchar('\n');
+        cmd_print_json(cache);
     } else if (!folder) {
         puts("none: kernels are built anew in every process");
     } else if (clearing) {
         status = clear(folder);
     } else {
-        printf("%s: %lld kernels, %lld bytes, at most %lld MiB%s\n", folder,
-               (long long)json_integer_value(json_object_get(cache, "entries")),
-               (long long)json_integer_value(json_object_get(cache, "bytes")),
-               (long long)json_integer_value(json_object_get(cache, "limit_mb")),
+        printf("%s: %lld kernels, %lld bytes, at most %lld MiB%s\n", folder, cmd_number(cache, "entries"),
+               cmd_number(cache, "bytes"), cmd_number(cache, "limit_mb"),
                json_is_true(json_object_get(cache, "writable")) ? "" : ", read-only");
     }
     json_decref(cache);

@@ -22,6 +22,11 @@ const char *cmd_library_path(void);
 void *cmd_library_function(const char *name);
 /* gems_describe(what), parsed; NULL if the library cannot be loaded. Free with json_decref. */
 json_t *cmd_library_describe(const char *what);
+/* A member of an object: "" or 0 if it has none of that kind. */
+const char *cmd_text(const json_t *object, const char *key);
+long long cmd_number(const json_t *object, const char *key);
+/* Prints JSON for --json. */
+void cmd_print_json(const json_t *value);
 /* Puts the library first into LD_PRELOAD; other entries stay, in their order. False: said on stderr. */
 bool cmd_set_preload(const char *library);
 
@@ -33,9 +38,8 @@ typedef struct cmd_elf {
     bool symbolic;   /* linked with -Bsymbolic */
 } cmd_elf;
 
-/* Looks for `symbols` (n of them) in a shared library. found[i] (may be NULL): whether the i-th is exported. False if
- * the file is not a 64-bit ELF shared library; *why says so. */
-bool cmd_elf_read(const char *path, const char *const *symbols, size_t n, bool *found, cmd_elf *out, const char **why);
+/* Looks for `symbols` (n of them) in a shared library. NULL, or why it cannot be read. */
+const char *cmd_elf_read(const char *path, const char *const *symbols, size_t n, cmd_elf *out);
 
 /* ---- python.c ---- */
 

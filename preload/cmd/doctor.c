@@ -38,17 +38,6 @@ __attribute__((format(printf, 3, 4))) static void say(const report *r, const cha
     putchar('\n');
 }
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
-static long long number_of(const json_t *object, const char *key)
-{
-    return (long long)json_integer_value(json_object_get(object, key));
-}
-
 /* ---- library and devices ---- */
 
 static bool check_library(report *r)
@@ -78,20 +67,20 @@ static void check_devices(report *r)
     {
         char index[16] = "-";
         if (json_is_integer(json_object_get(device, "index")))
-            snprintf(index, sizeof index, "%lld", number_of(device, "index"));
-        say(r, i ? "" : "devices", "%s  %s: %s (%s)%s", index, text_of(device, "vendor"), text_of(device, "name"),
-            text_of(device, "platform"),
+            snprintf(index, sizeof index, "%lld", cmd_number(device, "index"));
+        say(r, i ? "" : "devices", "%s  %s: %s (%s)%s", index, cmd_text(device, "vendor"), cmd_text(device, "name"),
+            cmd_text(device, "platform"),
             json_is_true(json_object_get(device, "main"))    ? "  <- in use"
             : json_is_true(json_object_get(device, "small")) ? "  <- in use for small calls"
                                                              : "");
     }
     json_t *main = json_object_get(devices, "main");
     if (json_is_object(main))
-        say(r, "device", "vendor %s, driver %s, memory %s, %lld compute units, %s", text_of(main, "vendor"),
-            text_of(main, "driver"), text_of(main, "memory"), number_of(main, "compute_units"),
+        say(r, "device", "vendor %s, driver %s, memory %s, %lld compute units, %s", cmd_text(main, "vendor"),
+            cmd_text(main, "driver"), cmd_text(main, "memory"), cmd_number(main, "compute_units"),
             json_is_true(json_object_get(main, "f64")) ? "f64" : "no f64: calls in f64 stay on the host");
     else
-        problem(r, "No OpenCL device can be used: %s. Every call stays on the host.", text_of(devices, "error"));
+        problem(r, "No OpenCL device can be used: %s. Every call stays on the host.", cmd_text(devices, "error"));
 }
 
 /* ---- PyTorch ---- */
@@ -136,20 +125,19 @@ static const char **our_symbols(json_t **owner, size_t *n)
 /* Reads the file's symbol table. */
 static void check_libtorch(report *r, const char *path)
 {
-    json_t *owner, *found = json_object();
+    json_t *owner, *found = NULL;
     size_t n;
-    const char **symbols = our_symbols(&owner, &n), *why;
+    const char **symbols = our_symbols(&owner, &n);
     cmd_elf elf;
-    if (symbols && !cmd_elf_read(path, symbols, n, NULL, &elf, &why)) {
+    const char *why = symbols ? cmd_elf_read(path, symbols, n, &elf) : "out of memory";
+    if (why) {
         problem(r, "%s: %s.", path, why);
-    } else if (symbols) {
+    } else {
         say(r, "libtorch", "%s", path);
         say(r, "symbols", "%zu of our %zu are exported, %zu of them are also called through the dynamic linker",
             elf.exported, n, elf.reached);
-        json_object_set_new(found, "ours", json_integer((json_int_t)n));
-        json_object_set_new(found, "exported", json_integer((json_int_t)elf.exported));
-        json_object_set_new(found, "reached", json_integer((json_int_t)elf.reached));
-        json_object_set_new(found, "symbolic", json_boolean(elf.symbolic));
+        found = json_pack("{s:I, s:I, s:I, s:b}", "ours", (json_int_t)n, "exported", (json_int_t)elf.exported,
+                          "reached", (json_int_t)elf.reached, "symbolic", elf.symbolic);
         if (elf.exported == 0)
             problem(r, "This PyTorch exports none of the symbols that we interpose: it is of an unknown version, or "
                        "linked in a way of its own. Every call stays on the host.");
@@ -159,6 +147,7 @@ static void check_libtorch(report *r, const char *path)
         else if (elf.exported < n)
             say(r, "", "operators whose symbols are missing stay on the host");
     }
+    found = found ? found : json_object();
     json_object_set_new(found, "path", json_string(path));
     json_object_set_new(r->root, "libtorch", found);
     free(symbols);
@@ -202,19 +191,19 @@ static void prepare_environment(void)
 
 static void judge_proof(report *r, const json_t *proof)
 {
-    if (*text_of(proof, "error"))
-        problem(r, "The proof by a real call failed: %s.", text_of(proof, "error"));
-    else if (!number_of(proof, "routed") && !number_of(proof, "passed"))
+    if (*cmd_text(proof, "error"))
+        problem(r, "The proof by a real call failed: %s.", cmd_text(proof, "error"));
+    else if (!cmd_number(proof, "routed") && !cmd_number(proof, "passed"))
         problem(r, "An addition in PyTorch %s never came to us: this build cannot be interposed by LD_PRELOAD.",
-                text_of(proof, "torch"));
-    else if (!number_of(proof, "routed"))
-        problem(r, "An addition in PyTorch %s came to us and was left to the host: %s.", text_of(proof, "torch"),
-                text_of(proof, "reason"));
+                cmd_text(proof, "torch"));
+    else if (!cmd_number(proof, "routed"))
+        problem(r, "An addition in PyTorch %s came to us and was left to the host: %s.", cmd_text(proof, "torch"),
+                cmd_text(proof, "reason"));
     else if (!json_is_true(json_object_get(proof, "right")))
         problem(r, "An addition ran on the device and its result is wrong: do not use this device.");
     else
         say(r, "proof", "PyTorch %s: an addition was intercepted, ran on the device, and its result is right",
-            text_of(proof, "torch"));
+            cmd_text(proof, "torch"));
 }
 
 static void prove(report *r, const char *python)
@@ -243,16 +232,16 @@ static void check_cache(report *r)
     if (!cache)
         return;
     json_object_set_new(r->root, "cache", cache);
-    if (!*text_of(cache, "folder"))
+    if (!*cmd_text(cache, "folder"))
         say(r, "cache", "none: kernels are built anew in every process");
     else
-        say(r, "cache", "%s: %lld kernels, %.1f of at most %lld MiB", text_of(cache, "folder"),
-            number_of(cache, "entries"), (double)number_of(cache, "bytes") / 1048576, number_of(cache, "limit_mb"));
-    if (*text_of(cache, "folder") && !json_is_true(json_object_get(cache, "writable")))
+        say(r, "cache", "%s: %lld kernels, %.1f of at most %lld MiB", cmd_text(cache, "folder"),
+            cmd_number(cache, "entries"), (double)cmd_number(cache, "bytes") / 1048576, cmd_number(cache, "limit_mb"));
+    if (*cmd_text(cache, "folder") && !json_is_true(json_object_get(cache, "writable")))
         problem(r,
                 "The cache folder %s cannot be written: kernels are built anew in every process. Set GEMS_CACHE_DIR.",
-                text_of(cache, "folder"));
-    else if (!*text_of(cache, "folder") && number_of(cache, "limit_mb") > 0)
+                cmd_text(cache, "folder"));
+    else if (!*cmd_text(cache, "folder") && cmd_number(cache, "limit_mb") > 0)
         problem(r, "There is no folder for compiled kernels: set GEMS_CACHE_DIR to one that can be written.");
 }
 
@@ -291,10 +280,8 @@ int cmd_doctor(int argc, char **argv)
     examine(&r, libtorch);
     size_t n = json_array_size(r.problems);
     json_object_set(r.root, "problems", r.problems);
-    if (r.json) {
-        json_dumpf(r.root, stdout, JSON_INDENT(2));
-        putchar('\n');
-    }
+    if (r.json)
+        cmd_print_json(r.root);
     for (size_t i = 0; i < n; i++)
         say(&r, i ? "" : "wrong", "%s", json_string_value(json_array_get(r.problems, i)));
     if (n == 0)

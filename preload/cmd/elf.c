@@ -13,21 +13,28 @@
 typedef struct image {
     const unsigned char *bytes;
     size_t size;
+    const Elf64_Shdr *sections;
+    size_t count;
+    const Elf64_Shdr *symbols, *strings; /* the dynamic ones */
 } image;
 
 typedef struct wanted {
     const char *name;
-    size_t index;
     bool exported, reached;
 } wanted;
 
-/* n items of the given size at an offset of the file, or NULL if they are not all inside. */
-static const void *at(const image *file, uint64_t offset, uint64_t n, size_t size)
+/* Bytes of the file, or NULL if they are not all inside. */
+static const void *at(const image *file, uint64_t offset, uint64_t size)
 {
-    uint64_t bytes;
-    if (__builtin_mul_overflow(n, (uint64_t)size, &bytes) || offset > file->size || bytes > file->size - offset)
-        return NULL;
-    return file->bytes + offset;
+    return offset > file->size || size > file->size - offset ? NULL : file->bytes + offset;
+}
+
+/* The items of a section and their number, 0 if it is not all inside the file. */
+static const void *items(const image *file, const Elf64_Shdr *section, size_t size, uint64_t *n)
+{
+    const void *bytes = at(file, section->sh_offset, section->sh_size);
+    *n = bytes ? section->sh_size / size : 0;
+    return bytes;
 }
 
 static int by_name(const void *a, const void *b)
@@ -35,85 +42,73 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const wanted *)a)->name, ((const wanted *)b)->name);
 }
 
-/* Name of a symbol, or NULL if it leads out of the file. */
-static const char *symbol_name(const image *file, const Elf64_Shdr *strings, uint32_t offset)
+/* The wanted symbol of this name, or NULL. */
+static wanted *find(const image *file, uint32_t name, wanted *list, size_t n)
 {
-    const char *table = at(file, strings->sh_offset, strings->sh_size, 1);
-    if (!table || offset >= strings->sh_size || !memchr(table + offset, 0, strings->sh_size - offset))
+    uint64_t room;
+    const char *names = items(file, file->strings, 1, &room);
+    if (name >= room || !memchr(names + name, 0, room - name))
         return NULL;
-    return table + offset;
+    return bsearch(&(wanted){.name = names + name}, list, n, sizeof *list, by_name);
 }
 
-typedef struct tables {
-    const Elf64_Shdr *sections;
-    size_t count;
-    const Elf64_Shdr *symbols, *strings;
-} tables;
-
-/* The wanted symbol that dynamic symbol i is, or NULL. */
-static wanted *find(const image *file, const tables *t, uint64_t i, wanted *list, size_t n)
+static void mark_exported(const image *file, wanted *list, size_t n)
 {
-    const Elf64_Sym *symbols = at(file, t->symbols->sh_offset, t->symbols->sh_size, 1);
-    if (!symbols || i >= t->symbols->sh_size / sizeof *symbols)
-        return NULL;
-    wanted key = {.name = symbol_name(file, t->strings, symbols[i].st_name)};
-    return key.name ? bsearch(&key, list, n, sizeof *list, by_name) : NULL;
-}
-
-static void mark_exported(const image *file, const tables *t, wanted *list, size_t n)
-{
-    const Elf64_Sym *symbols = at(file, t->symbols->sh_offset, t->symbols->sh_size, 1);
-    for (uint64_t i = 0; symbols && i < t->symbols->sh_size / sizeof *symbols; i++) {
-        if (symbols[i].st_shndx == SHN_UNDEF)
-            continue;
-        wanted *w = find(file, t, i, list, n);
+    uint64_t count;
+    const Elf64_Sym *symbols = items(file, file->symbols, sizeof *symbols, &count);
+    for (uint64_t i = 0; i < count; i++) {
+        wanted *w = symbols[i].st_shndx != SHN_UNDEF ? find(file, symbols[i].st_name, list, n) : NULL;
         if (w)
             w->exported = true;
     }
 }
 
-static void mark_reached(const image *file, const tables *t, wanted *list, size_t n)
+static void mark_reached(const image *file, wanted *list, size_t n)
 {
-    for (size_t s = 0; s < t->count; s++) {
-        if (t->sections[s].sh_type != SHT_RELA)
+    uint64_t nsymbols, count;
+    const Elf64_Sym *symbols = items(file, file->symbols, sizeof *symbols, &nsymbols);
+    for (size_t s = 0; s < file->count; s++) {
+        if (file->sections[s].sh_type != SHT_RELA)
             continue;
-        const Elf64_Rela *rela = at(file, t->sections[s].sh_offset, t->sections[s].sh_size, 1);
-        for (uint64_t i = 0; rela && i < t->sections[s].sh_size / sizeof *rela; i++) {
+        const Elf64_Rela *rela = items(file, &file->sections[s], sizeof *rela, &count);
+        for (uint64_t i = 0; i < count; i++) {
             uint64_t symbol = ELF64_R_SYM(rela[i].r_info);
-            wanted *w = symbol ? find(file, t, symbol, list, n) : NULL;
+            wanted *w = symbol && symbol < nsymbols ? find(file, symbols[symbol].st_name, list, n) : NULL;
             if (w)
                 w->reached = true;
         }
     }
 }
 
-static bool is_symbolic(const image *file, const tables *t)
+static bool is_symbolic(const image *file)
 {
-    for (size_t s = 0; s < t->count; s++) {
-        if (t->sections[s].sh_type != SHT_DYNAMIC)
+    uint64_t count;
+    for (size_t s = 0; s < file->count; s++) {
+        if (file->sections[s].sh_type != SHT_DYNAMIC)
             continue;
-        const Elf64_Dyn *dyn = at(file, t->sections[s].sh_offset, t->sections[s].sh_size, 1);
-        for (uint64_t i = 0; dyn && i < t->sections[s].sh_size / sizeof *dyn; i++)
+        const Elf64_Dyn *dyn = items(file, &file->sections[s], sizeof *dyn, &count);
+        for (uint64_t i = 0; i < count; i++)
             if (dyn[i].d_tag == DT_SYMBOLIC || (dyn[i].d_tag == DT_FLAGS && dyn[i].d_un.d_val & DF_SYMBOLIC))
                 return true;
     }
     return false;
 }
 
-static bool find_tables(const image *file, tables *t)
+/* False if it is no 64-bit ELF shared library with a symbol table. */
+static bool find_sections(image *file)
 {
-    const Elf64_Ehdr *head = at(file, 0, 1, sizeof *head);
+    const Elf64_Ehdr *head = at(file, 0, sizeof *head);
     if (!head || memcmp(head->e_ident, ELFMAG, SELFMAG) != 0 || head->e_ident[EI_CLASS] != ELFCLASS64 ||
         head->e_type != ET_DYN || head->e_shentsize != sizeof(Elf64_Shdr))
         return false;
-    t->sections = at(file, head->e_shoff, head->e_shnum, sizeof(Elf64_Shdr));
-    t->count = head->e_shnum;
-    for (size_t s = 0; t->sections && s < t->count; s++)
-        if (t->sections[s].sh_type == SHT_DYNSYM && t->sections[s].sh_link < t->count) {
-            t->symbols = &t->sections[s];
-            t->strings = &t->sections[t->sections[s].sh_link];
+    file->sections = at(file, head->e_shoff, head->e_shnum * sizeof(Elf64_Shdr));
+    file->count = file->sections ? head->e_shnum : 0;
+    for (size_t s = 0; s < file->count; s++)
+        if (file->sections[s].sh_type == SHT_DYNSYM && file->sections[s].sh_link < file->count) {
+            file->symbols = &file->sections[s];
+            file->strings = &file->sections[file->sections[s].sh_link];
         }
-    return t->symbols != NULL;
+    return file->symbols != NULL;
 }
 
 static bool map_file(const char *path, image *file)
@@ -127,37 +122,31 @@ static bool map_file(const char *path, image *file)
         close(fd);
     if (bytes == MAP_FAILED)
         return false;
-    *file = (image){bytes, (size_t)st.st_size};
+    *file = (image){.bytes = bytes, .size = (size_t)st.st_size};
     return true;
 }
 
-bool cmd_elf_read(const char *path, const char *const *symbols, size_t n, bool *found, cmd_elf *out, const char **why)
+const char *cmd_elf_read(const char *path, const char *const *symbols, size_t n, cmd_elf *out)
 {
     image file;
-    tables t = {0};
     *out = (cmd_elf){0};
-    if (!map_file(path, &file)) {
-        *why = "it cannot be read";
-        return false;
-    }
+    if (!map_file(path, &file))
+        return "it cannot be read";
     wanted *list = calloc(n + 1, sizeof *list);
-    bool ok = list && find_tables(&file, &t);
-    *why = ok ? NULL : "it is no 64-bit ELF shared library with a symbol table";
+    bool ok = list && find_sections(&file);
     if (ok) {
         for (size_t i = 0; i < n; i++)
-            list[i] = (wanted){.name = symbols[i], .index = i};
+            list[i].name = symbols[i];
         qsort(list, n, sizeof *list, by_name);
-        mark_exported(&file, &t, list, n);
-        mark_reached(&file, &t, list, n);
-        out->symbolic = is_symbolic(&file, &t);
+        mark_exported(&file, list, n);
+        mark_reached(&file, list, n);
+        out->symbolic = is_symbolic(&file);
         for (size_t i = 0; i < n; i++) {
             out->exported += list[i].exported;
             out->reached += list[i].exported && list[i].reached;
-            if (found)
-                found[list[i].index] = list[i].exported;
         }
     }
     free(list);
     munmap((void *)file.bytes, file.size);
-    return ok;
+    return ok ? NULL : "it is no 64-bit ELF shared library with a symbol table";
 }

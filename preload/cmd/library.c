@@ -55,6 +55,23 @@ json_t *cmd_library_describe(const char *what)
     return root;
 }
 
+const char *cmd_text(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+long long cmd_number(const json_t *object, const char *key)
+{
+    return (long long)json_integer_value(json_object_get(object, key));
+}
+
+void cmd_print_json(const json_t *value)
+{
+    json_dumpf(value, stdout, JSON_INDENT(2));
+    putchar('\n');
+}
+
 /* The same library twice in the list would be harmless, but is ugly in a child's child. */
 static bool is_listed(const char *list, const char *entry)
 {

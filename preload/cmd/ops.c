@@ -5,28 +5,22 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
 static bool is_wanted(const json_t *op, const char *pattern)
 {
-    return !pattern || fnmatch(pattern, text_of(op, "name"), 0) == 0 ||
-           fnmatch(pattern, text_of(op, "operator"), 0) == 0;
+    return !pattern || fnmatch(pattern, cmd_text(op, "name"), 0) == 0 ||
+           fnmatch(pattern, cmd_text(op, "operator"), 0) == 0;
 }
 
 static void print_op(const json_t *op)
 {
     json_t *rules = json_object_get(op, "rules"), *rule;
-    const char *where = !*text_of(op, "kernel")                         ? "host (no kernel)"
+    const char *where = !*cmd_text(op, "kernel")                        ? "host (no kernel)"
                         : !json_is_true(json_object_get(op, "allowed")) ? "host (excluded)"
                         : json_array_size(rules) == 0                   ? "host (no rule)"
                                                                         : "";
-    const char *dtypes = text_of(op, "dtypes");
+    const char *dtypes = cmd_text(op, "dtypes");
     bool all = strcmp(dtypes, "f16 bf16 f32 f64 i8 u8 i16 i32 i64 bool") == 0;
-    printf("%-36s %-16s %-36s %s\n", text_of(op, "name"), text_of(op, "kernel"), all ? "all" : dtypes, where);
+    printf("%-36s %-16s %-36s %s\n", cmd_text(op, "name"), cmd_text(op, "kernel"), all ? "all" : dtypes, where);
     size_t i;
     if (!*where)
         json_array_foreach(rules, i, rule) printf("    %s\n", json_string_value(rule));
@@ -39,22 +33,18 @@ static void print_variants(const json_t *op)
     json_t *variant, *param;
     json_array_foreach(json_object_get(op, "variants"), i, variant)
     {
-        printf("    %-12s", text_of(variant, "name"));
+        printf("    %-12s", cmd_text(variant, "name"));
         json_array_foreach(json_object_get(variant, "params"), k, param)
         {
-            json_t *initial = json_object_get(param, "initial");
-            json_int_t step = json_integer_value(json_object_get(param, "step"));
-            printf(" %s %lld..%lld", text_of(param, "name"),
-                   (long long)json_integer_value(json_object_get(param, "low")),
-                   (long long)json_integer_value(json_object_get(param, "high")));
-            if (step > 1)
-                printf(":%lld", (long long)step);
-            if (json_is_integer(initial))
-                printf(" (%lld)", (long long)json_integer_value(initial));
+            printf(" %s %lld..%lld", cmd_text(param, "name"), cmd_number(param, "low"), cmd_number(param, "high"));
+            if (cmd_number(param, "step") > 1)
+                printf(":%lld", cmd_number(param, "step"));
+            if (json_is_integer(json_object_get(param, "initial")))
+                printf(" (%lld)", cmd_number(param, "initial"));
         }
         json_array_foreach(json_object_get(variant, "dtypes"), k, param)
             printf("%s%s", k ? " " : "  dtypes ", json_string_value(param));
-        printf("%s%s\n", *text_of(variant, "asks") ? "  asks for " : "", text_of(variant, "asks"));
+        printf("%s%s\n", *cmd_text(variant, "asks") ? "  asks for " : "", cmd_text(variant, "asks"));
     }
 }
 
@@ -79,11 +69,10 @@ int cmd_ops(int argc, char **argv)
     json_array_foreach(all, i, op) if (is_wanted(op, pattern))
     {
         json_array_append(wanted, op);
-        kernels += *text_of(op, "kernel") != 0;
+        kernels += *cmd_text(op, "kernel") != 0;
     }
     if (as_json) {
-        json_dumpf(wanted, stdout, JSON_INDENT(1));
-        putchar('\n');
+        cmd_print_json(wanted);
     } else {
         printf("%-36s %-16s %-36s %s\n", "operator", "kernel", "dtypes", "routed");
         json_array_foreach(wanted, i, op)

@@ -2,7 +2,6 @@
  * of others (sums, whose terms may cancel), to the largest value around it as well. */
 #include "preload/engine/compare.h"
 #include "kernels/memory/host.h"
-#include "preload/base/clocale.h"
 #include "preload/base/config.h"
 #include "preload/base/hash.h"
 #include "preload/base/log.h"
@@ -32,8 +31,8 @@ struct gems_comparison {
     bool sums;      /* an element is made of several others */
     char what[120]; /* the call, in words: its arguments may be gone when the host has run */
     gems_tensor result[GEMS_MAX_RESULTS];
-    void *
-        saved[GEMS_MAX_RESULTS]; /* in-place and out: the elements, row-major: what was overwritten, then our results */
+    /* In-place and out: the elements, row-major: first what was overwritten, then our results. */
+    void *saved[GEMS_MAX_RESULTS];
 };
 static __thread gems_comparison *pending;
 
@@ -61,7 +60,6 @@ void gems_compare_start(void)
     pthread_atfork(NULL, NULL, after_fork_in_child);
 }
 
-/* In words, as the hash takes them: the rounded shapes and dtypes of the arguments. */
 static uint64_t hash_word(uint64_t h, uint64_t word)
 {
     return gems_hash(h, &word, sizeof word);
@@ -75,6 +73,7 @@ static uint64_t hash_tensor(uint64_t h, const gems_tensor *t)
     return h;
 }
 
+/* Operator, dtypes and rounded shapes of the arguments. */
 static uint64_t shape_class(const gems_call *call)
 {
     uint64_t h = hash_word(GEMS_HASH_START, call->op->index);
@@ -120,10 +119,8 @@ static void put_tensor(gems_text *text, const gems_tensor *t)
 {
     if (t->dtype == GEMS_DTYPE_NONE)
         return;
-    gems_text_put(text, " %s[", gems_dtypes[t->dtype].name);
-    for (int d = 0; d < t->ndim; d++)
-        gems_text_put(text, d ? ",%lld" : "%lld", (long long)t->sizes[d]);
-    gems_text_put(text, "]");
+    gems_text_put(text, " %s", gems_dtypes[t->dtype].name);
+    gems_text_put_numbers(text, "[]", t->sizes, (size_t)t->ndim);
 }
 
 static void describe(const gems_call *call, char *s, size_t n)
@@ -346,18 +343,19 @@ void gems_compare_end(bool refused)
 
 void gems_compare_report(void (*line)(const char *text))
 {
-    char s[400];
     bool any = false;
     for (unsigned i = 0; worst && i < gems_op_count; i++) {
         const struct worst *w = &worst[i];
+        char s[400];
         if (!w->compared)
             continue;
         if (!any)
             line("GEMS_CHECK: results compared with the host's");
         any = true;
-        gems_c_snprintf(s, sizeof s, "%-36s %6llu compared %6llu differ  largest error %.3g (relative %.3g) at %s",
-                        gems_ops[i].name, (unsigned long long)w->compared, (unsigned long long)w->differing,
-                        w->absolute, w->relative, w->where);
+        gems_text t = gems_text_in(s, sizeof s);
+        gems_text_put(&t, "%-36s %6llu compared %6llu differ  largest error %.3g (relative %.3g) at %s",
+                      gems_ops[i].name, (unsigned long long)w->compared, (unsigned long long)w->differing, w->absolute,
+                      w->relative, w->where);
         line(s);
     }
 }

@@ -81,18 +81,12 @@ static const char *intern(const char *text)
 
 static void put_tensor(gems_text *t, const gems_tensor *x)
 {
-    gems_text_put(t, " %s[", x->dtype < GEMS_DTYPE_COUNT ? gems_dtypes[x->dtype].name : "other");
-    for (int d = 0; d < x->ndim; d++)
-        gems_text_put(t, d ? ",%lld" : "%lld", (long long)x->sizes[d]);
-    gems_text_put(t, "]");
+    gems_text_put(t, " %s", x->dtype < GEMS_DTYPE_COUNT ? gems_dtypes[x->dtype].name : "other");
+    gems_text_put_numbers(t, "[]", x->sizes, (size_t)x->ndim);
     if (x->wrapped)
         gems_text_put(t, "w");
-    if (x->dtype < GEMS_DTYPE_COUNT && !gems_tensor_is_contiguous(x)) {
-        gems_text_put(t, "(");
-        for (int d = 0; d < x->ndim; d++)
-            gems_text_put(t, d ? ",%lld" : "%lld", (long long)x->strides[d]);
-        gems_text_put(t, ")");
-    }
+    if (x->dtype < GEMS_DTYPE_COUNT && !gems_tensor_is_contiguous(x))
+        gems_text_put_numbers(t, "()", x->strides, (size_t)x->ndim);
 }
 
 static void put_value(gems_text *t, const gems_value *v)
@@ -115,10 +109,8 @@ static void put_value(gems_text *t, const gems_value *v)
         gems_text_put(t, v->i ? " true" : " false");
         break;
     case GEMS_INTS:
-        gems_text_put(t, " (");
-        for (size_t i = 0; i < v->ints.n; i++)
-            gems_text_put(t, i ? ",%lld" : "%lld", (long long)v->ints.v[i]);
-        gems_text_put(t, ")");
+        gems_text_put(t, " ");
+        gems_text_put_numbers(t, "()", v->ints.v, v->ints.n);
         break;
     case GEMS_STR:
         gems_text_put(t, " '%.*s'", (int)v->str.n, v->str.s);
@@ -236,7 +228,8 @@ void gems_report_call(const gems_call *call, gems_status status, enum gems_where
         log_call(call, status, where, decoded);
 }
 
-void gems_report_counters(const gems_op *op, struct gems_counters *out)
+/* Of one operator, or of all (NULL). */
+static void add_up(const gems_op *op, struct gems_counters *out)
 {
     *out = (struct gems_counters){0};
     for (unsigned i = op ? op->index : 0; counters && i < (op ? op->index + 1u : gems_op_count); i++) {
@@ -249,7 +242,16 @@ void gems_report_counters(const gems_op *op, struct gems_counters *out)
     }
 }
 
-void gems_report_reset(void)
+int gems_counters(const char *name, struct gems_counters *out)
+{
+    const gems_op *op = name ? gems_op_find(name) : NULL;
+    if (!out || (name && !op))
+        return -1;
+    add_up(op, out);
+    return 0;
+}
+
+void gems_counters_reset(void)
 {
     pthread_mutex_lock(&lock);
     resets++; /* calls on their way take nothing back any more */
@@ -261,7 +263,7 @@ void gems_report_reset(void)
     pthread_mutex_unlock(&lock);
 }
 
-const char *gems_report_last_reason(void)
+const char *gems_last_reason(void)
 {
     pthread_mutex_lock(&lock);
     const char *text = intern(last_reason);
@@ -305,7 +307,7 @@ void gems_report_write(void (*line)(const char *text))
     for (unsigned k = 0; k <= n; k++) { /* the last one: all of them */
         const gems_op *op = k < n ? &gems_ops[order[k]] : NULL;
         struct gems_counters c;
-        gems_report_counters(op, &c);
+        add_up(op, &c);
         gems_text t = gems_text_in(s, sizeof s);
         gems_text_put(&t, "%-44s %9llu %9llu %10.2f %10.2f %10.2f", op ? op->name : "total",
                       (unsigned long long)c.routed, (unsigned long long)c.passed, 1e3 * c.seconds,

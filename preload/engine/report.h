@@ -1,4 +1,5 @@
-/* What happened: counters per operator, a line a call in the log, a table at exit (GEMS_REPORT). */
+/* What happened: counters per operator (read by gems_counters), a line a call in the log, a table at exit
+ * (GEMS_REPORT). */
 #ifndef GEMS_REPORT_H
 #define GEMS_REPORT_H
 
@@ -19,12 +20,6 @@ enum gems_where {
 void gems_report_call(const gems_call *call, gems_status status, enum gems_where where, bool decoded, double seconds);
 /* A call of this operator begins, of which nothing is to be noted yet. */
 void gems_report_new_call(const gems_op *op);
-
-/* Of one operator, or of all (NULL). */
-void gems_report_counters(const gems_op *op, struct gems_counters *out);
-void gems_report_reset(void);
-/* Of the calling thread's last call; the text lives as long as the process. */
-const char *gems_report_last_reason(void);
 
 /* The table of GEMS_REPORT, line by line. */
 void gems_report_write(void (*line)(const char *text));

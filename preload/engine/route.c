@@ -232,16 +232,27 @@ void gems_route_done(void)
     gems_tables_release();
 }
 
-/* --- changes at run time, for the public API -----------------------------------------------------------------------
+/* --- changes at run time (gems.h) ----------------------------------------------------------------------------------
  */
 
-void gems_route_enable(bool enabled)
+static int enable(bool enabled)
 {
     pthread_mutex_lock(&route.lock);
     route.enabled = enabled;
     route.enabled_given = true;
     set_thresholds();
     pthread_mutex_unlock(&route.lock);
+    return 0;
+}
+
+int gems_enable(void)
+{
+    return enable(true);
+}
+
+int gems_disable(void)
+{
+    return enable(false);
 }
 
 void gems_route_scopes(int change)
@@ -254,13 +265,21 @@ void gems_route_scopes(int change)
     pthread_mutex_unlock(&route.lock);
 }
 
-void gems_route_set_mode(int mode)
+int gems_route_set(const char *mode)
 {
+    static const char *const names[] = {
+        [GEMS_ROUTE_TABLE] = "table", [GEMS_ROUTE_ALL] = "all", [GEMS_ROUTE_OFF] = "off"};
+    int m = 0;
+    while (mode && m < 3 && strcmp(mode, names[m]) != 0)
+        m++;
+    if (!mode || m == 3)
+        return -1;
     pthread_mutex_lock(&route.lock);
-    route.mode = mode;
+    route.mode = m;
     route.mode_given = true;
     set_thresholds();
     pthread_mutex_unlock(&route.lock);
+    return 0;
 }
 
 gems_tables *gems_route_tables(const char *vendor, const char *device)
@@ -271,7 +290,7 @@ gems_tables *gems_route_tables(const char *vendor, const char *device)
     return tables;
 }
 
-bool gems_route_set_table(const char *json, char *error, size_t n)
+int gems_table_set(const char *json, char *error, size_t n)
 {
     char *copy = json ? strdup(json) : NULL;
     gems_table_error e = {"out of memory"};
@@ -294,5 +313,5 @@ bool gems_route_set_table(const char *json, char *error, size_t n)
     pthread_mutex_unlock(&route.lock);
     if (!ok && error && n)
         snprintf(error, n, "%s", e.text);
-    return ok;
+    return ok ? 0 : -1;
 }

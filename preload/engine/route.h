@@ -20,11 +20,8 @@ bool gems_route_notes_all(void);
 /* True if the time of each routed call is wanted (gems_timing_set, or all is noted). */
 bool gems_route_takes_time(void);
 
-/* Changes at run time, for the public API (gems.h). */
-void gems_route_enable(bool enabled);
-void gems_route_scopes(int change); /* a thread has opened (1) or closed (-1) a GEMS_SCOPE_USE */
-void gems_route_set_mode(int mode); /* enum gems_route_mode */
-bool gems_route_set_table(const char *json, char *error, size_t n);
+/* A thread has opened (1) or closed (-1) a GEMS_SCOPE_USE. */
+void gems_route_scopes(int change);
 /* The tables in force on a device, gems_table_set included. Free them with gems_tables_free. */
 struct gems_tables *gems_route_tables(const char *vendor, const char *device);
 

@@ -17,11 +17,11 @@ const gems_scope *gems_scope_current(void)
     return scopes.depth ? &scopes.stack[scopes.depth - 1] : NULL;
 }
 
-bool gems_scope_open(int kind, const char *ops)
+int gems_scope_push(int kind, const char *ops)
 {
     if (scopes.depth == SCOPES || kind < GEMS_SCOPE_USE || kind > GEMS_SCOPE_ONLY ||
         (kind == GEMS_SCOPE_ONLY) != (ops != NULL))
-        return false;
+        return -1;
     gems_scope *s = &scopes.stack[scopes.depth];
     *s = (gems_scope){.kind = kind};
     if (ops) {
@@ -29,22 +29,22 @@ bool gems_scope_open(int kind, const char *ops)
         s->only = gems_opset_compile(ops, unknown, sizeof unknown);
         if (!s->only || unknown[0]) {
             free(s->only);
-            return false;
+            return -1;
         }
     }
     scopes.depth++;
     if (kind == GEMS_SCOPE_USE)
         gems_route_scopes(1);
-    return true;
+    return 0;
 }
 
-bool gems_scope_close(void)
+int gems_scope_pop(void)
 {
     if (scopes.depth == 0)
-        return false;
+        return -1;
     gems_scope *s = &scopes.stack[--scopes.depth];
     free(s->only);
     if (s->kind == GEMS_SCOPE_USE)
         gems_route_scopes(-1);
-    return true;
+    return 0;
 }

@@ -12,8 +12,5 @@ typedef struct gems_scope {
 
 /* The innermost scope of this thread, or NULL. */
 const gems_scope *gems_scope_current(void);
-/* As gems_scope_push and gems_scope_pop. */
-bool gems_scope_open(int kind, const char *ops);
-bool gems_scope_close(void);
 
 #endif

@@ -99,12 +99,9 @@ void gems_emit_ops(FILE *f, const gems_rows *rows)
 
     fputs("const char *const gems_symbols[][GEMS_ENTRY_COUNT] = {\n", f);
     for (unsigned i = 0; i < rows->n; i++) {
-        fprintf(f, "    {\"%s\",\n     \"%s\",\n     ", rows->v[i].call, rows->v[i].redispatch);
-        if (rows->v[i].aoti)
-            emit_string(f, rows->v[i].aoti);
-        else
-            fputs("NULL", f);
-        fputs("},\n", f);
+        const char *aoti = rows->v[i].aoti, *quote = aoti ? "\"" : "";
+        fprintf(f, "    {\"%s\",\n     \"%s\",\n     %s%s%s},\n", rows->v[i].call, rows->v[i].redispatch, quote,
+                aoti ? aoti : "NULL", quote);
     }
     fprintf(f,
             "};\n\n/* Open: the first call of any operator starts us up. */\n"
@@ -112,40 +109,25 @@ void gems_emit_ops(FILE *f, const gems_rows *rows)
             rows->n - 1);
 }
 
-/* The name before the first '(' of a line that begins with GEMS_API. */
-static void emit_api_of(FILE *f, const char *line)
+/* The name of each function whose declaration begins with GEMS_API. */
+static void emit_api(FILE *f, const char *header)
 {
-    static const char mark[] = "GEMS_API ";
-    if (strncmp(line, mark, sizeof mark - 1) != 0)
-        return;
-    const char *end = strchr(line, '(');
-    if (!end)
-        return;
-    const char *from = end;
-    while (isalnum((unsigned char)from[-1]) || from[-1] == '_')
-        from--;
-    fprintf(f, "    %.*s;\n", (int)(end - from), from);
+    for (const char *line = header; (line = strstr(line, "\nGEMS_API ")); line++) {
+        const char *end = line + strcspn(line, "("), *from = end;
+        while (isalnum((unsigned char)from[-1]) || from[-1] == '_')
+            from--;
+        fprintf(f, "    %.*s;\n", (int)(end - from), from);
+    }
 }
 
-bool gems_emit_exports(FILE *f, const gems_rows *rows, const char *header)
+void gems_emit_exports(FILE *f, const gems_rows *rows, const char *header)
 {
-    FILE *h = fopen(header, "r");
-    char *line = NULL;
-    size_t room = 0;
-    if (!h) {
-        perror(header);
-        return false;
-    }
     fputs("# Written by codegen: the functions of gems.h, and the interposed symbols.\n{\n  global:\n", f);
-    while (getline(&line, &room, h) > 0)
-        emit_api_of(f, line);
-    free(line);
-    fclose(h);
+    emit_api(f, header);
     for (unsigned i = 0; i < rows->n; i++) {
         fprintf(f, "    %s;\n    %s;\n", rows->v[i].call, rows->v[i].redispatch);
         if (rows->v[i].aoti)
             fprintf(f, "    %s;\n", rows->v[i].aoti);
     }
     fputs("    _ZNR5torch7Library5_impl*; /* shim/library.c */\n  local: *;\n};\n", f);
-    return true;
 }

@@ -98,9 +98,8 @@ void gems_fields_free(gems_fields *fields)
 
 /* ---- values ----------------------------------------------------------------------------------------------------- */
 
-static bool fail(gems_field_error *e, const char *key, int at, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-static bool fail(gems_field_error *e, const char *key, int at, const char *fmt, ...)
+__attribute__((format(printf, 4, 5))) static bool fail(gems_field_error *e, const char *key, int at, const char *fmt,
+                                                       ...)
 {
     va_list args;
     e->key = key;
@@ -217,17 +216,13 @@ static const gems_field *find(const gems_fields *declared, const char *kernel, c
 
 static bool unknown(const gems_fields *declared, const char *kernel, const char *key, gems_field_error *e)
 {
-    fail(e, key, -1, "unknown field \"%s\"; kernel %s takes", key, kernel ? kernel : "(none)");
-    size_t n = strlen(e->text);
-    bool any = false;
+    char keys[300];
+    gems_text list = gems_text_in(keys, sizeof keys);
     for (unsigned i = 0; kernel && i < declared->n; i++)
-        if (declared->v[i].key && strcmp(declared->v[i].kernel, kernel) == 0 && n < sizeof e->text) {
-            n += (size_t)snprintf(e->text + n, sizeof e->text - n, " %s", declared->v[i].key);
-            any = true;
-        }
-    if (!any && n < sizeof e->text)
-        snprintf(e->text + n, sizeof e->text - n, " none");
-    return false;
+        if (declared->v[i].key && strcmp(declared->v[i].kernel, kernel) == 0)
+            gems_text_put(&list, " %s", declared->v[i].key);
+    return fail(e, key, -1, "unknown field \"%s\"; kernel %s takes%s", key, kernel ? kernel : "(none)",
+                list.n ? keys : " none");
 }
 
 bool gems_fields_check(const gems_fields *declared, const gems_schema *s, json_t *row, gems_field_error *error)

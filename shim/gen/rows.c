@@ -14,8 +14,7 @@ typedef struct reader {
     unsigned number;
 } reader;
 
-static bool complain(const reader *r, size_t column, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static bool complain(const reader *r, size_t column, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static bool complain(const reader *r, size_t column, const char *fmt, ...)
 {
     va_list ap;
     fprintf(stderr, "%s:%u:%zu: ", r->path, r->number, column);

@@ -42,16 +42,17 @@ void gems_rows_free(gems_rows *rows);
 
 /* Schema of the form called `name`. schemas: of the forms before it, the row's own first. NULL: the conventions do not
  * give it.
- *   add_.Tensor     from add.Tensor if the row has it, else from the row's own: the first tensor is written, and
- * returned eq.Scalar_out   from eq.Scalar if the row has it, else from the row's own: a last argument, `out`, by
- * keyword eq.Scalar       from the row's own, the second argument a Scalar; Scalar_Tensor: the first divide.Tensor   as
- * the row's own: another operator with the same arguments */
+ *
+ *   add_.Tensor     from add.Tensor if the row has it, else the row's own: the first tensor is written and returned
+ *   eq.Scalar_out   from eq.Scalar if the row has it, else the row's own: a last argument `out`, by keyword
+ *   eq.Scalar       from the row's own: the second argument is a Scalar; Scalar_Tensor: the first is
+ *   divide.Tensor   the row's own: another operator with the same arguments */
 char *gems_form_derive(const char *name, char *const *schemas, unsigned n);
 
 /* What is written out of the rows. */
 void gems_emit_thunks(FILE *out, const gems_rows *rows);
 void gems_emit_ops(FILE *out, const gems_rows *rows);
-/* Version script: the interposed symbols, and the functions that `header` declares with GEMS_API. */
-bool gems_emit_exports(FILE *out, const gems_rows *rows, const char *header);
+/* Version script: the interposed symbols, and the functions that a header's text declares with GEMS_API. */
+void gems_emit_exports(FILE *out, const gems_rows *rows, const char *header);
 
 #endif

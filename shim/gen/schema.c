@@ -13,8 +13,7 @@ typedef struct cursor {
     gems_schema_error *error;
 } cursor;
 
-static bool fail_at(cursor *c, const char *where, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static bool fail_at(cursor *c, const char *where, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static bool fail_at(cursor *c, const char *where, const char *fmt, ...)
 {
     va_list ap;
     c->error->at = (size_t)(where - c->start);

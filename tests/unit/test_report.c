@@ -44,7 +44,7 @@ static const char *reasons(const char *name)
 static void expect_counts(const char *name, uint64_t routed, uint64_t passed)
 {
     struct gems_counters c;
-    gems_report_counters(gems_op_find(name), &c);
+    gems_counters(name, &c);
     cr_expect(c.routed == routed && c.passed == passed, "%s: %d routed, %d passed", name, (int)c.routed, (int)c.passed);
 }
 
@@ -62,7 +62,7 @@ Test(report, further_reasons_are_counted_as_other)
 Test(report, a_reset_forgets_reasons)
 {
     note("neg", "once", GEMS_WHERE_CALL);
-    gems_report_reset();
+    gems_counters_reset();
     cr_expect_str_eq(reasons("neg"), "");
     note("neg", NULL, GEMS_WHERE_REDISPATCH); /* nothing to take back */
     expect_counts("neg", 1, 0);
@@ -99,13 +99,13 @@ Test(report, the_last_reason_stays_as_it_was_read)
     char why[64] = "an odd reason 1";
     note("neg", why, GEMS_WHERE_CALL);
     strcpy(why, "overwritten");
-    const char *first = gems_report_last_reason();
+    const char *first = gems_last_reason();
     cr_expect_str_eq(first, "an odd reason 1");
     note("neg", why, GEMS_WHERE_CALL);
-    cr_expect_str_eq(gems_report_last_reason(), "overwritten");
+    cr_expect_str_eq(gems_last_reason(), "overwritten");
     cr_expect_str_eq(first, "an odd reason 1");
     note("neg", NULL, GEMS_WHERE_CALL);
-    cr_expect_str_eq(gems_report_last_reason(), "");
+    cr_expect_str_eq(gems_last_reason(), "");
 }
 
 Test(report, reasons_without_end_are_bounded)
@@ -114,8 +114,8 @@ Test(report, reasons_without_end_are_bounded)
     for (int i = 0; i < 5000; i++) {
         snprintf(why, sizeof why, "%d", i);
         note("neg", why, GEMS_WHERE_CALL);
-        cr_expect_not_null(gems_report_last_reason());
+        cr_expect_not_null(gems_last_reason());
     }
-    cr_expect_str_eq(gems_report_last_reason(), "one of very many reasons");
+    cr_expect_str_eq(gems_last_reason(), "one of very many reasons");
     expect_counts("neg", 0, 5000);
 }
