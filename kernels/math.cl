@@ -155,7 +155,7 @@ GEMS_ORDER(float)
 
 #define GEMS_INTEGER(T, U)                                                                                             \
     GEMS_FN T gems_multiply_add(T a, T b, T c) { return (T)((U)a * (U)b + (U)c); }                                     \
-    GEMS_FN int gems_isnan(T a) { return 0; }                                                                                             \
+    GEMS_FN int gems_isnan(T a) { return 0; }                                                                          \
     GEMS_FN T gems_abs(T a) { return a < 0 ? (T)(0 - (U)a) : a; }                                                      \
     GEMS_FN int gems_isinf(T a) { return 0; }                                                                          \
     GEMS_FN int gems_isfinite(T a) { return 1; }                                                                       \
@@ -503,7 +503,7 @@ GEMS_FN float gems_pow(float x, float y) { return pow(x, y); }
 /* remainder: the sign of the divisor. div_floor: from that remainder, so that a == div_floor(a, b) * b + remainder(a, b)
  * as well as rounding allows; the quotient is a whole number but for rounding, which the step by 1/2 repairs. */
 #define GEMS_FLOATING_DIVISION(T)                                                                                      \
-    GEMS_FN T gems_div_trunc(T a, T b) { return gems_trunc(a / b); }                                                        \
+    GEMS_FN T gems_div_trunc(T a, T b) { return gems_trunc(a / b); }                                                   \
     GEMS_FN T gems_remainder(T a, T b)                                                                                 \
     {                                                                                                                  \
         const T r = gems_fmod(a, b);                                                                                   \
@@ -514,9 +514,9 @@ GEMS_FN float gems_pow(float x, float y) { return pow(x, y); }
         const T r = gems_fmod(a, b);                                                                                   \
         T q = (a - r) / b;                                                                                             \
         q = r != 0 && (r < 0) != (b < 0) ? q - 1 : q;                                                                  \
-        const T whole = gems_floor(q);                                                                                      \
+        const T whole = gems_floor(q);                                                                                 \
         const T v = q - whole > (T)0.5 ? whole + 1 : whole;                                                            \
-        return b == 0 ? a / b : q == 0 ? gems_copysign((T)0, a / b) : v;                                                    \
+        return b == 0 ? a / b : q == 0 ? gems_copysign((T)0, a / b) : v;                                               \
     }
 GEMS_FLOATING_DIVISION(float)
 #ifdef GEMS_HAS_F64

@@ -10,9 +10,9 @@ typedef struct {
 
 /* Offset in elements of the i-th visit. Written without a variable index: Mesa's llvmpipe cannot index arguments. */
 #define GEMS_NEST_STEP(d)                                                                                              \
-    if (nest->rank > d) {                                                                                                 \
-        q = i / nest->size[d];                                                                                            \
-        offset += (i - q * nest->size[d]) * nest->stride[d];                                                                 \
+    if (nest->rank > d) {                                                                                              \
+        q = i / nest->size[d];                                                                                         \
+        offset += (i - q * nest->size[d]) * nest->stride[d];                                                           \
         i = q;                                                                                                         \
     }
 static long gems_nest_walk(const gems_nest *nest, long i)

@@ -6,7 +6,7 @@
 #include "kernels/types.cl"
 
 /* Turns 16 rows of 16 into 16 columns: four rounds of interleaving row i with row i + 8. */
-#define GEMS_SHUFFLE(to, from)                                                                                              \
+#define GEMS_SHUFFLE(to, from)                                                                                         \
     _Pragma("unroll") for (int i = 0; i < 8; i++)                                                                      \
     {                                                                                                                  \
         to[2 * i].even = from[i].lo, to[2 * i].odd = from[i + 8].lo;                                                   \

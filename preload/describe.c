@@ -18,12 +18,14 @@
 
 /* ---- devices ---- */
 
+/* What drivers and users wrote may be no UTF-8: json_string() is NULL then, and the value null. */
 static json_t *describe_lane(gems_lane lane)
 {
     const gems_device_info *d = gems_device_get(lane);
-    return json_pack("{s:s?, s:s?, s:s?, s:s?, s:s, s:b, s:I, s:I}", "vendor", d->vendor, "platform", d->platform,
-                     "name", d->name, "driver", d->driver, "memory", d->unified ? "unified" : "staged", "f64", d->f64,
-                     "compute_units", (json_int_t)d->compute_units, "memory_bytes", (json_int_t)d->memory_bytes);
+    return json_pack("{s:o?, s:o?, s:o?, s:o?, s:s, s:b, s:I, s:I}", "vendor", json_string(d->vendor), "platform",
+                     json_string(d->platform), "name", json_string(d->name), "driver", json_string(d->driver), "memory",
+                     d->unified ? "unified" : "staged", "f64", d->f64, "compute_units", (json_int_t)d->compute_units,
+                     "memory_bytes", (json_int_t)d->memory_bytes);
 }
 
 static json_t *describe_devices(void)
@@ -33,12 +35,12 @@ static json_t *describe_devices(void)
     const gems_device_seen *seen;
     unsigned n = gems_device_list(&seen);
     for (unsigned i = 0; i < n; i++)
-        json_array_append_new(list,
-                              json_pack("{s:o, s:s?, s:s?, s:s?, s:s, s:b, s:b}", "index",
-                                        seen[i].index >= 0 ? json_integer(seen[i].index) : json_null(), "vendor",
-                                        seen[i].vendor, "platform", seen[i].platform, "name", seen[i].name, "kind",
-                                        seen[i].cpu ? "cpu" : "gpu", "main", seen[i].main, "small", seen[i].small));
-    return json_pack("{s:s?, s:o, s:o, s:o}", "error", open ? NULL : gems_device_error(), "main",
+        json_array_append_new(list, json_pack("{s:o, s:o?, s:o?, s:o?, s:s, s:b, s:b}", "index",
+                                              seen[i].index >= 0 ? json_integer(seen[i].index) : json_null(), "vendor",
+                                              json_string(seen[i].vendor), "platform", json_string(seen[i].platform),
+                                              "name", json_string(seen[i].name), "kind", seen[i].cpu ? "cpu" : "gpu",
+                                              "main", seen[i].main, "small", seen[i].small));
+    return json_pack("{s:o?, s:o, s:o, s:o}", "error", open ? NULL : json_string(gems_device_error()), "main",
                      open ? describe_lane(GEMS_LANE_MAIN) : json_null(), "small",
                      open ? describe_lane(GEMS_LANE_SMALL) : json_null(), "devices", list);
 }

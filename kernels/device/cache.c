@@ -9,6 +9,7 @@
  * here is an error: whatever fails, the program is built from source, as without a cache. */
 #include "kernels/device/internal.h"
 #include "preload/base/config.h"
+#include "preload/base/hash.h"
 #include "preload/base/log.h"
 
 #include <dirent.h>
@@ -28,22 +29,6 @@
 struct header {
     uint64_t magic, key_size, binary_size, key_sum, binary_sum;
 };
-
-uint64_t gems_hash(uint64_t seed, const void *data, size_t n)
-{
-    const unsigned char *p = data;
-    uint64_t h = seed ^ (n * UINT64_C(0x9e3779b97f4a7c15));
-    for (; n >= 8; n -= 8, p += 8) {
-        uint64_t word;
-        memcpy(&word, p, 8);
-        h = (h ^ word) * UINT64_C(0xff51afd7ed558ccd);
-        h ^= h >> 32;
-    }
-    for (; n > 0; n--, p++)
-        h = (h ^ *p) * UINT64_C(0x100000001b3);
-    h = (h ^ (h >> 33)) * UINT64_C(0xc4ceb9fe1a85ec53);
-    return h ^ (h >> 33);
-}
 
 /* ---- folder ---- */
 
@@ -110,9 +95,10 @@ const char *gems_cache_dir(void)
 static bool file_name(const char *key, size_t key_size, char *out, size_t n)
 {
     const char *dir = gems_cache_dir();
-    int used = dir ? snprintf(out, n, "%s/%016llx%016llx.bin", dir, (unsigned long long)gems_hash(1, key, key_size),
-                              (unsigned long long)gems_hash(2, key, key_size))
-                   : -1;
+    int used =
+        dir ? snprintf(out, n, "%s/%016llx%016llx.bin", dir, (unsigned long long)gems_hash_long(1, key, key_size),
+                       (unsigned long long)gems_hash_long(2, key, key_size))
+            : -1;
     return used > 0 && (size_t)used < n;
 }
 
@@ -156,12 +142,12 @@ static unsigned char *read_entry(int fd, const char *key, size_t key_size, size_
         return NULL;
     if (!read_all(fd, &header, sizeof header) || header.magic != MAGIC || header.key_size != key_size ||
         header.binary_size == 0 || header.binary_size > LARGEST_BINARY ||
-        header.key_sum != gems_hash(3, key, key_size) ||
+        header.key_sum != gems_hash_long(3, key, key_size) ||
         (uint64_t)st.st_size != sizeof header + key_size + header.binary_size)
         return NULL;
     unsigned char *data = malloc(key_size + header.binary_size);
     if (data && read_all(fd, data, key_size + header.binary_size) && memcmp(data, key, key_size) == 0 &&
-        gems_hash(4, data + key_size, header.binary_size) == header.binary_sum) {
+        gems_hash_long(4, data + key_size, header.binary_size) == header.binary_sum) {
         memmove(data, data + key_size, header.binary_size);
         *size = header.binary_size;
         return data;
@@ -258,7 +244,7 @@ void gems_cache_store(const char *key, size_t key_size, const unsigned char *bin
     int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return;
-    struct header header = {MAGIC, key_size, size, gems_hash(3, key, key_size), gems_hash(4, binary, size)};
+    struct header header = {MAGIC, key_size, size, gems_hash_long(3, key, key_size), gems_hash_long(4, binary, size)};
     bool whole = write_all(fd, &header, sizeof header) && write_all(fd, key, key_size) && write_all(fd, binary, size);
     if (close(fd) != 0 || !whole || rename(temporary, path) != 0) {
         unlink(temporary);

@@ -8,6 +8,11 @@
 struct gems_driver {
     const char *vendor; /* as in tune/<vendor>.json */
 
+    /* A program's binary as the compiler made it, into one that is to be loaded instead: to free(), its size in *size.
+     * NULL: as it is. `version` is part of the binary's key in the cache. */
+    unsigned char *(*patch)(const gems_lane_state *lane, const unsigned char *binary, size_t *size);
+    unsigned version;
+
     /* Whether the driver can be let build or load kernels now; else the reason in why[n]. */
     bool (*may_build)(const gems_vendor_data *vendor, char *why, size_t n);
     /* Around a build from source, in the thread that builds. */

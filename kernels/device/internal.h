@@ -174,7 +174,6 @@ int64_t gems_seconds(void);
 /* Binary stored under this key, or NULL; *size is its size. free() it. */
 unsigned char *gems_cache_load(const char *key, size_t key_size, size_t *size);
 void gems_cache_store(const char *key, size_t key_size, const unsigned char *binary, size_t size);
-uint64_t gems_hash(uint64_t seed, const void *data, size_t n);
 
 /* ---- source.c ---- */
 

@@ -1,6 +1,7 @@
 /* Programs and kernels: building, the map of what is built in this process, quarantine. */
 #include "kernels/device/driver.h"
 #include "preload/base/config.h"
+#include "preload/base/hash.h"
 #include "preload/base/log.h"
 
 #include <ctype.h>
@@ -149,15 +150,16 @@ static gems_program *program_new(gems_lane_state *lane, const char *name, const 
     gems_program *p = calloc(1, sizeof *p);
     if (!p)
         return NULL;
-    int size = asprintf(&p->key, "gems-preload %s\n%s\n%s\n%s", GEMS_VERSION, lane->identity ? lane->identity : "",
-                        options, text);
+    const gems_driver *driver = lane->vendor->driver;
+    int size = asprintf(&p->key, "gems-preload %s\n%s%u\n%s\n%s", GEMS_VERSION, lane->identity ? lane->identity : "",
+                        driver ? driver->version : 0, options, text);
     if (size < 0) {
         free(p);
         return NULL;
     }
     p->key_size = (size_t)size;
-    p->hash[0] = gems_hash(5, p->key, p->key_size);
-    p->hash[1] = gems_hash(6, p->key, p->key_size);
+    p->hash[0] = gems_hash_long(5, p->key, p->key_size);
+    p->hash[1] = gems_hash_long(6, p->key, p->key_size);
     p->name = strdup(name);
     p->lane = lane;
     return p;
@@ -182,6 +184,26 @@ static unsigned char *binary_of(cl_program program, size_t *size)
         return binary;
     free(binary);
     return NULL;
+}
+
+/* A program that the driver wants changed: built from its source, given out as a binary, patched, loaded again. */
+static cl_program patched(gems_lane_state *lane, cl_program program, const char *name, const char *options,
+                          gems_trouble *trouble)
+{
+    const gems_driver *driver = lane->vendor->driver;
+    size_t size = 0;
+    if (!program || !driver || !driver->patch)
+        return program;
+    unsigned char *binary = binary_of(program, &size), *changed = binary ? driver->patch(lane, binary, &size) : NULL;
+    free(binary);
+    if (!changed)
+        return program;
+    CL_SURE(clReleaseProgram, program);
+    program = from_binary(lane, changed, size, options);
+    free(changed);
+    if (!program)
+        gems_trouble_note(trouble, GEMS_TROUBLE_OTHER, "%s: the patched binary does not load", name);
+    return program;
 }
 
 /* What a thread with a deep stack does. */
@@ -211,6 +233,7 @@ static void build_program(void *arg)
         p->program = from_source(b->lane, p->name, b->text, b->options, b->trouble);
         if (driver && driver->after_build)
             driver->after_build(p, p->program != NULL);
+        p->program = patched(b->lane, p->program, p->name, b->options, b->trouble);
         p->unsaved = p->program && gems_cache_dir() && !gems_vendor_has_own_cache(b->lane->vendor, b->lane->info.name);
         gems_save_note_build();
         gems_state_guard_exit(); /* the compiler has just registered what it does at exit */
@@ -392,7 +415,7 @@ gems_kernel *gems_kernel_find(gems_lane lane_name, const void *id, size_t n, gem
     if (!lane)
         return NULL;
     gems_kernel *kernel =
-        map_find(atomic_load_explicit(&lane->kernels, memory_order_acquire), gems_hash(7, id, n), id, n);
+        map_find(atomic_load_explicit(&lane->kernels, memory_order_acquire), gems_hash_long(7, id, n), id, n);
     kernel = usable(kernel, &again, trouble);
     if (again && !kernel->program) /* its build failed: the caller builds it once more */
         return NULL;
@@ -434,7 +457,7 @@ gems_kernel *gems_kernel_build(gems_lane lane_name, const void *id, size_t n, co
     gems_lane_state *lane = trouble->kind == GEMS_TROUBLE_NONE ? gems_state_lane(lane_name, trouble) : NULL;
     if (!lane)
         return NULL;
-    uint64_t hash = gems_hash(7, id, n);
+    uint64_t hash = gems_hash_long(7, id, n);
 
     pthread_mutex_lock(&lane->build_lock);
     gems_kernel *kernel = map_find(atomic_load(&lane->kernels), hash, id, n); /* another thread may have been here */

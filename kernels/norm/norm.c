@@ -164,7 +164,7 @@ static gems_status prepare(gems_call *call, gems_work *work)
                  .rows = call->sizes.v[GEMS_SIZE_ROWS],
                  .n = call->sizes.v[GEMS_SIZE_COLS]};
     if (in->dtype == GEMS_F64 && !gems_device_get(work->lane)->f64)
-        return gems_decline(call, "device has no f64");
+        return gems_decline(call, "the device has no f64");
     uint64_t outer = ((uint64_t)1 << f->outer_dims) - 1, all = ((uint64_t)1 << in->ndim) - 1;
     gems_nest row;
     int64_t one;

@@ -49,7 +49,7 @@ ROW_GET(W, get_w, T)
 #endif
 
 #define ARGS                                                                                                           \
-    GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(MEM_IN, out), const gems_nest kept, long rows, long n, long stride,             \
+    GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(MEM_IN, out), const gems_nest kept, long rows, long n, long stride,     \
         T eps IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)) IF_BIAS(, GEMS_BUFFER(const MEM_W, bias))                  \
             IF_MEAN(, GEMS_BUFFER(MEM_S, means)) IF_RSTD(, GEMS_BUFFER(MEM_S, rstds))
 #define OPEN                                                                                                           \

@@ -74,7 +74,7 @@ static bool uses_f64(const gems_pw_spec *s)
 gems_status pw_recipe_end(gems_call *call, gems_work *work, pw_recipe *r)
 {
     if (!gems_device_get(work->lane)->f64 && uses_f64(&r->spec))
-        return gems_decline(call, "device has no f64");
+        return gems_decline(call, "the device has no f64");
     return GEMS_OK;
 }
 

@@ -133,7 +133,7 @@ static gems_status prepare(gems_call *call, gems_work *work)
     const gems_reduction *r = GEMS_PLAN(gems_reduction, call);
     const gems_tensor *in = call->arg[0].tensor;
     if (!gems_device_get(work->lane)->f64 && in->dtype == GEMS_F64)
-        return gems_decline(call, "device has no f64");
+        return gems_decline(call, "the device has no f64");
     problem p = {.input = in, .results = call->sizes.v[GEMS_SIZE_ROWS], .n = call->sizes.v[GEMS_SIZE_COLS]};
     if (!gems_nest_dims(in, ~r->dims, &p.kept) || !gems_nest_dims(in, r->dims, &p.reduced))
         return gems_decline(call, "rank above 8");

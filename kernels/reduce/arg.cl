@@ -64,7 +64,7 @@ static inline winner best(winner a, winner b)
 #endif
 
 #define ARGS                                                                                                           \
-    GEMS_BUFFER(const MEM_IN, in), RESULTS, const gems_nest kept, const gems_nest reduced, long results, long n,           \
+    GEMS_BUFFER(const MEM_IN, in), RESULTS, const gems_nest kept, const gems_nest reduced, long results, long n,       \
         long splits, long chunk
 /* reduced.rank <= 1: a plain stride */
 #define STRIDE (reduced.rank ? reduced.stride[0] : 1)

@@ -163,7 +163,7 @@ static gems_status prepare(gems_call *call, gems_work *work)
     const gems_reduction *r = GEMS_PLAN(gems_reduction, call);
     const gems_tensor *in = call->arg[0].tensor;
     if (!gems_device_get(work->lane)->f64 && (in->dtype == GEMS_F64 || r->from == GEMS_F64))
-        return gems_decline(call, "device has no f64");
+        return gems_decline(call, "the device has no f64");
     problem p = {.input = in,
                  .in = in->dtype,
                  .from = (gems_dtype)r->from,

@@ -140,7 +140,7 @@ static inline A across16(A16 v)
 #define WALK(LOAD)                                                                                                     \
     for (; i + 1024 <= n; i += 1024) {                                                                                 \
         A16 a0 = IDENTITY, a1 = IDENTITY, a2 = IDENTITY, a3 = IDENTITY;                                                \
-        _Pragma("unroll 1") for (int k = 0; k < 1024; k += 64) {                                                                           \
+        _Pragma("unroll 1") for (int k = 0; k < 1024; k += 64) {                                                       \
             a0 = combine16(a0, LOAD(i + k));                                                                           \
             a1 = combine16(a1, LOAD(i + k + 16));                                                                      \
             a2 = combine16(a2, LOAD(i + k + 32));                                                                      \
@@ -151,7 +151,7 @@ static inline A across16(A16 v)
     if (i + 16 <= n) {                                                                                                 \
         A16 a0 = LOAD(i), a1 = IDENTITY;                                                                               \
         i += 16;                                                                                                       \
-        _Pragma("unroll 1") for (; i + 32 <= n; i += 32) {                                                                          \
+        _Pragma("unroll 1") for (; i + 32 <= n; i += 32) {                                                             \
             a0 = combine16(a0, LOAD(i));                                                                               \
             a1 = combine16(a1, LOAD(i + 16));                                                                          \
         }                                                                                                              \

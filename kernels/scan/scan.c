@@ -139,7 +139,7 @@ static gems_status prepare(gems_call *call, gems_work *work)
     const gems_device_info *device = gems_device_get(work->lane);
     problem p;
     if (!device->f64 && (call->dtype == GEMS_F64 || r->to == GEMS_F64))
-        return gems_decline(call, "device has no f64");
+        return gems_decline(call, "the device has no f64");
     gems_status status = gems_rows_prepare(call, __builtin_ctzll(r->dims), (gems_dtype)r->to, &p.rows);
     if (status != GEMS_OK)
         return status;

@@ -114,7 +114,7 @@ static gems_status prepare(gems_call *call, gems_work *work)
 {
     problem p = {.f = *GEMS_PLAN(found, call)};
     if (!gems_device_get(work->lane)->f64 && (p.f.out == GEMS_F64 || call->dtype == GEMS_F64))
-        return gems_decline(call, "device has no f64");
+        return gems_decline(call, "the device has no f64");
     gems_status status = gems_rows_prepare(call, p.f.dim, (gems_dtype)p.f.out, &p.rows);
     return status == GEMS_OK ? gems_launch_variant(call, work, &p) : status;
 }

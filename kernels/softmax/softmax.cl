@@ -55,7 +55,7 @@ ROW_PUT(OUT, put_out)
 #define INPUTS(p2)
 #endif
 #define ROW_BASE(k)                                                                                                    \
-    long out_base = inner == 1 ? (k) * n : (k) / inner * n * inner + (k) % inner;                                                             \
+    long out_base = inner == 1 ? (k) * n : (k) / inner * n * inner + (k) % inner;                                      \
     const __global MEM_IN *p = in + gems_nest_offset(&kept, k);                                                        \
     __global MEM_OUT *q = out + out_base;                                                                              \
     INPUTS(p2)

@@ -32,9 +32,9 @@ gems_status gems_launch_variant(gems_call *call, gems_work *work, const void *pr
     const char *why = NULL; /* for the log: routed, but not to what the rule names */
     for (const gems_variant *v = call->op->kernel->variants; v->name && !chosen; v++) {
         bool is_named = strcmp(v->name, named) == 0;
+        c.variant = v;
         if (!is_named && (suits || (v->suits && !v->suits(&c))))
             continue;
-        c.variant = v;
         const char *refused = refuses(&c);
         if (!refused)
             *(is_named ? &chosen : &suits) = v;

@@ -1,5 +1,5 @@
 /* kernels/device/cache.c: binaries on disk. Whatever lies in the folder, the right binary or none comes back. */
-#include "kernels/device/internal.h"
+#include "kernels/device/driver.h"
 #include "tests/unit/device_jobs.h"
 
 #include <criterion/criterion.h>
@@ -386,7 +386,7 @@ static int build_and_run(void *unused)
     const gems_kernel *kernel = gems_kernel_find(GEMS_LANE_SMALL, &id, sizeof id, &trouble);
     bool cached = kernel && kernel->program->cached;
     const gems_program *program = kernel ? kernel->program : NULL;
-    for (int i = 0; i < 600 && program && !cached && !has_binary(program); i++)
+    for (int i = 0; i < 600 && program && gems_cache_dir() && !cached && !has_binary(program); i++)
         nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
     return cached;
 }
@@ -572,6 +572,51 @@ Test(cache, without_a_cache_pocl_builds_where_temporary_files_lie)
     setenv("TMPDIR", dir, 1);
     cr_expect_eq(in_child(run_and_be_killed, NULL), -SIGKILL);
     cr_expect_eq(folders_of_pocl(), 1);
+}
+
+static unsigned patches;
+static bool patch_is_bad;
+
+static unsigned char *patch(const gems_lane_state *lane, const unsigned char *binary, size_t *size)
+{
+    (void)lane;
+    unsigned char *copy = malloc(*size);
+    memcpy(copy, binary, *size);
+    if (patch_is_bad)
+        copy[0] ^= 0xff; /* of the mark by which PoCL knows its own */
+    patches++;
+    return copy;
+}
+
+/* As build_and_run, with a driver that patches binaries; 3 if it was asked to for a program of the cache, or not asked.
+ */
+static int run_patched(void *version)
+{
+    static gems_driver patching;
+    gems_vendor_data *v = (gems_vendor_data *)gems_vendor_all();
+    for (; v->name; v++) {
+        if (!v->driver || strcmp(v->driver->vendor, "pocl") != 0)
+            continue;
+        patching = *v->driver;
+        patching.patch = patch;
+        patching.version = *(unsigned *)version;
+        v->driver = &patching;
+    }
+    int result = build_and_run(NULL);
+    return result < 2 && (patches == 0) != (result == 1) ? 3 : result;
+}
+
+Test(cache, a_driver_patches_what_was_built_and_its_version_is_in_the_key)
+{
+    unsigned first = 1, second = 2;
+    only_of_pocl();
+    cr_expect_eq(in_child(run_patched, &first), 0);
+    cr_expect_eq(in_child(run_patched, &first), 1);
+    cr_expect_eq(in_child(run_patched, &second), 0);
+    cr_expect_eq(in_child(build_and_run, NULL), 0);
+    patch_is_bad = true;
+    second = 3;
+    cr_expect_eq(in_child(run_patched, &second), 2, "a binary that does not load is used");
 }
 
 /* 0: nothing was compiled, 1: something was, 2: went wrong. */

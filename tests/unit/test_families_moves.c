@@ -1,0 +1,261 @@
+/* What only moves elements: see families.h. */
+#include "tests/unit/families.h"
+
+/* A result whose element at c is that of `from` at k, which `source` fills in; false: it is `other`. */
+typedef bool source_of(const trial *t, const int64_t *c, int64_t *k);
+
+static void move(trial *t, operand *from, gems_dtype dtype, shape to, source_of *source, double other)
+{
+    expected *e = expect(t, 0, dtype, to);
+    t->exact = true;
+    EACH (c, to) {
+        int64_t k[DIMS];
+        memcpy(k, c, sizeof k);
+        *want(e, c) = source(t, c, k) ? at(from, k) : other;
+    }
+    trial_run(t);
+}
+
+static void cat(const char *op, gems_dtype dtype, layout l, int dim, int n, layout out)
+{
+    trial t;
+    bool stacks = strcmp(op, "stack") == 0;
+    trial_begin(&t, op);
+    shape to = SHAPE(3, 4, 6);
+    int64_t along = 0;
+    for (int i = 0; i < n; i++) {
+        shape s = to;
+        s.size[dim] = stacks ? s.size[dim] : 1 + i % 3;
+        along += s.size[dim];
+        /* One of another dtype, to which all are promoted. */
+        hold(&t, operand_with(i == 1 && dtype == GEMS_I16 ? GEMS_F32 : dtype, (layout)((l + i % 2) % LAYOUTS), s));
+    }
+    gems_dtype result = dtype == GEMS_I16 && n > 1 ? GEMS_F32 : dtype;
+    list(&t);
+    integer(&t, dim);
+    if (stacks) {
+        memmove(to.size + dim + 1, to.size + dim, (size_t)(to.ndim - dim) * sizeof *to.size);
+        to.ndim++;
+    }
+    to.size[dim] = stacks ? n : along;
+    if (t.call.op->form == GEMS_OUT)
+        tensor(&t, result, out, to);
+    expected *e = expect(&t, 0, result, to);
+    t.exact = true;
+    EACH (c, to) {
+        int64_t k[DIMS];
+        int i = 0;
+        memcpy(k, c, sizeof k);
+        if (stacks) {
+            i = (int)c[dim];
+            memmove(k + dim, k + dim + 1, (size_t)(to.ndim - 1 - dim) * sizeof *k);
+        } else
+            while (k[dim] >= t.held[i]->shape.size[dim])
+                k[dim] -= t.held[i++]->shape.size[dim];
+        *want(e, c) = at(t.held[i], k);
+    }
+    trial_run(&t);
+}
+
+static const gems_dtype moved[] = {GEMS_F32, GEMS_BF16, GEMS_F64, GEMS_U8, GEMS_I16, GEMS_BOOL};
+enum {
+    MOVED = 6
+};
+
+static void test_cat(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int dim = 0; dim < 3; dim++)
+            cat("cat", GEMS_F32, l, dim, 3, DENSE);
+    for (int i = 0; i < MOVED; i++)
+        cat("cat", moved[i], DENSE, 1, 2, DENSE);
+    cat("cat", GEMS_F32, DENSE, 0, 100, DENSE);
+    cat("cat.out", GEMS_F32, TRANSPOSED, 2, 3, SLICED);
+}
+
+static void test_stack(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int dim = 0; dim < 3; dim++)
+            cat("stack", GEMS_F32, l, dim, 3, DENSE);
+    for (int i = 0; i < MOVED; i++)
+        cat("stack", moved[i], DENSE, 1, 2, DENSE);
+}
+
+static bool flipped(const trial *t, const int64_t *c, int64_t *k)
+{
+    const gems_value *dims = &t->call.arg[1];
+    for (size_t i = 0; i < dims->ints.n; i++)
+        k[dims->ints.v[i]] = t->held[0]->shape.size[dims->ints.v[i]] - 1 - c[dims->ints.v[i]];
+    return true;
+}
+
+static void test_flip(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int i = 0; i < MOVED; i++) {
+            trial t;
+            trial_begin(&t, "flip");
+            operand *x = tensor(&t, moved[i], l, SHAPE(3, 5, 7));
+            if (i % 2)
+                INTS(&t, 0, 2);
+            else
+                INTS(&t, 1);
+            move(&t, x, moved[i], SHAPE(3, 5, 7), flipped, 0);
+        }
+}
+
+static bool repeated(const trial *t, const int64_t *c, int64_t *k)
+{
+    const shape *s = &t->held[0]->shape;
+    int missing = (int)t->call.arg[1].ints.n - s->ndim;
+    for (int d = 0; d < s->ndim; d++)
+        k[d] = c[d + missing] % s->size[d];
+    return true;
+}
+
+static void test_repeat(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int i = 0; i < MOVED; i += 2) {
+            trial t;
+            trial_begin(&t, "repeat");
+            operand *x = tensor(&t, moved[i], l, SHAPE(4, 6));
+            INTS(&t, 2, 3, 2);
+            move(&t, x, moved[i], SHAPE(2, 12, 12), repeated, 0);
+        }
+}
+
+static bool padded(const trial *t, const int64_t *c, int64_t *k)
+{
+    const shape *s = &t->held[0]->shape;
+    const int64_t *pad = t->call.arg[1].ints.v;
+    bool inside = true;
+    for (int d = 1; d < s->ndim; d++) {
+        k[d] = c[d] - pad[2 * (s->ndim - 1 - d)];
+        inside &= k[d] >= 0 && k[d] < s->size[d];
+    }
+    return inside;
+}
+
+static void test_pad(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int i = 0; i < MOVED - 1; i++) {
+            trial t;
+            trial_begin(&t, "constant_pad_nd");
+            operand *x = tensor(&t, moved[i], l, SHAPE(3, 5, 7));
+            INTS(&t, 2, -1, i % 2, 3);
+            integer(&t, 5);
+            move(&t, x, moved[i], SHAPE(3, 5 + i % 2 + 3, 8), padded, 5);
+        }
+}
+
+static bool kept(const trial *t, const int64_t *c, int64_t *k)
+{
+    int64_t diagonal = t->call.arg[1].i;
+    (void)k;
+    return strncmp(t->call.op->name, "triu", 4) == 0 ? c[2] - c[1] >= diagonal : c[2] - c[1] <= diagonal;
+}
+
+static void test_tri(void)
+{
+    static const char *const ops[] = {"triu", "tril", "triu_", "tril_", "triu.out", "tril.out"};
+    for (int i = 0; i < 6; i++)
+        for (layout l = DENSE; l < LAYOUTS; l++) {
+            trial t;
+            trial_begin(&t, ops[i]);
+            if (t.call.op->form == GEMS_INPLACE && l == EXPANDED)
+                continue;
+            operand *x = tensor(&t, moved[i], l, SHAPE(3, 6, 7));
+            integer(&t, (int64_t)l - 2);
+            if (t.call.op->form == GEMS_OUT)
+                tensor(&t, moved[i], l == EXPANDED ? DENSE : l, SHAPE(3, 6, 7));
+            move(&t, x, moved[i], SHAPE(3, 6, 7), kept, 0);
+        }
+}
+
+/* An index tensor of values below `limit`. */
+static operand *indices(trial *t, gems_dtype dtype, layout l, shape s, int64_t limit)
+{
+    operand *o = tensor(t, dtype, l, s);
+    uint64_t seed = 3;
+    EACH (c, s)
+        put(o, c, (double)((int64_t)fabs(any_value(&seed, GEMS_I64)) % limit));
+    return o;
+}
+
+static bool embedded(const trial *t, const int64_t *c, int64_t *k)
+{
+    k[0] = (int64_t)at(t->held[1], c);
+    k[1] = c[2];
+    return true;
+}
+
+static void test_embedding(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int i = 0; i < MOVED; i += 2) {
+            trial t;
+            trial_begin(&t, "embedding");
+            operand *weight = tensor(&t, moved[i], l, SHAPE(9, 12));
+            indices(&t, i ? GEMS_I32 : GEMS_I64, l, SHAPE(4, 5), 9);
+            integer(&t, -1);
+            boolean(&t, false);
+            boolean(&t, false);
+            move(&t, weight, moved[i], SHAPE(4, 5, 12), embedded, 0);
+        }
+}
+
+static bool selected(const trial *t, const int64_t *c, int64_t *k)
+{
+    int64_t dim = t->call.arg[1].i;
+    k[dim] = (int64_t)at(t->held[1], &c[dim]);
+    return true;
+}
+
+static void test_index_select(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int dim = 0; dim < 3; dim++) {
+            trial t;
+            gems_dtype dtype = moved[(l + dim) % MOVED];
+            trial_begin(&t, l == SLICED ? "index_select.out" : "index_select");
+            operand *x = tensor(&t, dtype, l, SHAPE(4, 5, 6));
+            shape to = SHAPE(4, 5, 6);
+            to.size[dim] = 11;
+            integer(&t, dim);
+            indices(&t, GEMS_I64, l == EXPANDED ? DENSE : l, SHAPE(11), 4);
+            if (t.call.op->form == GEMS_OUT)
+                tensor(&t, dtype, SLICED, to);
+            move(&t, x, dtype, to, selected, 0);
+        }
+}
+
+static bool gathered(const trial *t, const int64_t *c, int64_t *k)
+{
+    k[t->call.arg[1].i] = (int64_t)at(t->held[1], c);
+    return true;
+}
+
+static void test_gather(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int dim = 0; dim < 3; dim++) {
+            trial t;
+            gems_dtype dtype = moved[(l + dim) % MOVED];
+            trial_begin(&t, l == TRANSPOSED ? "gather.out" : "gather");
+            operand *x = tensor(&t, dtype, l, SHAPE(4, 5, 6));
+            shape to = SHAPE(3, 4, 5);
+            to.size[dim] = 9;
+            integer(&t, dim);
+            indices(&t, GEMS_I64, l, to, 4);
+            boolean(&t, false);
+            if (t.call.op->form == GEMS_OUT)
+                tensor(&t, dtype, SLICED, to);
+            move(&t, x, dtype, to, gathered, 0);
+        }
+}
+
+SUITES
+MOVES(TESTS)

@@ -1,0 +1,157 @@
+/* Products and attention: see families.h. */
+#include "tests/unit/families.h"
+
+/* ---- blas ---- */
+
+typedef struct sizes {
+    int64_t batch, m, n, k;
+} sizes;
+
+/* result = beta * add + alpha * left @ right; what is absent in the schema is absent here. */
+static void blas(const char *op, gems_dtype dtype, layout l, sizes z, double beta, double alpha)
+{
+    trial t;
+    trial_begin(&t, op);
+    const gems_op *o = t.call.op;
+    bool three = strstr(op, "bmm"), vector = strstr(op, "mv"), outer = strstr(op, "addr"), dot = strstr(op, "dot");
+    bool linear = strcmp(op, "linear") == 0, adds = strncmp(op, "add", 3) == 0 || strncmp(op, "badd", 4) == 0;
+    t.parameters = strcmp(op, "mm") == 0 && dtype == GEMS_F32;
+    t.quick = !t.parameters || l != DENSE;
+    shape left = three   ? SHAPE(z.batch, z.m, z.k)
+                 : outer ? SHAPE(z.m)
+                 : dot   ? SHAPE(z.k)
+                         : /* a matrix */ SHAPE(z.m, z.k);
+    shape right = three           ? SHAPE(z.batch, z.k, z.n)
+                  : outer         ? SHAPE(z.n)
+                  : vector || dot ? SHAPE(z.k)
+                  : linear        ? SHAPE(z.n, z.k)
+                                  : SHAPE(z.k, z.n);
+    shape to = three ? SHAPE(z.batch, z.m, z.n) : vector ? SHAPE(z.m) : dot ? (shape){0} : SHAPE(z.m, z.n);
+    shape d = linear || (o->form != GEMS_INPLACE && to.ndim > 1) ? SHAPE(z.n) : to;
+    operand *add_to = adds ? tensor(&t, dtype, l == EXPANDED ? DENSE : l, d) : NULL;
+    operand *a = tensor(&t, dtype, l, left), *b = tensor(&t, dtype, l, right);
+    if (linear)
+        add_to = tensor(&t, dtype, DENSE, d);
+    for (int i = 0; i < 2 && adds; i++)
+        if (gems_dtypes[dtype].category == GEMS_CAT_FLOAT)
+            real(&t, i ? alpha : beta);
+        else
+            integer(&t, (int64_t)(i ? alpha : beta));
+    if (o->form == GEMS_OUT)
+        tensor(&t, dtype, l == EXPANDED ? DENSE : l, to);
+    expected *e = expect(&t, 0, dtype, to);
+    t.slack = 4 + 2 * sqrt((double)z.k);
+    EACH (c, to) {
+        double sum = 0, sizes_ = 0;
+        const int64_t *rc = c + (to.ndim == 3), batch = three ? c[0] : 0;
+        int64_t row = to.ndim ? rc[0] : 0, col = to.ndim > 1 ? rc[1] : 0;
+        for (int64_t k = 0; k < (outer ? 1 : z.k); k++) {
+            double x = three ? AT(a, batch, row, k) : outer ? AT(a, row) : dot ? AT(a, k) : AT(a, row, k);
+            double y = three           ? AT(b, batch, k, col)
+                       : outer         ? AT(b, col)
+                       : vector || dot ? AT(b, k)
+                       : linear        ? AT(b, col, k)
+                                       : AT(b, k, col);
+            sum += x * y;
+            sizes_ += fabs(x * y);
+        }
+        double plus = add_to ? beta * at_broadcast(add_to, &to, c) : 0;
+        *want(e, c) = alpha * sum + plus;
+        *terms(e, c) = fabs(alpha) * sizes_ + fabs(plus);
+    }
+    trial_run(&t);
+}
+
+static void test_blas(void)
+{
+    static const sizes small = {1, 19, 37, 23}, tiny = {3, 9, 17, 12};
+    for (layout l = DENSE; l < LAYOUTS; l++) {
+        blas("mm", GEMS_F32, l, small, 0, 1);
+        blas("baddbmm", GEMS_F32, l, tiny, 0.5, 2);
+        blas("addmv", GEMS_F32, l, (sizes){1, 33, 1, 50}, 0.5, -2);
+        blas("mv", GEMS_F32, l, (sizes){1, 33, 1, 50}, 0, 1);
+        if (l != EXPANDED) {
+            blas("addmm_", GEMS_F32, l, small, 0.5, 2);
+            blas("addmm.out", GEMS_F32, l, small, -1, 1);
+        }
+    }
+    for (int i = 1; i < FLOATING; i++)
+        blas("addmm", floating[i], DENSE, small, 0.5, 2);
+    blas("mm", GEMS_I32, TRANSPOSED, small, 0, 1);
+    blas("addmm", GEMS_I64, DENSE, small, 3, 2);
+    blas("bmm", GEMS_F64, TRANSPOSED, tiny, 0, 1);
+    blas("linear", GEMS_F32, DENSE, (sizes){1, 3, 40, 300}, 1, 1);
+    blas("dot", GEMS_F32, SLICED, (sizes){1, 1, 1, 500}, 0, 1);
+    blas("addr", GEMS_F32, DENSE, (sizes){1, 7, 13, 1}, 2, 3);
+    blas("mm", GEMS_F32, DENSE, (sizes){1, 70, 130, 65}, 0, 1);
+    blas("mm", GEMS_F32, DENSE, (sizes){1, 33, 3, 70}, 0, 1); /* few columns */
+}
+
+/* ---- attention ---- */
+
+static double score(const operand *q, const operand *k, const int64_t *row, int64_t key, int64_t group, double *sizes_)
+{
+    double sum = 0, scale = 1 / sqrt((double)q->shape.size[3]);
+    *sizes_ = 0;
+    for (int64_t d = 0; d < q->shape.size[3]; d++) {
+        double x = AT(q, row[0], row[1], row[2], d) * AT(k, row[0], row[1] / group, key, d) * scale;
+        sum += x;
+        *sizes_ += fabs(x);
+    }
+    return sum;
+}
+
+/* `turned`: [batch, length, heads, head] in memory. `groups`: heads to a key head. */
+static void attention(gems_dtype dtype, layout l, shape q_shape, int64_t keys, int64_t groups, bool causal, bool masked)
+{
+    trial t;
+    trial_begin(&t, "_scaled_dot_product_flash_attention_for_cpu");
+    t.parameters = l == DENSE && dtype == GEMS_F32;
+    t.quick = !t.parameters;
+    const int64_t *n = q_shape.size;
+    shape kv = SHAPE(n[0], n[1] / groups, keys, n[3]), rows = SHAPE(n[0], n[1], n[2]);
+    operand *q = tensor(&t, dtype, l, q_shape), *k = tensor(&t, dtype, l, kv), *v = tensor(&t, dtype, OFFSET, kv);
+    real(&t, 0);
+    boolean(&t, causal);
+    operand *mask = masked ? tensor(&t, dtype, DENSE, SHAPE(n[2], keys)) : NULL;
+    if (!masked)
+        none(&t);
+    none(&t);
+    expected *out = expect(&t, 0, dtype, q_shape);
+    expected *lse = expect(&t, 1, dtype == GEMS_F64 ? GEMS_F64 : GEMS_F32, rows);
+    t.slack = 16;
+    EACH (row, rows) {
+        double s[64], largest = -INFINITY, sum = 0, rounding = 1, sizes_;
+        int64_t seen = causal && row[2] + 1 < keys ? row[2] + 1 : keys;
+        for (int64_t i = 0; i < seen; i++) {
+            s[i] = score(q, k, row, i, groups, &sizes_) + (masked ? AT(mask, row[2], i) : 0);
+            largest = fmax(largest, s[i]);
+            rounding = fmax(rounding, sizes_ + (masked ? fabs(AT(mask, row[2], i)) : 0));
+        }
+        for (int64_t i = 0; i < seen; i++)
+            sum += s[i] = exp(s[i] - largest);
+        *want(lse, row) = largest + log(sum);
+        *terms(lse, row) = rounding + log(sum);
+        for (int64_t d = 0; d < n[3]; d++) {
+            int64_t c[DIMS] = {row[0], row[1], row[2], d};
+            for (int64_t i = 0; i < seen; i++) {
+                double x = s[i] / sum * AT(v, row[0], row[1] / groups, i, d);
+                *want(out, c) += x;
+                *terms(out, c) += fabs(x) * (1 + 2 * rounding);
+            }
+        }
+    }
+    trial_run(&t);
+}
+
+static void test_attention(void)
+{
+    attention(GEMS_F32, DENSE, SHAPE(2, 2, 37, 16), 41, 1, false, false);
+    attention(GEMS_F32, OFFSET, SHAPE(1, 4, 20, 9), 33, 2, true, false);
+    attention(GEMS_F32, EXPANDED, SHAPE(2, 1, 5, 8), 7, 1, false, true);
+    for (int i = 1; i < FLOATING; i++)
+        attention(floating[i], DENSE, SHAPE(1, 2, 18, 12), 20, 1, i == 1, i == 2);
+}
+
+SUITES
+PRODUCTS(TESTS)

@@ -1,0 +1,381 @@
+/* What goes along a dimension: see families.h. */
+#include "tests/unit/families.h"
+
+/* ---- reduce, arg ---- */
+
+/* Arguments after the first by the names that reductions have. `dims`: a bit for each. */
+static void reduction_arguments(trial *t, unsigned dims, bool keepdim)
+{
+    for (unsigned i = 1; i < t->call.op->nparams; i++) {
+        const gems_param *p = &t->call.op->params[i];
+        int64_t list_of[DIMS];
+        int n = 0;
+        for (int d = 0; d < DIMS; d++)
+            if (dims >> d & 1)
+                list_of[n++] = d;
+        if (p->written)
+            break;
+        if (strcmp(p->name, "keepdim") == 0)
+            boolean(t, keepdim);
+        else if (strcmp(p->name, "dim") != 0)
+            none(t);
+        else if (p->type == GEMS_T_INT || p->type == GEMS_T_OPT_INT)
+            integer(t, list_of[0]);
+        else
+            integers(t, n, list_of);
+    }
+}
+
+static shape reduced(shape s, unsigned dims, bool keepdim)
+{
+    shape r = {0};
+    for (int d = 0; d < s.ndim; d++)
+        if (!(dims >> d & 1) || keepdim)
+            r.size[r.ndim++] = dims >> d & 1 ? 1 : s.size[d];
+    return r;
+}
+
+static void reduced_to(const int64_t *c, int ndim, unsigned dims, bool keepdim, int64_t *to)
+{
+    for (int d = 0; d < ndim; d++)
+        if (!(dims >> d & 1) || keepdim)
+            *to++ = dims >> d & 1 ? 0 : c[d];
+}
+
+typedef struct reduction {
+    const char *op;
+    double identity;
+    enum {
+        SUM,
+        PRODUCT,
+        LARGEST,
+        SMALLEST,
+        ANY,
+        ALL,
+        NONZERO
+    } kind;
+    bool mean;
+    gems_dtype result; /* GEMS_DTYPE_NONE: as the input */
+} reduction;
+
+static double combine(int kind, double a, double x)
+{
+    switch (kind) {
+    case SUM:
+        return a + x;
+    case PRODUCT:
+        return a * x;
+    case LARGEST:
+        return isnan(a) || a > x ? a : x;
+    case SMALLEST:
+        return isnan(a) || a < x ? a : x;
+    case ANY:
+        return a != 0 || x != 0;
+    case ALL:
+        return a != 0 && x != 0;
+    default:
+        return a + (x != 0);
+    }
+}
+
+static void reduce(const reduction *r, gems_dtype dtype, layout l, shape s, unsigned dims, bool keepdim)
+{
+    trial t;
+    trial_begin(&t, r->op);
+    t.parameters = dtype == GEMS_F32 && r->kind == SUM;
+    t.quick = !t.parameters;
+    operand *x = tensor(&t, dtype, l, s);
+    reduction_arguments(&t, dims, keepdim);
+    shape to = reduced(s, dims, keepdim);
+    gems_dtype result = r->result != GEMS_DTYPE_NONE ? r->result : dtype;
+    if (t.call.op->form == GEMS_OUT)
+        tensor(&t, result, DENSE, to);
+    if (dtype == GEMS_BOOL) { /* whatever is not 0 is true */
+        memset((void *)place(x, (int64_t[DIMS]){0}), 0xfe, 1);
+        memset((void *)place(x, (int64_t[DIMS]){[0] = s.size[0] - 1, [1] = 1}), 2, 1);
+    }
+    expected *e = expect(&t, 0, result, to);
+    int64_t n = count(s) / count(to);
+    t.slack = r->kind == PRODUCT ? (double)n : 8;
+    EACH (c, to)
+        *want(e, c) = r->identity;
+    EACH (c, s) {
+        int64_t k[DIMS] = {0};
+        double v = at(x, c);
+        reduced_to(c, s.ndim, dims, keepdim, k);
+        *want(e, k) = combine(r->kind, *want(e, k), v);
+        if (r->kind == SUM)
+            *terms(e, k) += fabs(v) / (r->mean ? (double)n : 1);
+    }
+    EACH (c, to)
+        *want(e, c) /= r->mean ? (double)n : 1;
+    trial_run(&t);
+}
+
+static void test_reduce(void)
+{
+    static const reduction sum = {"sum.dim_IntList", 0, SUM, false, GEMS_DTYPE_NONE},
+                           sum_i = {"sum.dim_IntList", 0, SUM, false, GEMS_I64},
+                           sum_all = {"sum", 0, SUM, false, GEMS_DTYPE_NONE},
+                           mean = {"mean.dim", 0, SUM, true, GEMS_DTYPE_NONE},
+                           sum_out = {"sum.IntList_out", 0, SUM, false, GEMS_DTYPE_NONE},
+                           amax = {"amax", -INFINITY, LARGEST, false, GEMS_DTYPE_NONE},
+                           amin = {"amin", INFINITY, SMALLEST, false, GEMS_DTYPE_NONE},
+                           prod = {"prod.dim_int", 1, PRODUCT, false, GEMS_DTYPE_NONE},
+                           any = {"any.dims", 0, ANY, false, GEMS_BOOL}, all = {"all.dims", 1, ALL, false, GEMS_BOOL},
+                           nonzero = {"count_nonzero", 0, NONZERO, false, GEMS_I64};
+    /* Rows, columns, the outermost, both ends, everything. */
+    static const unsigned dims[] = {4, 2, 1, 5, 7};
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int i = 0; i < 5; i++)
+            reduce(&sum, GEMS_F32, l, SHAPE(4, 9, 40), dims[i], i % 2);
+    for (int i = 1; i < FLOATING; i++)
+        reduce(i % 2 ? &mean : &amax, floating[i], SLICED, SHAPE(3, 150), 2, i % 2);
+    reduce(&sum_all, GEMS_F32, TRANSPOSED, SHAPE(3, 30), 3, false);
+    reduce(&sum_i, GEMS_I32, TRANSPOSED, SHAPE(3, 70), 2, false);
+    reduce(&sum_i, GEMS_BOOL, DENSE, SHAPE(20, 40), 1, false);
+    reduce(&sum_out, GEMS_F32, SLICED, SHAPE(3, 70), 2, false);
+    reduce(&amin, GEMS_I64, SLICED, SHAPE(5, 33), 2, false);
+    reduce(&prod, GEMS_F32, DENSE, SHAPE(20, 33), 1, false);
+    reduce(&any, GEMS_BOOL, DENSE, SHAPE(20, 33), 2, false);
+    reduce(&all, GEMS_F16, TRANSPOSED, SHAPE(4, 3), 1, false);
+    if (!is_simulated()) /* Oclgrind 21.10 makes 255 of the trues of a vector that is widened */
+        reduce(&nonzero, GEMS_I16, DENSE, SHAPE(70, 3), 1, false);
+}
+
+static void arg(const char *op, gems_dtype dtype, layout l, shape s, int dim, bool nan)
+{
+    trial t;
+    trial_begin(&t, op);
+    t.parameters = dtype == GEMS_F32;
+    t.quick = dtype != GEMS_F32;
+    operand *x = tensor(&t, dtype, l, s);
+    reduction_arguments(&t, 1u << dim, false);
+    if (nan)
+        for (int64_t i = s.size[dim] / 2; i < s.size[dim]; i += 5) {
+            int64_t c[DIMS] = {0};
+            c[dim] = i;
+            put(x, c, NAN);
+        }
+    bool smallest = strstr(op, "min") != NULL;
+    shape to = reduced(s, 1u << dim, false);
+    expected *value = t.call.op->nresults == 2 ? expect(&t, 0, dtype, to) : NULL;
+    expected *where = expect(&t, value ? 1 : 0, GEMS_I64, to);
+    t.exact = true;
+    EACH (c, s) { /* along the dimension in order: the first of equals */
+        int64_t k[DIMS] = {0}, best[DIMS];
+        double v = at(x, c);
+        reduced_to(c, s.ndim, 1u << dim, false, k);
+        memcpy(best, c, sizeof best);
+        best[dim] = (int64_t)*want(where, k);
+        double b = at(x, best);
+        if (c[dim] == 0 || (!isnan(b) && (isnan(v) || (smallest ? v < b : v > b))))
+            *want(where, k) = (double)c[dim];
+        best[dim] = (int64_t)*want(where, k);
+        if (value)
+            *want(value, k) = at(x, best);
+    }
+    trial_run(&t);
+}
+
+static void test_arg(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int dim = 0; dim < 3; dim++) {
+            arg("argmax", GEMS_F32, l, SHAPE(6, 9, 40), dim, dim == 2);
+            arg("min.dim", GEMS_I32, l, SHAPE(6, 9, 40), dim, false);
+        }
+    for (int i = 1; i < FLOATING; i++)
+        arg("max.dim", floating[i], DENSE, SHAPE(3, 150), 1, i % 2);
+    arg("argmin", GEMS_U8, SLICED, SHAPE(30, 20), 0, false);
+    arg("max.dim", GEMS_BOOL, DENSE, SHAPE(30, 20), 0, false);
+}
+
+/* ---- softmax, norm, scan ---- */
+
+/* The arguments of a row: its largest value and the sum of exponentials from there. */
+static void row_sums(const operand *x, const int64_t *c, int dim, double *largest, double *sum)
+{
+    int64_t k[DIMS];
+    memcpy(k, c, sizeof k);
+    *largest = -INFINITY, *sum = 0;
+    for (k[dim] = 0; k[dim] < x->shape.size[dim]; k[dim]++)
+        *largest = fmax(*largest, at(x, k));
+    for (k[dim] = 0; k[dim] < x->shape.size[dim]; k[dim]++)
+        *sum += exp(at(x, k) - *largest);
+}
+
+static void softmax(const char *op, gems_dtype dtype, layout l, shape s, int dim)
+{
+    trial t;
+    bool logarithm = strstr(op, "log") != NULL;
+    trial_begin(&t, op);
+    t.quick = logarithm || dtype != GEMS_F32;
+    operand *x = tensor(&t, dtype, l, s);
+    integer(&t, dim - s.ndim);
+    boolean(&t, false);
+    if (t.call.op->form == GEMS_OUT)
+        tensor(&t, dtype, DENSE, s);
+    expected *e = expect(&t, 0, dtype, s);
+    t.slack = 16;
+    EACH (c, s) {
+        double largest, sum, v = at(x, c);
+        row_sums(x, c, dim, &largest, &sum);
+        double far = fabs(v) + fabs(largest);
+        *want(e, c) = logarithm ? v - largest - log(sum) : exp(v - largest) / sum;
+        *terms(e, c) = logarithm ? far + log(sum) : *want(e, c) * (1 + far);
+    }
+    trial_run(&t);
+}
+
+static void softmax_backward(const char *op, gems_dtype dtype, layout l, shape s, int dim)
+{
+    trial t;
+    bool logarithm = strstr(op, "log") != NULL;
+    trial_begin(&t, op);
+    t.quick = true;
+    operand *g = tensor(&t, dtype, l, s), *y = tensor(&t, dtype, DENSE, s);
+    integer(&t, dim);
+    dtype_of(&t, dtype);
+    expected *e = expect(&t, 0, dtype, s);
+    t.slack = 32;
+    EACH (c, s) {
+        double sum = 0, sizes = 0;
+        int64_t k[DIMS];
+        memcpy(k, c, sizeof k);
+        for (k[dim] = 0; k[dim] < s.size[dim]; k[dim]++) {
+            double term = at(g, k) * (logarithm ? 1 : at(y, k));
+            sum += term;
+            sizes += fabs(term);
+        }
+        double v = at(g, c), w = at(y, c);
+        *want(e, c) = logarithm ? v - exp(w) * sum : (v - sum) * w;
+        *terms(e, c) = logarithm ? fabs(v) + exp(w) * sizes * (1 + fabs(w)) : (fabs(v) + sizes) * fabs(w);
+    }
+    trial_run(&t);
+}
+
+static void test_softmax(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int dim = 0; dim < 3; dim++)
+            softmax("_softmax", GEMS_F32, l, SHAPE(5, 6, 40), dim);
+    for (int i = 0; i < FLOATING; i++)
+        if (i % 2)
+            softmax(i == 1 ? "_log_softmax" : "_softmax", floating[i], DENSE, SHAPE(3, 100), 1);
+        else
+            softmax_backward("_softmax_backward_data", floating[i], TRANSPOSED, SHAPE(4, 50), 1);
+    softmax("_log_softmax.out", GEMS_F32, SLICED, SHAPE(30, 20), 0);
+    for (int dim = 0; dim < 2; dim++)
+        softmax_backward("_log_softmax_backward_data", GEMS_F32, DENSE, SHAPE(30, 20), dim);
+}
+
+static void norm(const char *op, gems_dtype dtype, layout l, shape s, int inner, bool affine)
+{
+    trial t;
+    trial_begin(&t, op);
+    const gems_op *o = t.call.op;
+    t.quick = dtype != GEMS_F32 || l != DENSE;
+    bool center = strstr(op, "layer") != NULL;
+    operand *x = tensor(&t, dtype, l, s), *w = NULL, *b = NULL;
+    shape in = {inner, {0}}, stats = s;
+    memcpy(in.size, s.size + s.ndim - inner, (size_t)inner * sizeof(int64_t));
+    for (int d = s.ndim - inner; d < s.ndim; d++)
+        stats.size[d] = 1;
+    integers(&t, inner, in.size);
+    if (affine)
+        w = tensor(&t, dtype, DENSE, in);
+    else
+        none(&t);
+    if (center && affine)
+        b = tensor(&t, dtype, OFFSET, in);
+    else if (center)
+        none(&t);
+    real(&t, 1e-3);
+    t.slack = 32;
+    gems_dtype statistics = dtype == GEMS_F64 ? GEMS_F64 : center ? dtype : GEMS_F32;
+    expected *e = expect(&t, 0, dtype, s), *mean = NULL, *rstd = NULL;
+    if (o->nresults == 3)
+        mean = expect(&t, 1, statistics, stats);
+    if (o->nresults >= 2)
+        rstd = expect(&t, o->nresults - 1u, statistics, stats);
+    int64_t n = count(in);
+    EACH (row, stats) {
+        double sum = 0, sizes = 0, squares = 0;
+        for (int pass = 0; pass < 2; pass++)
+            EACH (i, in) {
+                int64_t c[DIMS];
+                memcpy(c, row, sizeof c);
+                memcpy(c + s.ndim - inner, i, (size_t)inner * sizeof *c);
+                double v = at(x, c);
+                sum += pass ? 0 : v / (double)n;
+                sizes += pass ? 0 : fabs(v) / (double)n;
+                squares += pass ? (v - center * sum) * (v - center * sum) : 0;
+            }
+        double r = 1 / sqrt(squares / (double)n + 1e-3), m = center ? sum : 0;
+        if (mean) {
+            *want(mean, row) = m;
+            *terms(mean, row) = sizes;
+        }
+        if (rstd)
+            *want(rstd, row) = r;
+        EACH (i, in) {
+            int64_t c[DIMS];
+            memcpy(c, row, sizeof c);
+            memcpy(c + s.ndim - inner, i, (size_t)inner * sizeof *c);
+            double scale = w ? at(w, i) : 1, shift = b ? at(b, i) : 0, v = at(x, c);
+            *want(e, c) = (v - m) * r * scale + shift;
+            *terms(e, c) = (fabs(v) + sizes) * r * fabs(scale) + fabs(shift);
+        }
+    }
+    trial_run(&t);
+}
+
+static void test_norm(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        norm("native_layer_norm", GEMS_F32, l, SHAPE(3, 5, 33), 1, true);
+    for (int i = 1; i < FLOATING; i++)
+        norm(i % 2 ? "native_layer_norm" : "_fused_rms_norm", floating[i], DENSE, SHAPE(3, 5, 30), 2, true);
+    norm("_fused_rms_norm", GEMS_F32, SLICED, SHAPE(4, 300), 1, false);
+    norm("native_layer_norm", GEMS_F32, DENSE, SHAPE(4, 300), 1, false);
+}
+
+static void scan(const char *op, gems_dtype dtype, layout l, shape s, int dim, gems_dtype to)
+{
+    trial t;
+    trial_begin(&t, op);
+    t.parameters = dtype == GEMS_F32;
+    t.quick = dtype != GEMS_F32;
+    operand *x = tensor(&t, dtype, l, s);
+    integer(&t, dim - s.ndim);
+    none(&t);
+    if (t.call.op->form == GEMS_OUT)
+        tensor(&t, to, DENSE, s);
+    expected *e = expect(&t, 0, to, s);
+    t.slack = (double)s.size[dim];
+    EACH (c, s) {
+        int64_t before[DIMS];
+        memcpy(before, c, sizeof before);
+        before[dim]--;
+        double v = at(x, c);
+        *want(e, c) = v + (c[dim] ? *want(e, before) : 0);
+        *terms(e, c) = fabs(v) + (c[dim] ? *terms(e, before) : 0);
+    }
+    trial_run(&t);
+}
+
+static void test_scan(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int dim = 0; dim < 3; dim++)
+            scan("cumsum", GEMS_F32, l, SHAPE(5, 6, 40), dim, GEMS_F32);
+    for (int i = 1; i < FLOATING; i++)
+        scan("cumsum", floating[i], SLICED, SHAPE(3, 70), 1, floating[i]);
+    scan("cumsum", GEMS_I32, TRANSPOSED, SHAPE(30, 20), 0, GEMS_I64);
+    scan("cumsum", GEMS_BOOL, DENSE, SHAPE(3, 90), 1, GEMS_I64);
+    scan("cumsum.out", GEMS_F32, SLICED, SHAPE(300), 0, GEMS_F32);
+}
+
+SUITES
+ROWS(TESTS)
