@@ -129,5 +129,7 @@ void gems_emit_exports(FILE *f, const gems_rows *rows, const char *header)
         if (rows->v[i].aoti)
             fprintf(f, "    %s;\n", rows->v[i].aoti);
     }
-    fputs("    _ZNR5torch7Library5_impl*; /* shim/library.c */\n  local: *;\n};\n", f);
+    fputs("    _ZNR5torch7Library5_impl*; /* shim/library.c */\n"
+          "    _ZN3c109alloc_cpuEm; _ZN3c108free_cpuEPv; /* shim/alloc.c */\n  local: *;\n};\n",
+          f);
 }
