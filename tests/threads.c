@@ -1,7 +1,8 @@
 /* Eight threads on the parts that many threads share: device, table, log, operator sets, counters; then on families of
- * operators, each thread with tensors of its own; then threads that route calls while others change what is routed. A
- * program of its own, for ThreadSanitizer, under which Criterion does not start (make check-tsan). Ends with status 0
- * if every sum is right. */
+ * operators, each thread with tensors of its own; then threads that route calls while others change what is routed;
+ * then the arena. A program of its own, for ThreadSanitizer, under which Criterion does not start (make check-tsan).
+ * Ends with status 0 if every sum is right. */
+#include "tests/unit/arena_jobs.h"
 #include "tests/unit/device_jobs.h"
 #include "tests/unit/family.h"
 #include "preload/base/config.h"
@@ -215,7 +216,7 @@ int main(void)
     long wrong = run_in_threads(work);
     gems_table_free(table);
     run_in_threads(run_families);
-    wrong += trial_failures + route_while_changing();
+    wrong += trial_failures + route_while_changing() + use_arena_in_threads();
     printf("%d threads, %d rounds each: %ld wrong\n", THREADS, ROUNDS, wrong);
     return wrong != 0;
 }

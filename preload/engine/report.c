@@ -7,6 +7,7 @@
 #include "preload/base/log.h"
 #include "preload/base/text.h"
 #include "kernels/device/device.h"
+#include "kernels/memory/arena.h"
 #include "tune/table.h"
 
 #include <pthread.h>
@@ -291,6 +292,23 @@ static void put_reasons(gems_text *t, const struct counter *c)
         }
 }
 
+/* What the pool of tensors' memory did, if it was used. */
+static void write_memory(void (*line)(const char *text))
+{
+    gems_arena_counts c;
+    char s[256];
+    gems_arena_count(&c);
+    if (c.taken == 0)
+        return;
+    snprintf(s, sizeof s,
+             "memory pool: %llu blocks taken, %llu of them anew; MB in use %.1f, free %.1f; at most in use %.1f, with "
+             "pages %.1f; given back %.1f",
+             (unsigned long long)c.taken, (unsigned long long)c.fresh, 1e-6 * (double)c.live_bytes,
+             1e-6 * (double)c.free_bytes, 1e-6 * (double)c.peak_bytes, 1e-6 * (double)c.peak_resident_bytes,
+             1e-6 * (double)c.given_back);
+    line(s);
+}
+
 void gems_report_write(void (*line)(const char *text))
 {
     unsigned *order = malloc(gems_op_count * sizeof *order), n = 0;
@@ -321,6 +339,7 @@ void gems_report_write(void (*line)(const char *text))
         line(s);
     }
     free(order);
+    write_memory(line);
 }
 
 static void line(const char *text)
