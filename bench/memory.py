@@ -59,13 +59,14 @@ def worker(name, n, threads):
         args = programs.inputs(name, n)
         run = lambda: programs.PROGRAMS[name](*args)
     for line in sys.stdin:
-        times = []
+        times, cpu = [], []
         run()  # while the others had their turn, it was idle
         for _ in range(int(line)):
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             run()
             times.append(time.perf_counter() - start)
-        print(json.dumps({"times": times, "peak": peak_mb(), "base": base}), flush=True)
+            cpu.append(time.process_time() - busy)
+        print(json.dumps({"times": times, "cpu": cpu, "peak": peak_mb(), "base": base}), flush=True)
 
 
 def loader():
@@ -122,12 +123,13 @@ def take_turns(name, n, preloads, args):
 
     once = min(min(ask(key, 2)["times"]) for key in processes)  # also the warm-up
     repeats = max(3, min(200, int(args.seconds / args.rounds / once)))
-    result = {key: {"times": []} for key in processes}
+    result = {key: {"times": [], "cpu": []} for key in processes}
     for i in range(args.rounds):
         keys = list(processes)
         for key in keys[i % len(keys):] + keys[:i % len(keys)]:
             answer = ask(key, repeats)
             answer["times"] = result[key]["times"] + answer["times"]
+            answer["cpu"] = result[key]["cpu"] + answer["cpu"]
             result[key] = answer
     for process in processes.values():
         process.stdin.close()
@@ -182,17 +184,18 @@ def markdown(result):
     def ratios(value):
         return {other: [value(case[names[0]]) / value(case[other]) for case in cases.values()] for other in others}
 
-    least, middle = ratios(lambda r: min(r["times"])), ratios(lambda r: statistics.median(r["times"]))
+    speeds = [ratios(value) for value in (lambda r: min(r["times"]), lambda r: statistics.median(r["times"]),
+                                          lambda r: statistics.median(r["cpu"]))]
     memory = ratios(lambda r: r["peak"])
     rows = [(label, [f"{1e3 * min(case[names[0]]['times']):.2f}"] +
-             [f"{least[o][i]:.2f}, {middle[o][i]:.2f}" for o in others]) for i, (label, case) in enumerate(cases.items())]
-    rows.append(("geometric mean", [""] + [f"{statistics.geometric_mean(least[o]):.2f}, {statistics.geometric_mean(middle[o]):.2f}"
+             [", ".join(f"{speed[o][i]:.2f}" for speed in speeds) for o in others]) for i, (label, case) in enumerate(cases.items())]
+    rows.append(("geometric mean", [""] + [", ".join(f"{statistics.geometric_mean(speed[o]):.2f}" for speed in speeds)
                                           for o in others]))
     peaks = [(label, [f"{case[names[0]]['peak']:.0f}"] + [f"{1 / memory[o][i]:.2f}" for o in others])
              for i, (label, case) in enumerate(cases.items())]
     lines = ["# The pool beside other allocators", "",
              f"{result['date']}, {result['cpus']} CPU cores, {result['threads']} threads, PyTorch {result['torch']}. Speed: {PLAIN} time by the allocator's, of the "
-             "least and of the median times; above 1 is faster. Memory: peaks of resident memory (VmHWM), which begin at "
+             "least times, of the median times, and of the median times of the CPU; above 1 is faster. Memory: peaks of resident memory (VmHWM), which begin at "
              f"{cases[next(iter(cases))][names[0]]['base']:.0f} MB after `import torch`."]
     lines += table("Speed", [f"{names[0]}, ms", *others], rows)
     lines += table("Peak memory", [f"{names[0]}, MB", *others], peaks)
@@ -238,7 +241,8 @@ def main():
             label = f"{name} {size}".strip()
             case = result["cases"][label] = take_turns(name, SIZES.get(size, 0), preloads, args)
             plain = case[PLAIN]
-            print(f"{label:18}", "  ".join(f"{key} {min(plain['times']) / min(r['times']):.2f} {r['peak'] / plain['peak']:.2f}"
+            print(f"{label:18}", "  ".join(f"{key} {min(plain['times']) / min(r['times']):.2f} "
+                                          f"{statistics.median(plain['cpu']) / statistics.median(r['cpu']):.2f} {r['peak'] / plain['peak']:.2f}"
                                           for key, r in case.items()), flush=True)
     if args.loads:
         runs = result["loader"] = {key: [] for key in preloads}
@@ -250,7 +254,8 @@ def main():
             sys.exit("the loader's results differ")
     for case in result["cases"].values():
         for r in case.values():
-            r["times"] = [float(f"{t:.4g}") for t in sorted(r["times"])[::max(1, len(r["times"]) // 20)]]
+            for key in ("times", "cpu"):
+                r[key] = [float(f"{t:.4g}") for t in sorted(r[key])[::max(1, len(r[key]) // 20)]]
     (args.out / "memory.md").write_text(markdown(result))
     (args.out / "memory.json").write_text(json.dumps(result, indent=1) + "\n")
 

@@ -9,6 +9,7 @@
 #include "preload/base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -40,13 +41,18 @@ static struct {
     size_t used; /* of the chunks, in bytes */
     size_t most;
     long splits_most;
+    bool moves;              /* the system can move pages as we want it: Linux 5.7 */
     bool huge;               /* the system has huge pages for whom asks */
     pthread_mutex_t growing; /* guards used and descriptors */
 } arena = {.growing = PTHREAD_MUTEX_INITIALIZER};
-static atomic_long splits;      /* mappings that were made by changes of place and by huge pages, about */
-static atomic_bool cannot_move; /* Linux before 5.7 */
+static atomic_long splits; /* mappings that were made by changes of place and by huge pages, about */
 
 /* ---- the reservation ---- */
+
+static bool move_part(char *from, char *to, size_t bytes)
+{
+    return mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
+}
 
 /* The first number in a file of /proc or /sys, or `otherwise`. */
 static long number_in(const char *path, long otherwise)
@@ -105,6 +111,7 @@ bool gems_blocks_reserve(void)
     }
     /* Where the system gives huge pages to everybody, a small block must not get one. */
     arena.huge = madvise(base, 2 * size, MADV_NOHUGEPAGE) == 0 && system_has_huge_pages();
+    arena.moves = move_part(base, base + size, GEMS_PAGE);
     arena.splits_most = number_in("/proc/sys/vm/max_map_count", 65530) / 2;
     arena.base = base;
     gems_arena_shift = size;
@@ -235,31 +242,95 @@ void gems_block_drop(gems_block *block, size_t from)
 
 /* ---- places ---- */
 
-static bool move_part(char *from, char *to, size_t bytes)
-{
-    return bytes == 0 || mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
-}
-
-/* A block's bytes are neither all here nor all there. */
 static void lost(void)
 {
     gems_complain("the pages of a tensor cannot be moved back: %s", strerror(errno));
     abort();
 }
 
-/* Moves all of a block's pages; a call moves no more than one mapping. */
+/* Moves pages back that have been moved. Meanwhile nobody may find an empty page of the host's range; the shadow is
+ * open again in the end. */
+static void move_back(char *from, char *to, size_t bytes)
+{
+    (void)mprotect(to, bytes, PROT_NONE);
+    for (size_t done = 0, n; done < bytes; done += n) {
+        n = bytes - done < GEMS_HUGE_PAGE ? bytes - done : GEMS_HUGE_PAGE;
+        if (!move_part(to + done, from + done, n))
+            lost();
+    }
+    if (from >= arena.base + arena.size)
+        (void)mprotect(from, bytes, PROT_READ | PROT_WRITE);
+}
+
+/* The same after a call that failed. Linux 6.17 and later may have moved some of several mappings by then: each page
+ * that is there is moved back. */
+static void move_rest_back(char *from, char *to, size_t bytes)
+{
+    uint64_t pages[512];
+    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    for (size_t k = 0; pagemap >= 0 && k < bytes; k += 512 * GEMS_PAGE) {
+        ssize_t n = pread(pagemap, pages, sizeof pages, (off_t)((uintptr_t)(to + k) / GEMS_PAGE * sizeof *pages));
+        for (size_t i = 0; i < 512 && (ssize_t)(i * sizeof *pages) < n && k + i * GEMS_PAGE < bytes; i++)
+            if (pages[i] >> 62) /* there, or swapped out */
+                move_back(from + k + i * GEMS_PAGE, to + k + i * GEMS_PAGE, GEMS_PAGE);
+    }
+    if (pagemap >= 0)
+        close(pagemap);
+}
+
+/* Moves a part of a block or nothing of it. Before Linux 6.17 a call moves no more than one mapping: within the part a
+ * huge page may be one of its own, if its neighbours have another history. */
+static bool move(char *from, char *to, size_t bytes)
+{
+    if (bytes == 0 || move_part(from, to, bytes))
+        return true;
+    move_rest_back(from, to, bytes);
+    if (bytes <= GEMS_HUGE_PAGE)
+        return false;
+    for (size_t done = 0, n; done < bytes; done += n) {
+        n = bytes - done < GEMS_HUGE_PAGE ? bytes - done : GEMS_HUGE_PAGE;
+        if (!move_part(from + done, to + done, n)) {
+            move_rest_back(from + done, to + done, n);
+            move_back(from, to, done);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Moves all of a block's pages, or none. Huge and small ones are different mappings. */
 static bool move_pages(const gems_block *block, char *from, char *to)
 {
     size_t huge = block->huge < block->bytes ? block->huge : block->bytes;
-    if (!move_part(from, to, huge))
+    if (!move(from, to, huge))
         return false;
-    if (move_part(from + huge, to + huge, block->bytes - huge))
+    if (move(from + huge, to + huge, block->bytes - huge))
         return true;
-    int error = errno;
-    if (!move_part(to, from, huge))
-        lost();
-    errno = error;
+    move_back(from, to, huge);
     return false;
+}
+
+/* Where pages may be read and written they still may be when they have moved. So if nobody looks, only the empty range
+ * is closed: that costs less. */
+static bool hide_unused(const gems_block *block, char *shadow)
+{
+    if (!move_pages(block, block->address, shadow))
+        return false;
+    bool hidden = mprotect(block->address, block->bytes, PROT_NONE) == 0;
+    if (!hidden && !move_pages(block, shadow, block->address))
+        lost();
+    return hidden;
+}
+
+static bool hide_used(const gems_block *block, char *shadow)
+{
+    /* First, for nobody may get an empty page where the others were. */
+    if (mprotect(block->address, block->bytes, PROT_NONE) != 0 || !move_pages(block, block->address, shadow))
+        return false;
+    bool hidden = mprotect(shadow, block->bytes, PROT_READ | PROT_WRITE) == 0;
+    if (!hidden && !move_pages(block, shadow, block->address))
+        lost();
+    return hidden;
 }
 
 bool gems_block_hide(gems_block *block)
@@ -268,23 +339,16 @@ bool gems_block_hide(gems_block *block)
     int before = block->place == GEMS_PLACE_READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE;
     if (block->place == GEMS_PLACE_HIDDEN)
         return true;
-    if (atomic_load_explicit(&cannot_move, memory_order_relaxed) || (!block->moved && !may_split(4)))
+    if (!arena.moves || (!block->moved && !may_split(4)))
         return false;
     block->moved = true;
-    /* Nobody may get an empty page where the others were. */
-    if (mprotect(block->address, block->bytes, PROT_NONE) == 0) {
-        if (!move_pages(block, block->address, shadow)) {
-            if (errno == EINVAL)
-                atomic_store(&cannot_move, true);
-        } else if (mprotect(shadow, block->bytes, PROT_READ | PROT_WRITE) == 0) {
-            block->place = GEMS_PLACE_HIDDEN;
-            return true;
-        } else if (!move_pages(block, shadow, block->address)) {
-            lost();
-        }
-    }
-    (void)mprotect(block->address, block->bytes, before);
-    return false;
+    bool unused = !__atomic_load_n(&block->taken, __ATOMIC_RELAXED) && block->place == GEMS_PLACE_HOME;
+    bool hidden = unused ? hide_unused(block, shadow) : hide_used(block, shadow);
+    if (hidden)
+        block->place = GEMS_PLACE_HIDDEN;
+    else
+        (void)mprotect(block->address, block->bytes, before);
+    return hidden;
 }
 
 bool gems_block_show(gems_block *block)

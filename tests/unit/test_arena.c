@@ -13,12 +13,15 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define KIB ((size_t)1 << 10)
-#define MIB ((size_t)1 << 20)
+#define SYS_MSEAL 462
+
+#define KIB       ((size_t)1 << 10)
+#define MIB       ((size_t)1 << 20)
 
 TestSuite(arena, .timeout = 120);
 
@@ -186,6 +189,84 @@ Test(arena, contents_move_with_the_pages)
         cr_assert(!gems_block_protect(block), "what is hidden cannot be read");
         cr_assert(gems_block_show(block) && memory[0] == 8 && writable(memory));
         gems_arena_give(memory);
+    }
+}
+
+Test(arena, a_block_of_many_mappings_moves)
+{
+    size_t n = 11 * MIB;
+    char *memory = take(n);
+    gems_block *block = gems_arena_find(memory);
+    for (size_t k = 0; k < n; k += 4096)
+        memory[k] = (char)(k / 4096 * 3);
+    cr_assert_eq(madvise(memory + 2 * MIB, 2 * MIB, MADV_DONTDUMP), 0); /* as a program may do */
+    cr_assert_eq(madvise(memory + 8 * MIB, 2 * MIB, MADV_DONTDUMP), 0);
+    for (int i = 0; i < 3; i++) {
+        cr_assert(gems_block_hide(block));
+        cr_assert(!readable(memory) && !readable(memory + 3 * MIB) && !readable(memory + n - 1));
+        cr_assert(gems_block_show(block));
+        for (size_t k = 0; k < n; k += 4096)
+            cr_assert_eq(memory[k], (char)(k / 4096 * 3));
+    }
+}
+
+Test(arena, what_cannot_move_stays_as_it_is)
+{
+    size_t n = 11 * MIB;
+    char *memory = take(n);
+    gems_block *block = gems_arena_find(memory);
+    for (size_t k = 0; k < n; k += 4096)
+        memory[k] = (char)(k / 4096 * 3);
+    if (syscall(SYS_MSEAL, memory + 5 * MIB, 4096, 0) != 0)
+        cr_skip_test("mseal: Linux 6.10");
+    cr_expect(!gems_block_hide(block)); /* closed before it is moved */
+    cr_expect_eq(block->place, GEMS_PLACE_HOME);
+    cr_expect(writable(memory + 4095) && writable(memory + 3 * MIB + 1) && writable(memory + n - 1));
+    for (size_t k = 0; k < n; k += 4096)
+        cr_assert_eq(memory[k], (char)(k / 4096 * 3));
+    gems_arena_give(memory);
+    cr_expect_null(gems_arena_take(n, true)); /* moved before it is closed */
+    cr_assert_eq(take(n), memory);
+    cr_expect_eq(block->place, GEMS_PLACE_HOME);
+    for (size_t k = 0; k < n; k += 4096)
+        cr_assert_eq(memory[k], (char)(k / 4096 * 3));
+    cr_expect(writable(memory + 4095) && writable(memory + 3 * MIB + 1) && writable(memory + n - 1));
+}
+
+Test(arena, what_cannot_be_shown_stays_hidden)
+{
+    size_t n = 11 * MIB;
+    char *memory = gems_arena_take(n, true), *shadow;
+    cr_assert_not_null(memory);
+    gems_block *block = gems_arena_find(memory);
+    memset(shadow = gems_block_shadow(block), 5, n);
+    if (syscall(SYS_MSEAL, shadow + 9 * MIB, 4096, 0) != 0)
+        cr_skip_test("mseal: Linux 6.10");
+    cr_expect(!gems_block_show(block));
+    cr_expect_eq(block->place, GEMS_PLACE_HIDDEN);
+    for (size_t k = 0; k < n; k += 4096) {
+        cr_assert(!readable(memory + k));
+        cr_assert_eq(shadow[k], 5);
+    }
+    memset(shadow, 6, n);
+}
+
+Test(arena, huge_and_small_pages_change_between_uses)
+{
+    static const size_t sizes[] = {8 * MIB, 15 * MIB / 2 + 1, 31 * MIB / 4, 8 * MIB};
+    for (unsigned i = 0; i < 16; i++) {
+        size_t n = sizes[i * 7 % 4];
+        bool hidden = i % 3 == 0;
+        char *memory = gems_arena_take(n, hidden);
+        cr_assert_not_null(memory, "%u", i);
+        gems_block *block = gems_arena_find(memory);
+        memset(hidden ? gems_block_shadow(block) : memory, (int)i + 1, n);
+        cr_assert(hidden ? gems_block_show(block) : gems_block_hide(block) && gems_block_show(block), "%u", i);
+        for (size_t k = 0; k < n; k += 4096)
+            cr_assert_eq(memory[k], (char)(i + 1));
+        gems_arena_give(memory);
+        if (i % 2)
+            gems_arena_trim();
     }
 }
 
