@@ -257,7 +257,8 @@ def main():
             for key in ("times", "cpu"):
                 r[key] = [float(f"{t:.4g}") for t in sorted(r[key])[::max(1, len(r[key]) // 20)]]
     (args.out / "memory.md").write_text(markdown(result))
-    (args.out / "memory.json").write_text(json.dumps(result, indent=1) + "\n")
+    cases = ",\n".join(f"{json.dumps(label)}: {json.dumps(case)}" for label, case in result.pop("cases").items())
+    (args.out / "memory.json").write_text(f'{json.dumps(result)[:-1]},\n"cases": {{\n{cases}}}}}\n')
 
 
 if __name__ == "__main__":
