@@ -19,7 +19,7 @@
 #include "codegen/expr.h"
 #include "kernels/call.h"
 
-#define GEMS_PW_STEPS 8
+#define GEMS_PW_STEPS 48
 
 typedef enum gems_pw_loop {
     GEMS_PW_RUN,
@@ -82,7 +82,7 @@ typedef struct gems_pw_spec {
     uint8_t noperands, nsteps;
     uint8_t pad[2];
     gems_pw_operand operand[GEMS_OPERANDS];
-    gems_pw_step step[GEMS_PW_STEPS];
+    gems_pw_step step[]; /* at most GEMS_PW_STEPS */
 } gems_pw_spec;
 
 /* Bytes of a spec that are in use, from its start. */

@@ -176,7 +176,7 @@ static gems_status prepare(gems_call *call, gems_work *work)
     gems_status status = check_divisor(call, p);
     if (status != GEMS_OK || (status = make_results(call, p, b.result)) != GEMS_OK)
         return status;
-    b.recipe = pw_recipe_new(work, &p->shape, call);
+    b.recipe = pw_recipe_for(work, &p->shape, call);
     if (b.recipe && (status = bind_operands(&b)) == GEMS_OK)
         status = pw_recipe_end(call, work, b.recipe);
     return status;

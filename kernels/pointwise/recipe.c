@@ -9,18 +9,21 @@
 
 static void lower(gems_work *work);
 
-pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const gems_call *call)
+pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const char *name, const gems_rule *rule,
+                         unsigned operands, unsigned steps)
 {
-    pw_recipe *r = gems_work_reserve(work, sizeof *r);
+    pw_recipe *r = gems_work_reserve(work, sizeof *r + steps * sizeof *r->spec.step + operands * sizeof(pw_in));
     if (!r)
         return NULL;
-    memset(&r->spec, 0, sizeof r->spec);
+    memset(&r->spec, 0, sizeof r->spec + steps * sizeof *r->spec.step);
     r->shape = *shape;
-    r->name = call->op->strukt;
-    r->vec = gems_rule_param(call->rule, "vec", 0);
-    r->run = gems_rule_param(call->rule, "run", 0);
-    r->group = gems_rule_param(call->rule, "group", 0);
-    const char *variant = gems_rule_variant(call->rule);
+    r->name = name;
+    r->operands = operands;
+    r->steps = steps;
+    r->vec = gems_rule_param(rule, "vec", 0);
+    r->run = gems_rule_param(rule, "run", 0);
+    r->group = gems_rule_param(rule, "group", 0);
+    const char *variant = gems_rule_variant(rule);
     r->cpu = *variant ? strcmp(variant, "cpu") == 0 : gems_device_get(work->lane)->is_cpu;
     work->recipe = (uint32_t)((unsigned char *)r - work->bytes);
     work->lower = lower;
@@ -29,7 +32,7 @@ pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const gems_ca
 
 static int add(pw_recipe *r, gems_dtype dtype, gems_pw_place place)
 {
-    if (r->spec.noperands == GEMS_OPERANDS)
+    if (r->spec.noperands == r->operands)
         return -1;
     r->spec.operand[r->spec.noperands] = (gems_pw_operand){.dtype = (uint8_t)dtype, .place = (uint8_t)place};
     return r->spec.noperands++;
@@ -40,8 +43,8 @@ int pw_recipe_memory(gems_work *work, pw_recipe *r, const gems_tensor *t, gems_p
     int i = add(r, t->dtype, place);
     if (i < 0)
         return -1;
-    r->in[i].operand = gems_work_operand(work, t, place == GEMS_PW_READ ? GEMS_READ : GEMS_WRITE);
-    gems_shape_strides(&r->shape, t->ndim, t->sizes, t->strides, r->in[i].stride);
+    pw_recipe_in(r)[i].operand = gems_work_operand(work, t, place == GEMS_PW_READ ? GEMS_READ : GEMS_WRITE);
+    gems_shape_strides(&r->shape, t->ndim, t->sizes, t->strides, pw_recipe_in(r)[i].stride);
     return i;
 }
 
@@ -50,15 +53,15 @@ int pw_recipe_value(pw_recipe *r, gems_dtype dtype, gems_element number)
     int i = add(r, dtype, GEMS_PW_VALUE);
     if (i < 0)
         return -1;
-    r->in[i].operand = -1;
-    r->in[i].number = number;
+    pw_recipe_in(r)[i].operand = -1;
+    pw_recipe_in(r)[i].number = number;
     return i;
 }
 
 void pw_recipe_update(gems_work *work, pw_recipe *r, int i)
 {
     r->spec.operand[i].place = GEMS_PW_UPDATE;
-    work->operand[r->in[i].operand].access = GEMS_READ_WRITE;
+    work->operand[pw_recipe_in(r)[i].operand].access = GEMS_READ_WRITE;
 }
 
 static bool uses_f64(const gems_pw_spec *s)
@@ -88,8 +91,8 @@ static bool choose_loops(pw_recipe *r, gems_loops *loops)
     bool dense = true;
     gems_strides strides[GEMS_OPERANDS]; /* of operands in memory, by their position among them */
     for (unsigned i = 0; i < s->noperands; i++)
-        if (r->in[i].operand >= 0) {
-            memcpy(strides[n++], r->in[i].stride, (size_t)r->shape.ndim * sizeof(int64_t));
+        if (pw_recipe_in(r)[i].operand >= 0) {
+            memcpy(strides[n++], pw_recipe_in(r)[i].stride, (size_t)r->shape.ndim * sizeof(int64_t));
             int size = gems_dtypes[s->operand[i].dtype].size;
             widest = size > widest ? size : widest;
         }
@@ -97,7 +100,7 @@ static bool choose_loops(pw_recipe *r, gems_loops *loops)
     if (loops->rank > GEMS_RANK)
         return false;
     for (unsigned i = 0, k = 0; i < s->noperands; i++)
-        if (r->in[i].operand >= 0) {
+        if (pw_recipe_in(r)[i].operand >= 0) {
             int64_t stride = loops->stride[k++][0];
             s->operand[i].stride = stride == 0 ? GEMS_PW_BROADCAST : stride == 1 ? GEMS_PW_UNIT : GEMS_PW_STRIDED;
             dense = dense && stride <= 1 && (stride == 1 || s->operand[i].place == GEMS_PW_READ);
@@ -138,6 +141,7 @@ static gems_arg one_size(bool wide, int64_t v, pw_sizes *to)
 
 static gems_arg eight_sizes(bool wide, int rank, const int64_t *v, pw_sizes *to)
 {
+    memset(to, 0, sizeof *to);
     for (int d = 0; d < rank; d++)
         if (wide)
             to->l[d] = v[d];
@@ -157,23 +161,24 @@ static int64_t clamp(int64_t v, int64_t low, int64_t high)
 }
 
 /* Arguments in the order that codegen/pointwise.h gives, and how many work-items share the work. */
-static void launch(gems_work *work, gems_kernel *kernel, const pw_recipe *r, const gems_loops *loops)
+static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gems_loops *loops)
 {
     const gems_device_info *device = gems_device_get(work->lane);
     const gems_pw_spec *s = &r->spec;
     gems_arg args[3 * GEMS_OPERANDS + 8];
-    pw_sizes sizes[GEMS_OPERANDS + 6] = {{{0}}};
+    pw_sizes sizes[GEMS_OPERANDS + 6];
     int n = 0, used = 0, nmemory = 0;
     for (unsigned i = 0; i < s->noperands; i++)
-        if (r->in[i].operand >= 0) {
-            args[n++] = GEMS_OPERAND(r->in[i].operand);
+        if (pw_recipe_in(r)[i].operand >= 0) {
+            args[n++] = GEMS_OPERAND(pw_recipe_in(r)[i].operand);
             nmemory++;
         }
     for (unsigned i = 0; i < s->noperands; i++)
-        if (r->in[i].operand < 0)
-            args[n++] = GEMS_BYTES(&r->in[i].number, strcmp(gems_dtypes[s->operand[i].dtype].compute, "float") == 0
-                                                         ? sizeof(float)
-                                                         : gems_dtypes[s->operand[i].dtype].size);
+        if (pw_recipe_in(r)[i].operand < 0)
+            args[n++] =
+                GEMS_BYTES(&pw_recipe_in(r)[i].number, strcmp(gems_dtypes[s->operand[i].dtype].compute, "float") == 0
+                                                           ? sizeof(float)
+                                                           : gems_dtypes[s->operand[i].dtype].size);
     int64_t numel = r->shape.numel, units = device->compute_units;
     int64_t least = r->run ? r->run : 8192;
     size_t local = 1, global;
@@ -210,9 +215,9 @@ static void launch(gems_work *work, gems_kernel *kernel, const pw_recipe *r, con
 
 static void lower(gems_work *work)
 {
-    if (!gems_work_room(work, sizeof(pw_sizes) * (GEMS_OPERANDS + 6) + GEMS_OPERANDS * 16)) /* so that it stays put */
+    if (!gems_work_room(work, (sizeof(pw_sizes) + 16) * (pw_recipe_of(work)->spec.noperands + 6u)))
         return;
-    pw_recipe *r = pw_recipe_of(work);
+    pw_recipe *r = pw_recipe_of(work); /* which stays put now */
     gems_loops loops;
     if (!choose_loops(r, &loops)) {
         gems_trouble_note(&work->trouble, GEMS_TROUBLE_NO_DEVICE, "more than %d loops", GEMS_RANK);

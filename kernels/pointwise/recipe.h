@@ -10,21 +10,35 @@
 #include "kernels/tensor/element.h"
 #include "kernels/work/work.h"
 
+typedef struct pw_in {
+    int32_t operand; /* of the work; -1: by value */
+    gems_strides stride;
+    gems_element number;
+} pw_in;
+
 typedef struct pw_recipe {
-    gems_pw_spec spec;       /* loop, vec, wide, rank and the operands' strides are chosen when it is run */
-    gems_shape shape;        /* of at least one element; operands are broadcast to it */
-    const char *name;        /* of the kernel, for people: a constant */
-    bool cpu;                /* variant */
-    int64_t vec, run, group; /* parameters; 0: found from sizes and device */
-    struct {
-        int32_t operand; /* of the work; -1: by value */
-        gems_strides stride;
-        gems_element number;
-    } in[GEMS_OPERANDS]; /* as spec.operand */
+    gems_shape shape;         /* of at least one element; operands are broadcast to it */
+    const char *name;         /* of the kernel, for people: a constant */
+    bool cpu;                 /* variant */
+    int64_t vec, run, group;  /* parameters; 0: found from sizes and device */
+    uint32_t operands, steps; /* as many as there is room for */
+    gems_pw_spec spec;        /* loop, vec, wide, rank and the operands' strides are chosen when it is run */
 } pw_recipe;
 
-/* An empty recipe in the work, for these sizes. NULL: see the work's trouble. */
-pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const gems_call *call);
+/* An empty recipe in the work, for these sizes and at most so many operands and steps, which is run as the rule says
+ * (NULL: as suits the device). NULL: see the work's trouble. */
+pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const char *name, const struct gems_rule *rule,
+                         unsigned operands, unsigned steps);
+/* The same for what one call needs. */
+static inline pw_recipe *pw_recipe_for(gems_work *work, const gems_shape *of, const gems_call *call)
+{
+    return pw_recipe_new(work, of, call->op->strukt, call->rule, GEMS_EXPR_RESULTS + GEMS_EXPR_NAMES, 2);
+}
+/* Where the operands are, as spec.operand. */
+static inline pw_in *pw_recipe_in(pw_recipe *r)
+{
+    return (pw_in *)(void *)&r->spec.step[r->steps];
+}
 /* Adds an operand in memory, or by value; its index, or -1 if there are too many. Operands that are written come first.
  */
 int pw_recipe_memory(gems_work *work, pw_recipe *r, const gems_tensor *tensor, gems_pw_place place);

@@ -34,7 +34,7 @@ static const gems_expr *expression(const gems_op *op, formula *f, unsigned i)
 static gems_status compute(gems_call *call, gems_work *work, formula *f, gems_dtype dtype, const gems_shape *shape,
                            unsigned nresults, const gems_tensor *results, const gems_tensor *operands)
 {
-    pw_recipe *r = pw_recipe_new(work, shape, call);
+    pw_recipe *r = pw_recipe_for(work, shape, call);
     if (!r)
         return GEMS_OK; /* the work knows */
     for (unsigned i = 0; i < nresults; i++)

@@ -7,7 +7,7 @@
 
 #define GEMS_DIMS     16 /* dimensions before merging */
 #define GEMS_RANK     8  /* loops after it */
-#define GEMS_OPERANDS 12
+#define GEMS_OPERANDS 40 /* of one kernel */
 
 /* Strides are in elements; 0 where an operand is broadcast. */
 typedef int64_t gems_strides[GEMS_DIMS];

@@ -332,6 +332,12 @@ static void run_work(void *arg)
 {
     gems_work *w = arg;
     gems_bound own[GEMS_WORK_OPERANDS];
+    if (w->lower) {
+        w->nlaunches = w->nargs = 0; /* of an earlier run */
+        w->lower(w);
+    }
+    if (w->trouble.kind != GEMS_TROUBLE_NONE || !w->nlaunches)
+        return;
     run r = {.work = w, .stage = is_staged(w), .place = own};
     size_t n = w->noperands;
     void *heap = NULL;
@@ -360,11 +366,7 @@ gems_status gems_work_run(gems_work *w, gems_call *call)
     uint32_t nbytes = w->nbytes;
     w->moved = 0;
     w->device_ns = 0;
-    if (w->lower && w->trouble.kind == GEMS_TROUBLE_NONE) {
-        w->nlaunches = w->nargs = 0; /* of an earlier run */
-        w->lower(w);
-    }
-    if (w->trouble.kind == GEMS_TROUBLE_NONE && w->nlaunches)
+    if (w->trouble.kind == GEMS_TROUBLE_NONE && (w->lower || w->nlaunches))
         gems_device_deep(run_work, w);
     if (w->lower) /* its launches are written anew by the next run */
         w->nbytes = nbytes;

@@ -120,28 +120,28 @@ static void merge(gems_work *to, const gems_work *first, gems_work *second)
 {
     cr_assert(gems_work_copy(to, first));
     pw_recipe *r = pw_recipe_of(to), *s = pw_recipe_of(second);
-    uintptr_t dropped = to->operand[r->in[0].operand].allocation;
+    uintptr_t dropped = to->operand[pw_recipe_in(r)[0].operand].allocation;
     uint8_t place[GEMS_OPERANDS] = {0}; /* of an operand of the second recipe in the merged one */
     for (unsigned i = 0; i < s->spec.noperands; i++) {
-        const gems_operand *o = s->in[i].operand < 0 ? NULL : &second->operand[s->in[i].operand];
+        const gems_operand *o = pw_recipe_in(s)[i].operand < 0 ? NULL : &second->operand[pw_recipe_in(s)[i].operand];
         if (i > 0 && o && o->allocation == dropped)
             continue;
         place[i] = i ? r->spec.noperands++ : 0;
         r->spec.operand[place[i]] = s->spec.operand[i];
-        r->in[place[i]] = s->in[i];
+        pw_recipe_in(r)[place[i]] = pw_recipe_in(s)[i];
         if (i == 0)
-            r->in[0].operand = 0;
+            pw_recipe_in(r)[0].operand = 0;
         else if (o)
-            r->in[place[i]].operand = (int32_t)to->noperands++;
+            pw_recipe_in(r)[place[i]].operand = (int32_t)to->noperands++;
         if (o)
-            to->operand[r->in[place[i]].operand] = *o;
+            to->operand[pw_recipe_in(r)[place[i]].operand] = *o;
     }
     gems_pw_step *step = &r->spec.step[r->spec.nsteps++];
     *step = s->spec.step[0];
     step->store[0] = 0;
     r->spec.step[0].store[0] = GEMS_PW_UNSTORED;
     for (unsigned i = 0; i < GEMS_EXPR_NAMES; i++) {
-        const int32_t from = s->in[step->bind[i].index].operand;
+        const int32_t from = pw_recipe_in(s)[step->bind[i].index].operand;
         bool replaced = from >= 0 && second->operand[from].allocation == dropped;
         step->bind[i].step = replaced;
         step->bind[i].index = replaced ? 0 : place[step->bind[i].index];
