@@ -18,6 +18,8 @@ typedef struct gems_host {
     /* Calls of an operator come to us from this much work on; INT64_MAX: none. Other threads see it after all that was
      * done before. */
     void (*set_min_numel)(unsigned op, int64_t min_numel);
+    /* Drops results that were made for a call which is to be tried in another way. */
+    void (*drop_results)(gems_call *call);
 } gems_host;
 
 #endif

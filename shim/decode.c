@@ -361,7 +361,14 @@ static void set_min_numel(unsigned op, int64_t min_numel)
     __atomic_store_n(&gems_slots[op].min_numel, gems_torch.ready ? min_numel : INT64_MAX, __ATOMIC_RELEASE);
 }
 
-const gems_host gems_pytorch = {make, is_complex, drop, default_dtype, set_min_numel};
+static void drop_results(gems_call *call)
+{
+    gems_drop_results((struct frame *)call);
+    memset(call->has_result, 0, sizeof call->has_result);
+    call->why = NULL;
+}
+
+const gems_host gems_pytorch = {make, is_complex, drop, default_dtype, set_min_numel, drop_results};
 
 void gems_drop_results(struct frame *f)
 {

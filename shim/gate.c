@@ -1,6 +1,7 @@
 /* The gate: every thunk's slow half comes here. It lets through only calls that are plain beyond doubt; whatever is
  * exotic (another backend, autograd, tracing, vmap, subclasses, modes) goes to the original as if we were not there. */
 #include "shim/decode.h"
+#include "kernels/chain/chain.h"
 #include "preload/engine/compare.h"
 #include "preload/engine/report.h"
 #include "preload/engine/route.h"
@@ -124,14 +125,31 @@ static bool take_arguments(struct frame *f, enum place place, void **raw)
     return true;
 }
 
+/* The host is about to run the call: what it reads must not be owed. */
+static void settle_arguments(const gems_call *call)
+{
+    for (unsigned i = 0; i < call->op->nparams; i++) {
+        const gems_value *v = &call->arg[i];
+        const gems_tensor *t = v->kind == GEMS_TENSOR ? v->tensor : v->kind == GEMS_TENSORS ? v->tensors.v : NULL;
+        size_t n = v->kind == GEMS_TENSOR ? 1 : v->kind == GEMS_TENSORS ? v->tensors.n : 0;
+        for (; n > 0; n--, t++)
+            if (t->numel)
+                gems_chain_settle((const void *)t->address, 1, call->op->params[i].written, /* NOLINT */
+                                  GEMS_CAUSE_OPERATOR);
+    }
+}
+
 /* Notes a call that is not for us; for the log its arguments are looked at all the same, if they may be. */
 static void pass_noted(struct frame *f, const char *why, bool look, void **raw)
 {
     bool shown = look && gems_log_wants_calls();
     start_frame(f);
     f->counts_versions = false;
-    if (shown)
+    bool owed = look && atomic_load_explicit(&gems_chain_active, memory_order_relaxed);
+    if (shown || owed)
         (void)gems_decode(f, raw); /* as far as they are plain */
+    if (owed)
+        settle_arguments(&f->call);
     f->call.why = why;
     gems_report_call(&f->call, GEMS_DECLINED, (enum gems_where)f->entry, shown, 0);
     free(f->heap);
@@ -167,9 +185,11 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
         status = gems_route(call);
         compared = gems_compare_keep(comparison, call, status == GEMS_OK);
     }
-    if (status != GEMS_OK)
+    if (status != GEMS_OK) {
         gems_drop_results(f);
-    else if (!compared)
+        if (atomic_load_explicit(&gems_chain_active, memory_order_relaxed))
+            settle_arguments(call);
+    } else if (!compared)
         gems_give_results(f, ret, raw);
     gems_report_call(call, status, (enum gems_where)f->entry, true, start_time != 0 ? now() - start_time : 0);
     gems_route_done();

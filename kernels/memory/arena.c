@@ -14,6 +14,7 @@
 
 gems_size_class gems_size_classes[GEMS_ARENA_CLASSES];
 struct gems_sums gems_sums;
+__thread bool gems_arena_hides;
 static bool on;
 static _Atomic(bool (*)(gems_block *)) keeps_block;
 
@@ -269,6 +270,11 @@ void gems_arena_recycle(gems_block *block)
     block->freed = gems_purge_now();
     put_back(block);
     gems_purge_later();
+}
+
+size_t gems_arena_live(void)
+{
+    return atomic_load_explicit(&gems_sums.live, memory_order_relaxed);
 }
 
 void gems_arena_count(gems_arena_counts *counts)

@@ -60,6 +60,9 @@ bool gems_arena_give(void *address);
 void gems_arena_on_give(bool (*keeps)(gems_block *block));
 void gems_arena_recycle(gems_block *block);
 
+/* Whether the thread's new tensors are to be hidden: it is about to make results that are to be owed. */
+extern __thread bool gems_arena_hides;
+
 extern uintptr_t gems_arena_shift; /* from an address of the host to its shadow */
 /* Where a block's pages are reached by us, wherever the host sees them; only while the block is hidden. */
 static inline char *gems_block_shadow(const gems_block *block)
@@ -81,6 +84,8 @@ typedef struct gems_arena_counts {
     uint64_t given_back;                      /* bytes of free blocks whose pages went back to the system */
 } gems_arena_counts;
 void gems_arena_count(gems_arena_counts *counts);
+/* Bytes in use: only the first of the counts, and quick. */
+size_t gems_arena_live(void);
 /* Gives the pages of all free blocks back to the system. */
 void gems_arena_trim(void);
 

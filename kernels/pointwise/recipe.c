@@ -20,6 +20,7 @@ pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const char *n
     r->name = name;
     r->operands = operands;
     r->steps = steps;
+    r->nothing = false;
     r->vec = gems_rule_param(rule, "vec", 0);
     r->run = gems_rule_param(rule, "run", 0);
     r->group = gems_rule_param(rule, "group", 0);
@@ -84,8 +85,9 @@ gems_status pw_recipe_end(gems_call *call, gems_work *work, pw_recipe *r)
 /* ---- loops ---- */
 
 /* Merges the loops and chooses how they are walked. False: too many of them. */
-static bool choose_loops(pw_recipe *r, gems_loops *loops)
+static bool choose_loops(gems_work *work, gems_loops *loops)
 {
+    pw_recipe *r = pw_recipe_of(work);
     gems_pw_spec *s = &r->spec;
     int n = 0, widest = 1;
     bool dense = true;
@@ -97,8 +99,10 @@ static bool choose_loops(pw_recipe *r, gems_loops *loops)
             widest = size > widest ? size : widest;
         }
     gems_collapse(&r->shape, n, (const gems_strides *)strides, loops);
-    if (loops->rank > GEMS_RANK)
+    if (loops->rank > GEMS_RANK) {
+        gems_trouble_note(&work->trouble, GEMS_TROUBLE_NO_DEVICE, "more than %d loops", GEMS_RANK);
         return false;
+    }
     for (unsigned i = 0, k = 0; i < s->noperands; i++)
         if (pw_recipe_in(r)[i].operand >= 0) {
             int64_t stride = loops->stride[k++][0];
@@ -120,6 +124,12 @@ static bool choose_loops(pw_recipe *r, gems_loops *loops)
                 s->operand[i].stride = 0;
     }
     return true;
+}
+
+bool pw_recipe_choose(gems_work *work)
+{
+    gems_loops loops;
+    return choose_loops(work, &loops);
 }
 
 /* ---- launch ---- */
@@ -179,7 +189,7 @@ static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gem
                 GEMS_BYTES(&pw_recipe_in(r)[i].number, strcmp(gems_dtypes[s->operand[i].dtype].compute, "float") == 0
                                                            ? sizeof(float)
                                                            : gems_dtypes[s->operand[i].dtype].size);
-    int64_t numel = r->shape.numel, units = device->compute_units;
+    int64_t numel = r->nothing ? 0 : r->shape.numel, units = device->compute_units;
     int64_t least = r->run ? r->run : 8192;
     size_t local = 1, global;
     if (s->rank) {
@@ -189,21 +199,22 @@ static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gem
     }
     if (s->loop == GEMS_PW_RUN) {
         int64_t items = units > 1 ? clamp(numel / least, 1, 4 * units) : 1;
-        int64_t run = (divide_up(numel, items) + 63) & ~INT64_C(63);
+        int64_t run = numel ? (divide_up(numel, items) + 63) & ~INT64_C(63) : 64;
         args[n++] = one_size(true, numel, &sizes[used++]);
         args[n++] = one_size(true, run, &sizes[used++]);
-        global = (size_t)divide_up(numel, run);
+        global = (size_t)clamp(divide_up(numel, run), 1, INT64_MAX);
     } else if (s->loop == GEMS_PW_ROWS) {
-        int64_t inner = loops->size[0], rows = numel / inner, most = units > 1 ? 4 * units : 1;
+        int64_t inner = loops->size[0], rows = r->shape.numel / inner, most = units > 1 ? 4 * units : 1;
         int64_t run = divide_up(inner, clamp(inner / least, 1, divide_up(most, rows)));
         int64_t deep = clamp(divide_up(rows, most), 1, rows);
         deep = deep * run < least ? clamp(divide_up(least, run), 1, rows) : deep;
+        rows = r->nothing ? 0 : rows;
         int64_t chunks = divide_up(inner, run);
         args[n++] = one_size(s->wide, rows, &sizes[used++]);
         args[n++] = one_size(s->wide, run, &sizes[used++]);
         args[n++] = one_size(s->wide, chunks, &sizes[used++]);
         args[n++] = one_size(s->wide, deep, &sizes[used++]);
-        global = (size_t)(divide_up(rows, deep) * chunks);
+        global = (size_t)(clamp(divide_up(rows, deep), 1, rows + 1) * chunks);
     } else {
         int64_t items = s->loop == GEMS_PW_VEC ? divide_up(numel, s->vec) : numel;
         args[n++] = one_size(s->loop == GEMS_PW_VEC || s->wide, numel, &sizes[used++]);
@@ -219,10 +230,8 @@ static void lower(gems_work *work)
         return;
     pw_recipe *r = pw_recipe_of(work); /* which stays put now */
     gems_loops loops;
-    if (!choose_loops(r, &loops)) {
-        gems_trouble_note(&work->trouble, GEMS_TROUBLE_NO_DEVICE, "more than %d loops", GEMS_RANK);
+    if (!choose_loops(work, &loops))
         return;
-    }
     gems_kernel *kernel = gems_work_find(work, &r->spec, gems_pw_spec_bytes(&r->spec));
     if (!kernel && work->trouble.kind == GEMS_TROUBLE_NONE) {
         char entry[80]; /* not the bare name: "abs" is taken */

@@ -20,6 +20,7 @@ typedef struct pw_recipe {
     gems_shape shape;         /* of at least one element; operands are broadcast to it */
     const char *name;         /* of the kernel, for people: a constant */
     bool cpu;                 /* variant */
+    bool nothing;             /* its kernel is only to be built: it is launched, and touches no element */
     int64_t vec, run, group;  /* parameters; 0: found from sizes and device */
     uint32_t operands, steps; /* as many as there is room for */
     gems_pw_spec spec;        /* loop, vec, wide, rank and the operands' strides are chosen when it is run */
@@ -47,6 +48,8 @@ int pw_recipe_value(pw_recipe *r, gems_dtype dtype, gems_element number);
 void pw_recipe_update(gems_work *work, pw_recipe *r, int operand);
 /* The recipe is whole: whether the device can run it. */
 gems_status pw_recipe_end(gems_call *call, gems_work *work, pw_recipe *r);
+/* Chooses the loops, so that the spec is that of the kernel. False: see the work's trouble. */
+bool pw_recipe_choose(gems_work *work);
 /* The recipe of a pointwise work. */
 static inline pw_recipe *pw_recipe_of(gems_work *work)
 {

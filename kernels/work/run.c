@@ -21,6 +21,18 @@ enum {
 
 static atomic_int failures_in_a_row;
 static atomic_bool timing;
+static _Atomic(const gems_work_memory *) memory;
+static atomic_int unguarded; /* works that run */
+
+void gems_work_on_memory(const gems_work_memory *m)
+{
+    atomic_store(&memory, m);
+}
+
+bool gems_work_any_unguarded(void)
+{
+    return atomic_load(&unguarded) > 0;
+}
 
 void gems_work_set_timing(bool on)
 {
@@ -361,16 +373,32 @@ static void run_work(void *arg)
     free(heap);
 }
 
-gems_status gems_work_run(gems_work *w, gems_call *call)
+bool gems_work_execute(gems_work *w)
 {
     uint32_t nbytes = w->nbytes;
     w->moved = 0;
     w->device_ns = 0;
+    const gems_work_memory *m = w->guarded ? NULL : atomic_load(&memory);
+    for (uint32_t i = 0; m && i < w->noperands; i++) {
+        gems_operand *o = &w->operand[i];
+        o->held = m->begin((const void *)address_of(o), o->span, (o->access & GEMS_WRITE) != 0); /* NOLINT */
+    }
+    atomic_fetch_add(&unguarded, m != NULL);
     if (w->trouble.kind == GEMS_TROUBLE_NONE && (w->lower || w->nlaunches))
         gems_device_deep(run_work, w);
+    atomic_fetch_sub(&unguarded, m != NULL);
+    for (uint32_t i = 0; m && i < w->noperands; i++)
+        if (w->operand[i].held)
+            m->end((const void *)address_of(&w->operand[i]), w->operand[i].span); /* NOLINT */
     if (w->lower) /* its launches are written anew by the next run */
         w->nbytes = nbytes;
     note_outcome(w);
+    return w->trouble.kind == GEMS_TROUBLE_NONE;
+}
+
+gems_status gems_work_run(gems_work *w, gems_call *call)
+{
+    (void)gems_work_execute(w);
     call->bytes += w->moved;
     call->device_ns += w->device_ns;
     switch (w->trouble.kind) {

@@ -11,6 +11,7 @@ enum {
 void gems_work_begin(gems_work *w, gems_lane lane)
 {
     w->lane = lane;
+    w->guarded = false;
     w->trouble.kind = GEMS_TROUBLE_NONE;
     w->trouble.code = 0;
     w->lower = NULL;

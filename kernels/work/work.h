@@ -26,6 +26,7 @@ typedef struct gems_operand {
     size_t offset, span;  /* bytes: from there to the first element; from it to the last, both included */
     uint8_t access;       /* of all launches together; READ only if one reads it before another has written all of it */
     uint8_t element;      /* bytes of an element */
+    bool held;            /* its memory, for the run (gems_work_on_memory) */
     int8_t gaps;          /* a result that does not fill its span: its loops, in gems_work.gaps; -1: it does */
 } gems_operand;
 
@@ -84,6 +85,7 @@ enum {
 
 typedef struct gems_work {
     gems_lane lane;
+    bool guarded;                          /* who made it sees to it that kernels may use its memory */
     gems_trouble trouble;                  /* the first thing that went wrong while it was written */
     void (*lower)(struct gems_work *work); /* writes launches from the recipe; NULL: they stand */
     uint32_t recipe;                       /* where in bytes it begins */
@@ -138,6 +140,17 @@ void gems_launch_library(gems_work *work, gems_library *library, const void *pay
  * they are there. DECLINED or FAILED, with the reason in call->why: nothing that the host sees has changed. May be
  * called again. */
 gems_status gems_work_run(gems_work *work, gems_call *call);
+/* The same without a call. False: see the work's trouble. */
+bool gems_work_execute(gems_work *work);
+/* Called for each operand before a run, and when it has ended if that was true: `begin` makes its memory one that
+ * kernels may read, or write, meanwhile. One, set once; NULL: all memory always is. */
+typedef struct gems_work_memory {
+    bool (*begin)(const void *p, size_t n, bool write);
+    void (*end)(const void *p, size_t n);
+} gems_work_memory;
+void gems_work_on_memory(const gems_work_memory *memory);
+/* Whether a work runs whose memory is not `guarded`: its kernels may touch what somebody else has hidden since. */
+bool gems_work_any_unguarded(void);
 
 /* Whether the time that the device spends in kernels is noted. Off at first: queues that measure may be slower. */
 void gems_work_set_timing(bool on);

@@ -24,6 +24,7 @@ typedef struct gems_config {
     bool report;        /* GEMS_REPORT */
     bool log_once;      /* GEMS_LOG_ONCE */
     int64_t route;      /* GEMS_ROUTE: gems_route_mode */
+    int64_t fuse;       /* GEMS_FUSE: gems_fuse */
     int64_t memory;     /* GEMS_MEMORY: gems_memory_mode */
     int64_t check;      /* GEMS_CHECK: calls per operator and shape class to compare */
     int64_t fault;      /* GEMS_FAULT: make the n-th OpenCL call fail (0: none); -n: from the n-th on all fail */

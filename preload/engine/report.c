@@ -7,6 +7,7 @@
 #include "preload/base/log.h"
 #include "preload/base/text.h"
 #include "kernels/device/device.h"
+#include "kernels/chain/chain.h"
 #include "kernels/memory/arena.h"
 #include "tune/table.h"
 
@@ -309,6 +310,26 @@ static void write_memory(void (*line)(const char *text))
     line(s);
 }
 
+static void write_chains(void (*line)(const char *text))
+{
+    gems_chain_counts c;
+    char s[512];
+    gems_chain_count(&c);
+    if (c.calls == 0)
+        return;
+    gems_text t = gems_text_in(s, sizeof s);
+    gems_text_put(&t,
+                  "chains: %llu calls in %llu passes of %llu steps; %llu results never stored, %.1f MB not moved; %llu "
+                  "kernels built, %llu passes evaluated; computed for:",
+                  (unsigned long long)c.calls, (unsigned long long)c.passes, (unsigned long long)c.steps,
+                  (unsigned long long)c.unstored, 1e-6 * (double)c.bytes_saved, (unsigned long long)c.kernels,
+                  (unsigned long long)c.evaluated);
+    for (int i = 0; i < GEMS_CAUSE_COUNT; i++)
+        if (c.causes[i])
+            gems_text_put(&t, " %s (%llu)", gems_cause_names[i], (unsigned long long)c.causes[i]);
+    line(s);
+}
+
 void gems_report_write(void (*line)(const char *text))
 {
     unsigned *order = malloc(gems_op_count * sizeof *order), n = 0;
@@ -340,6 +361,7 @@ void gems_report_write(void (*line)(const char *text))
     }
     free(order);
     write_memory(line);
+    write_chains(line);
 }
 
 static void line(const char *text)

@@ -7,9 +7,11 @@
 #include "preload/engine/report.h"
 #include "preload/engine/scope.h"
 #include "preload/engine/tables.h"
+#include "kernels/chain/chain.h"
 #include "kernels/device/device.h"
 #include "kernels/embedded.h"
 #include "kernels/family.h"
+#include "kernels/memory/arena.h"
 #include "kernels/work/launcher.h"
 
 #include <pthread.h>
@@ -50,8 +52,14 @@ static bool excluded(const gems_op *op)
     return route.allowed && !gems_opset_has(route.allowed, op->index);
 }
 
-/* The least work at which a call of this operator may be worth a look; INT64_MAX if none is. */
-static int64_t threshold(const gems_op *op)
+static gems_fuse fuse_mode(void)
+{
+    const gems_config *c = gems_config_get();
+    return c->check > 0 || !c->pool ? GEMS_FUSE_OFF : (gems_fuse)c->fuse;
+}
+
+/* The least work at which the table may send a call of this operator to the device; INT64_MAX if it never does. */
+static int64_t table_threshold(const gems_op *op)
 {
     if (gems_route_notes_all())
         return INT64_MIN;
@@ -73,6 +81,15 @@ static int64_t threshold(const gems_op *op)
         least = work < least ? work : least;
     }
     return least;
+}
+
+/* The least work at which a call of this operator may be worth a look; INT64_MAX if none is. One that is not routed may
+ * read what is owed. */
+static int64_t threshold(const gems_op *op)
+{
+    int64_t by_table = table_threshold(op), by_chain = gems_chain_least(fuse_mode());
+    bool off = route.mode == GEMS_ROUTE_OFF || route.no_device || (!route.enabled && !route.scopes);
+    return off || by_table < by_chain ? by_table : by_chain;
 }
 
 static void find_candidates(void)
@@ -142,6 +159,7 @@ static bool device_ready(void)
             gems_tables *tables = gems_tables_build(d->vendor, d->name, route.user_json, NULL);
             if (tables && !gems_tables_replace(tables))
                 gems_tables_free(tables);
+            gems_chain_start(fuse_mode());
         } else {
             route.no_device = true;
         }
@@ -198,6 +216,27 @@ static gems_status serve(gems_call *call)
     return status;
 }
 
+/* Leaves the call's results owed, if they can be. */
+static bool defer(gems_call *call)
+{
+    gems_work work;
+    gems_work_begin(&work, GEMS_LANE_MAIN);
+    gems_arena_hides = true;
+    gems_status status = call->op->kernel->prepare(call, &work);
+    gems_arena_hides = false;
+    bool taken = status == GEMS_OK && gems_chain_take(call, &work);
+    gems_work_end(&work);
+    return taken;
+}
+
+/* What the table says of the call; NULL: the host is to run it, and call->why says why. */
+static const char *refusal(const gems_call *call)
+{
+    if (route.mode == GEMS_ROUTE_ALL)
+        return NULL;
+    return !call->rule ? "no rule of the table" : gems_rule_is_host(call->rule) ? "the table says host" : NULL;
+}
+
 gems_status gems_route(gems_call *call)
 {
     const gems_op *op = call->op;
@@ -206,16 +245,18 @@ gems_status gems_route(gems_call *call)
     gems_status status = op->kernel->plan(call);
     if (status != GEMS_OK)
         return status;
+    if (gems_chain_wants(call)) {
+        if (defer(call))
+            return GEMS_OK;
+        call->host->drop_results(call);
+    }
     const gems_table *table = gems_tables_hold();
     call->rule = table ? gems_table_lookup(table, op, call->dtype, &call->sizes) : NULL;
-    if (route.mode == GEMS_ROUTE_ALL) {
-        if (call->rule && gems_rule_is_host(call->rule))
-            call->rule = NULL;
-    } else if (!call->rule) {
-        return gems_decline(call, "no rule of the table");
-    } else if (gems_rule_is_host(call->rule)) {
-        return gems_decline(call, "the table says host");
-    }
+    const char *refused = refusal(call);
+    if (refused)
+        return gems_decline(call, refused);
+    if (call->rule && gems_rule_is_host(call->rule))
+        call->rule = NULL;
     status = serve(call);
     if (status == GEMS_FAILED) {
         gems_log("%s: %s; the host runs it", op->name, call->why ? call->why : "failed");

@@ -1,0 +1,169 @@
+/* Kernels of chains are built in the background, by launching them over nothing: until then the evaluator serves. */
+#include "kernels/chain/group.h"
+#include "preload/base/hash.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+enum {
+    KNOWN = 8192, /* kernels; a power of two */
+    WAITING = 64
+};
+
+typedef enum state {
+    UNKNOWN,
+    QUEUED,
+    BUILT,
+    FAILED
+} state;
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct known {
+        uint64_t hash; /* of spec and lane */
+        state state;
+    } known[KNOWN];
+    unsigned nknown;
+    gems_work *queue[WAITING]; /* a ring */
+    uint64_t hash[WAITING];
+    unsigned first, n;
+    bool runs, busy, stopped;
+} build = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static struct known *find(uint64_t hash)
+{
+    struct known *k = &build.known[hash & (KNOWN - 1)];
+    while (k->state != UNKNOWN && k->hash != hash)
+        k = k == &build.known[KNOWN - 1] ? build.known : k + 1;
+    return k;
+}
+
+/* Operands of a launch over nothing. */
+static _Alignas(64) char nothing[64];
+
+static state build_one(gems_work *work)
+{
+    pw_recipe_of(work)->nothing = true;
+    for (uint32_t i = 0; i < work->noperands; i++) {
+        gems_operand *o = &work->operand[i];
+        o->allocation = (uintptr_t)nothing;
+        o->offset = 0;
+        o->span = o->element;
+        o->gaps = -1;
+    }
+    work->guarded = true;
+    bool done = gems_work_execute(work);
+    bool passing = work->trouble.kind == GEMS_TROUBLE_MEMORY;
+    return done ? BUILT : passing ? UNKNOWN : FAILED;
+}
+
+static void *run(void *unused)
+{
+    (void)unused;
+    pthread_mutex_lock(&build.lock);
+    for (;;) {
+        while (!build.n && !build.stopped)
+            pthread_cond_wait(&build.changed, &build.lock);
+        if (build.stopped)
+            break;
+        unsigned i = build.first;
+        gems_work *work = build.queue[i];
+        uint64_t hash = build.hash[i];
+        build.first = (i + 1) % WAITING;
+        build.n--;
+        build.busy = true;
+        pthread_mutex_unlock(&build.lock);
+        state s = build_one(work);
+        gems_work_end(work);
+        free(work);
+        pthread_mutex_lock(&build.lock);
+        build.busy = false;
+        if (s == BUILT)
+            gems_chains.counts.kernels++;
+        find(hash)->state = s == UNKNOWN ? FAILED : s;
+        pthread_cond_broadcast(&build.changed);
+    }
+    build.runs = false;
+    pthread_cond_broadcast(&build.changed);
+    pthread_mutex_unlock(&build.lock);
+    return NULL;
+}
+
+/* Signals are for the program's own threads. */
+static bool start(void)
+{
+    pthread_t thread;
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    if (pthread_attr_init(&attributes) != 0)
+        return false;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, (size_t)8 << 20);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&thread, &attributes, run, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return error == 0;
+}
+
+static void enqueue(const gems_work *work, uint64_t hash, struct known *k)
+{
+    if (build.stopped || build.n == WAITING || build.nknown > KNOWN / 2)
+        return;
+    if (!build.runs && !(build.runs = start()))
+        return;
+    gems_work *copy = malloc(sizeof *copy);
+    if (!copy || !gems_work_copy(copy, work)) {
+        free(copy);
+        return;
+    }
+    unsigned i = (build.first + build.n++) % WAITING;
+    build.queue[i] = copy;
+    build.hash[i] = hash;
+    build.nknown++;
+    *k = (struct known){hash, QUEUED};
+    pthread_cond_broadcast(&build.changed);
+}
+
+bool gems_chain_built(gems_work *work)
+{
+    if (!pw_recipe_choose(work))
+        return false;
+    const gems_pw_spec *spec = &pw_recipe_of(work)->spec;
+    uint64_t hash = gems_hash_long(16 + (uint64_t)work->lane, spec, gems_pw_spec_bytes(spec));
+    pthread_mutex_lock(&build.lock);
+    struct known *k = find(hash);
+    bool built = true; /* XXX */
+    if (k->state == UNKNOWN)
+        enqueue(work, hash, k);
+    pthread_mutex_unlock(&build.lock);
+    return built;
+}
+
+void gems_chain_build_stop(void)
+{
+    pthread_mutex_lock(&build.lock);
+    build.stopped = true;
+    pthread_cond_broadcast(&build.changed);
+    while (build.runs)
+        pthread_cond_wait(&build.changed, &build.lock);
+    pthread_mutex_unlock(&build.lock);
+}
+
+void gems_chain_build_lock(bool lock)
+{
+    if (lock)
+        pthread_mutex_lock(&build.lock);
+    else
+        pthread_mutex_unlock(&build.lock);
+}
+
+void gems_chain_build_after_fork(void)
+{
+    pthread_mutex_init(&build.lock, NULL);
+    pthread_cond_init(&build.changed, NULL);
+    build.runs = build.busy = false;
+    build.stopped = true;
+}

@@ -1,0 +1,575 @@
+/* Taking calls into groups, and finishing what is wanted. */
+#include "kernels/chain/chain.h"
+#include "kernels/chain/group.h"
+#include "kernels/chain/touch.h"
+#include "preload/base/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LEAST_BYTES ((int64_t)128 << 10) /* of a result; below this noting and showing cost more than memory does */
+
+struct chain_state gems_chains = {.lock = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+atomic_bool gems_chain_active;
+
+const char *const gems_cause_names[GEMS_CAUSE_COUNT] = {
+    [GEMS_CAUSE_OPERATOR] = "operator", [GEMS_CAUSE_CALL] = "other elements", [GEMS_CAUSE_TOUCH] = "touch",
+    [GEMS_CAUSE_SYSTEM] = "system call", [GEMS_CAUSE_LIMIT] = "limit",        [GEMS_CAUSE_MEMORY] = "memory",
+    [GEMS_CAUSE_END] = "fork or exit"};
+
+static void lock(void)
+{
+    pthread_mutex_lock(&gems_chains.lock);
+}
+
+static void unlock(void)
+{
+    pthread_mutex_unlock(&gems_chains.lock);
+}
+
+static void wait_for_a_pass(void)
+{
+    pthread_cond_wait(&gems_chains.done, &gems_chains.lock);
+}
+
+/* ---- finishing ---- */
+
+/* Computes a group, or waits until that is done. Whatever was known of groups and blocks may be different then. */
+static void finish(chain_group *g, unsigned n, gems_cause cause)
+{
+    if (g->running)
+        wait_for_a_pass();
+    else
+        gems_chain_flush(g, n, cause);
+}
+
+/* The block's memory as the program wants it. With nothing owed elsewhere that reads it, if it is written. */
+static void want(gems_block *block, bool write, gems_cause cause)
+{
+    for (chain_block *b; (b = gems_chain_block_of(block));) {
+        unsigned r;
+        if (b->writer) {
+            int last = gems_chain_group_last(b->writer, b, &r);
+            finish(b->writer, (unsigned)last + 1, cause);
+        } else if (b->nreaders && (write || block->place == GEMS_PLACE_HIDDEN)) {
+            finish(b->reader[0], b->reader[0]->nsteps, cause);
+        } else if (block->place == GEMS_PLACE_HIDDEN) {
+            if (!gems_block_show(block)) {
+                gems_complain("the system does not let a tensor be shown");
+                abort();
+            }
+            gems_chain_block_drop(b);
+        } else {
+            break;
+        }
+    }
+    if (!gems_chain_block_of(block) && __atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
+        gems_block_show(block); /* a result that was made hidden, and then not deferred */
+}
+
+static void finish_all(void)
+{
+    while (gems_chains.groups)
+        finish(gems_chains.groups, gems_chains.groups->nsteps, GEMS_CAUSE_END);
+    for (chain_block *b = gems_chains.blocks, *next; b; b = next) {
+        next = b->next;
+        if (!b->pins)
+            want(b->block, true, GEMS_CAUSE_END);
+    }
+}
+
+void gems_chain_settle(const void *p, size_t n, bool write, gems_cause cause)
+{
+    gems_block *block;
+    if (!n || !atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !(block = gems_arena_find(p)))
+        return;
+    lock();
+    want(block, write, cause);
+    unlock();
+}
+
+bool gems_chain_pin(const void *p, size_t n, bool write)
+{
+    gems_block *block;
+    if (!n || !atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !(block = gems_arena_find(p)) ||
+        !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
+        return false;
+    lock();
+    want(block, write, GEMS_CAUSE_SYSTEM);
+    chain_block *b = gems_chain_block(block);
+    if (b)
+        b->pins++;
+    unlock();
+    return b != NULL;
+}
+
+void gems_chain_unpin(const void *p, size_t n)
+{
+    gems_block *block = gems_arena_find(p);
+    (void)n;
+    lock();
+    chain_block *b = block ? gems_chain_block_of(block) : NULL;
+    if (b && b->pins) {
+        b->pins--;
+        gems_chain_block_drop(b);
+    }
+    unlock();
+}
+
+/* In the service thread (touch.h). */
+static bool serve(const void *address, bool write)
+{
+    gems_block *block = gems_arena_find(address);
+    if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
+        return false; /* memory that was given back */
+    lock();
+    want(block, write, GEMS_CAUSE_TOUCH);
+    bool served = block->place == GEMS_PLACE_HOME || (!write && block->place == GEMS_PLACE_READ_ONLY);
+    unlock();
+    return served;
+}
+
+/* ---- giving back ---- */
+
+/* Nobody sees its values any more: what is owed here needs no memory. */
+static void forget_results(const chain_block *b)
+{
+    for (unsigned s = 0; b->writer && s < b->writer->nsteps; s++)
+        for (unsigned r = 0; r < b->writer->step[s].pw.nresults; r++)
+            if (b->writer->step[s].block[r] == b)
+                b->writer->step[s].block[r] = NULL;
+}
+
+/* Whether groups need the block that the program has given back (gems_arena_on_give). */
+static bool keeps(gems_block *block)
+{
+    lock();
+    chain_block *b = gems_chain_block_of(block);
+    bool kept = b != NULL;
+    if (b) {
+        b->given = true;
+        gems_chains.kept += block->bytes;
+        if (!gems_chain_block_is_busy(b) && !b->nreaders) {
+            forget_results(b);
+            b->writer = NULL;
+        }
+        b->pins = 0; /* a system call on memory that is freed meanwhile is the program's own mistake */
+        gems_chain_block_drop(b);
+    }
+    unlock();
+    return kept;
+}
+
+/* ---- taking a call ---- */
+
+/* A call as a group sees it. */
+typedef struct draft {
+    gems_shape shape; /* without sides of 1 */
+    const gems_op *op;
+    gems_work *work;
+    pw_recipe *recipe;
+    gems_block *block[GEMS_OPERANDS]; /* NULL: a number, or memory to copy */
+    chain_view view[GEMS_OPERANDS];
+    size_t span[GEMS_OPERANDS]; /* bytes */
+    size_t result_bytes;        /* of the largest one */
+} draft;
+
+static bool is_written(const draft *d, unsigned i)
+{
+    return d->recipe->spec.operand[i].place == GEMS_PW_WRITE || d->recipe->spec.operand[i].place == GEMS_PW_UPDATE;
+}
+
+/* False: not all of its memory can be guarded. */
+static bool make_draft(draft *d, const gems_call *call, gems_work *work)
+{
+    pw_recipe *r = pw_recipe_of(work);
+    d->op = call->op;
+    d->work = work;
+    d->recipe = r;
+    d->shape = (gems_shape){.numel = r->shape.numel};
+    d->result_bytes = 0;
+    for (int k = 0; k < r->shape.ndim; k++)
+        if (r->shape.size[k] != 1)
+            d->shape.size[d->shape.ndim++] = r->shape.size[k];
+    for (unsigned i = 0; i < r->spec.noperands; i++) {
+        const pw_in *in = &pw_recipe_in(r)[i];
+        d->block[i] = NULL;
+        if (in->operand < 0)
+            continue;
+        const gems_operand *o = &work->operand[in->operand];
+        memset(&d->view[i], 0, sizeof d->view[i]);
+        d->view[i].address = o->allocation + o->offset;
+        d->view[i].dtype = r->spec.operand[i].dtype;
+        for (int k = 0, n = 0; k < r->shape.ndim; k++)
+            if (r->shape.size[k] != 1)
+                d->view[i].stride[n++] = in->stride[k];
+        d->span[i] = o->span;
+        d->block[i] = gems_arena_find((const void *)d->view[i].address); /* NOLINT(performance-no-int-to-ptr) */
+        if (!d->block[i] && (is_written(d, i) || o->span > CHAIN_COPY))
+            return false;
+        if (!is_written(d, i))
+            continue;
+        d->result_bytes = o->span > d->result_bytes ? o->span : d->result_bytes;
+        for (unsigned k = 0; k < i; k++)
+            if (is_written(d, k) && d->block[k] == d->block[i])
+                return false; /* two results in one block */
+    }
+    return true;
+}
+
+static bool same_shape(const gems_shape *a, const gems_shape *b)
+{
+    return a->ndim == b->ndim && memcmp(a->size, b->size, (size_t)a->ndim * sizeof *a->size) == 0;
+}
+
+/* Whether the step's result is in memory what the next step would be given of it. */
+static bool as_stored(const chain_group *g, const chain_block *b)
+{
+    unsigned r;
+    int s = gems_chain_group_last(g, b, &r);
+    return s >= 0 && g->step[s].pw.result[r] == b->view.dtype;
+}
+
+/* What keeps the call from joining groups, one after the other; those that it must join. */
+typedef struct joining {
+    chain_group *clash; /* must be computed first, */
+    unsigned steps;     /* so many of its steps */
+    bool pinned;
+    chain_group *group[(GEMS_EXPR_NAMES + GEMS_EXPR_RESULTS) * (1 + CHAIN_READERS)];
+    unsigned n;
+} joining;
+
+static void join(joining *j, chain_group *g)
+{
+    for (unsigned i = 0; i < j->n; i++)
+        if (j->group[i] == g)
+            return;
+    j->group[j->n++] = g;
+}
+
+static void clash(joining *j, chain_group *g, unsigned steps)
+{
+    j->clash = g;
+    j->steps = steps;
+}
+
+static bool reads_otherwise(const chain_group *g, const chain_block *b, const chain_view *view)
+{
+    for (unsigned i = 0; i < g->nleaves; i++)
+        if (g->leaf[i].block == b && memcmp(&g->leaf[i].view, view, sizeof *view) != 0)
+            return true;
+    return false;
+}
+
+static void look_at_operand(joining *j, const draft *d, unsigned i)
+{
+    chain_block *b = d->block[i] ? gems_chain_block_of(d->block[i]) : NULL;
+    bool writes = is_written(d, i);
+    if (!b)
+        return;
+    j->pinned |= b->pins > 0;
+    if (b->writer) {
+        unsigned r;
+        bool same = same_shape(&b->writer->shape, &d->shape) && memcmp(&b->view, &d->view[i], sizeof b->view) == 0;
+        if (same && as_stored(b->writer, b))
+            join(j, b->writer);
+        else
+            clash(j, b->writer, (unsigned)gems_chain_group_last(b->writer, b, &r) + 1);
+    }
+    for (unsigned k = 0; k < b->nreaders && !j->clash; k++) {
+        chain_group *g = b->reader[k];
+        bool same = same_shape(&g->shape, &d->shape);
+        if (writes && (!same || reads_otherwise(g, b, &d->view[i])))
+            clash(j, g, g->nsteps);
+        else if (same)
+            join(j, g);
+        else if (!b->writer && b->nreaders == CHAIN_READERS)
+            clash(j, g, g->nsteps);
+    }
+}
+
+/* The group to add the call to, with room for it and nothing in its way; NULL: it cannot be deferred. */
+static chain_group *find_group(const draft *d)
+{
+    unsigned leaves = d->recipe->spec.noperands, steps = d->recipe->spec.nsteps;
+    for (;;) {
+        joining j = {0};
+        for (unsigned i = 0; i < d->recipe->spec.noperands && !j.clash; i++)
+            look_at_operand(&j, d, i);
+        if (j.pinned)
+            return NULL;
+        if (j.clash) {
+            finish(j.clash, j.steps, GEMS_CAUSE_CALL);
+            continue;
+        }
+        bool running = false;
+        unsigned all_leaves = leaves, all_steps = steps, owed = GEMS_EXPR_RESULTS, largest = 0;
+        for (unsigned i = 0; i < j.n; i++) {
+            running |= j.group[i]->running;
+            all_leaves += j.group[i]->nleaves;
+            all_steps += j.group[i]->nsteps;
+            owed += gems_chain_group_owes(j.group[i]);
+            largest = j.group[i]->nsteps > j.group[largest]->nsteps ? i : largest;
+        }
+        if (running) {
+            wait_for_a_pass();
+            continue;
+        }
+        if (all_steps > CHAIN_STEPS || all_leaves > CHAIN_LEAVES || owed > CHAIN_STORED) {
+            finish(j.group[largest], gems_chain_best_cut(j.group[largest]), GEMS_CAUSE_LIMIT);
+            continue;
+        }
+        if (!j.n)
+            return gems_chain_group_new(&d->shape, d->op);
+        for (unsigned i = 1; i < j.n; i++)
+            gems_chain_group_merge(j.group[0], j.group[i]);
+        return j.group[0];
+    }
+}
+
+/* Guards the operands' memory. False: the system refuses, or memory is out. */
+static bool guard(const draft *d, const chain_group *g)
+{
+    for (unsigned i = 0; i < d->recipe->spec.noperands; i++) {
+        gems_block *block = d->block[i];
+        chain_block *b = block ? gems_chain_block(block) : NULL;
+        if (!block)
+            continue;
+        if (!b)
+            return false;
+        if (is_written(d, i) ? !gems_block_hide(block)
+                             : block->place == GEMS_PLACE_HOME && !gems_block_protect(block))
+            return false;
+    }
+    (void)g;
+    return true;
+}
+
+/* The leaf for an operand; the same memory twice is one. */
+static uint8_t add_leaf(chain_group *g, const draft *d, unsigned i)
+{
+    chain_block *b = d->block[i] ? gems_chain_block_of(d->block[i]) : NULL;
+    const pw_in *in = &pw_recipe_in(d->recipe)[i];
+    for (unsigned k = 0; b && k < g->nleaves; k++)
+        if (g->leaf[k].block == b && memcmp(&g->leaf[k].view, &d->view[i], sizeof d->view[i]) == 0)
+            return (uint8_t)k;
+    chain_leaf *l = &g->leaf[g->nleaves];
+    *l = (chain_leaf){.block = b, .dtype = d->recipe->spec.operand[i].dtype};
+    if (in->operand < 0) {
+        l->value = true;
+        l->number = in->number;
+    } else {
+        l->view = d->view[i];
+        if (b) {
+            gems_chain_block_add_reader(b, g);
+        } else {
+            l->copy = malloc(d->span[i] + 1);
+            if (!l->copy)
+                return UINT8_MAX;
+            memcpy(l->copy, (const void *)d->view[i].address, d->span[i]); /* NOLINT(performance-no-int-to-ptr) */
+        }
+    }
+    return (uint8_t)g->nleaves++;
+}
+
+/* Where a name's value comes from. False: memory is out. */
+static bool bind(chain_group *g, const draft *d, unsigned base, gems_pw_bind *to)
+{
+    if (to->step) {
+        to->step = (uint8_t)(to->step + base);
+        return true;
+    }
+    chain_block *b = d->block[to->index] ? gems_chain_block_of(d->block[to->index]) : NULL;
+    if (b && b->writer) {
+        unsigned r;
+        to->step = (uint8_t)(gems_chain_group_last(g, b, &r) + 1);
+        to->index = (uint8_t)r;
+        return true;
+    }
+    to->index = add_leaf(g, d, to->index);
+    return to->index != UINT8_MAX;
+}
+
+static bool add_steps(chain_group *g, const draft *d)
+{
+    const gems_pw_spec *spec = &d->recipe->spec;
+    unsigned base = g->nsteps;
+    for (unsigned s = 0; s < spec->nsteps; s++) {
+        chain_step *step = &g->step[base + s];
+        memset(step, 0, sizeof *step);
+        step->pw = spec->step[s];
+        uint32_t needed = gems_expr_needs(step->pw.expr, step->pw.facts);
+        for (unsigned k = 0; k < GEMS_EXPR_NAMES; k++)
+            if (!(needed >> k & 1))
+                step->pw.bind[k] = (gems_pw_bind){0};
+            else if (!bind(g, d, base, &step->pw.bind[k]))
+                return false;
+    }
+    for (unsigned s = 0; s < spec->nsteps; s++) {
+        chain_step *step = &g->step[base + s];
+        for (unsigned r = 0; r < step->pw.nresults; r++) {
+            unsigned o = step->pw.store[r];
+            step->pw.store[r] = 0;
+            if (o == GEMS_PW_UNSTORED)
+                continue;
+            chain_block *b = gems_chain_block_of(d->block[o]);
+            step->block[r] = b;
+            step->view[r] = b->view = d->view[o];
+            b->writer = g;
+            /* As codegen stores it: not rounded to the operator's own dtype first. */
+            if (step->pw.result[r] == step->pw.compute && gems_dtypes[step->pw.compute].size != 2)
+                step->pw.result[r] = (uint8_t)d->view[o].dtype;
+        }
+    }
+    g->nsteps += spec->nsteps;
+    return true;
+}
+
+/* Nothing was added, or not all: blocks that no group needs are as they were. */
+static void let_go(const draft *d)
+{
+    for (unsigned i = 0; i < d->recipe->spec.noperands; i++) {
+        chain_block *b = d->block[i] ? gems_chain_block_of(d->block[i]) : NULL;
+        if (b)
+            gems_chain_block_drop(b);
+    }
+}
+
+static bool take(const draft *d)
+{
+    chain_group *g = find_group(d);
+    bool taken = g && guard(d, g) && add_steps(g, d);
+    if (!taken)
+        let_go(d);
+    if (g && !g->nsteps) {
+        gems_chain_group_free(g);
+        return false;
+    }
+    return taken;
+}
+
+/* Inputs that only groups keep may not take more memory than the results that are not there yet, and a tenth. */
+static void keep_memory_low(const draft *d)
+{
+    for (chain_group *g; gems_chains.kept > d->result_bytes + gems_arena_live() / 10 && (g = gems_chains.groups);) {
+        size_t before = gems_chains.kept;
+        while (g->next)
+            g = g->next;
+        finish(g, g->nsteps, GEMS_CAUSE_MEMORY);
+        if (gems_chains.kept == before)
+            break;
+    }
+}
+
+bool gems_chain_take(const gems_call *call, gems_work *work)
+{
+    draft d;
+    if (work->trouble.kind != GEMS_TROUBLE_NONE || !work->lower || !make_draft(&d, call, work))
+        return false;
+    lock();
+    bool taken = gems_chains.mode != GEMS_FUSE_OFF && take(&d);
+    if (taken) {
+        gems_chains.counts.calls++;
+        keep_memory_low(&d);
+    }
+    unlock();
+    return taken;
+}
+
+/* ---- which calls ---- */
+
+int64_t gems_chain_least(gems_fuse mode)
+{
+    return mode == GEMS_FUSE_OFF ? INT64_MAX : mode == GEMS_FUSE_ALL ? INT64_MIN : LEAST_BYTES / 8;
+}
+
+/* Whether an argument is owed: the call goes on with a chain. */
+static bool goes_on(const gems_call *call)
+{
+    bool owed = false;
+    if (!atomic_load_explicit(&gems_chain_active, memory_order_relaxed))
+        return false;
+    lock();
+    for (unsigned i = 0; i < call->op->nparams && !owed; i++) {
+        gems_block *block = call->arg[i].kind == GEMS_TENSOR
+                                ? gems_arena_find((const void *)call->arg[i].tensor->address) /* NOLINT */
+                                : NULL;
+        const chain_block *b = block ? gems_chain_block_of(block) : NULL;
+        owed = b && b->writer;
+    }
+    unlock();
+    return owed;
+}
+
+bool gems_chain_wants(const gems_call *call)
+{
+    int mode = atomic_load_explicit(&gems_chains.mode, memory_order_relaxed);
+    if (mode == GEMS_FUSE_OFF || call->op->kernel->variants != pw_variants)
+        return false;
+    int64_t numel = call->sizes.v[GEMS_SIZE_NUMEL];
+    return mode == GEMS_FUSE_ALL || (gems_size_bytes(numel, call->dtype) >= LEAST_BYTES &&
+                                     (goes_on(call) || gems_chain_pays(call->op, numel)));
+}
+
+/* ---- start and end ---- */
+
+static void stop(void)
+{
+    lock();
+    gems_chains.mode = GEMS_FUSE_OFF;
+    finish_all();
+    unlock();
+}
+
+static void at_exit(void)
+{
+    stop();
+    gems_chain_build_stop();
+}
+
+static void before_fork(void)
+{
+    lock();
+    finish_all();
+    gems_chain_build_lock(true);
+}
+
+static void in_parent(void)
+{
+    gems_chain_build_lock(false);
+    unlock();
+}
+
+static void in_child(void)
+{
+    gems_chain_build_after_fork();
+    gems_chains.mode = GEMS_FUSE_OFF;
+    pthread_mutex_init(&gems_chains.lock, NULL);
+    pthread_cond_init(&gems_chains.done, NULL);
+}
+
+static bool begin_kernel(const void *p, size_t n, bool write)
+{
+    return gems_chain_pin(p, n, write);
+}
+
+bool gems_chain_start(gems_fuse mode)
+{
+    static const gems_work_memory memory = {begin_kernel, gems_chain_unpin};
+    const gems_device_info *device = gems_device_get(GEMS_LANE_MAIN);
+    bool can = mode != GEMS_FUSE_OFF && !device->short_loops && (device->unified || mode == GEMS_FUSE_ALL);
+    if (!can || !gems_touch_start(serve) || pthread_atfork(before_fork, in_parent, in_child) != 0)
+        return false;
+    gems_arena_on_give(keeps);
+    gems_work_on_memory(&memory);
+    atexit(at_exit);
+    gems_chains.mode = mode;
+    return true;
+}
+
+void gems_chain_count(gems_chain_counts *counts)
+{
+    lock();
+    *counts = gems_chains.counts;
+    unlock();
+}

@@ -1,0 +1,72 @@
+/* Chains: the values of pointwise results are owed, and computed together when somebody wants them.
+ *
+ * A call whose result is deferred leaves its expression in a group: calls of one shape that are connected by what they
+ * read and write. Their operands stay as they are: what is only read is read-only, what will be written is hidden
+ * (kernels/memory/arena.h). A group, or the part of it that is wanted, becomes one kernel. A result that nobody can
+ * see any more by then is not stored.
+ *
+ *   who wants a value              how we hear of it
+ *   a routed kernel, an operator   settled by the calling thread before it runs (gems_chain_settle)
+ *   a touch of the memory          touch.c: the page faults
+ *   the kernel (read, write, ...)  preload/libc.c: pinned for the length of the call
+ *   a limit, a fork, the exit      settled here
+ *
+ * Computing cannot fail: what the device does not compute, codegen/evaluate.c does.
+ *
+ * All functions may be called from any thread. One lock guards groups and blocks; it is not held while a group is
+ * computed. The order of locks: chains, then the arena's; the builder's and the predictor's are taken alone or last. */
+#ifndef GEMS_CHAIN_H
+#define GEMS_CHAIN_H
+
+#include "kernels/work/work.h"
+
+#include <stdatomic.h>
+
+typedef enum gems_fuse {
+    GEMS_FUSE_OFF,
+    GEMS_FUSE_AUTO, /* where it pays */
+    GEMS_FUSE_ALL   /* whatever can be, at any size: for tests */
+} gems_fuse;
+
+/* Why values are computed. */
+typedef enum gems_cause {
+    GEMS_CAUSE_OPERATOR, /* one that the host runs, or a kernel that is no part of a chain, reads them */
+    GEMS_CAUSE_CALL,     /* a call that would join the group cannot: other elements of the same memory */
+    GEMS_CAUSE_TOUCH,    /* the program's code reads or writes the memory */
+    GEMS_CAUSE_SYSTEM,   /* a system call does */
+    GEMS_CAUSE_LIMIT,    /* steps, operands */
+    GEMS_CAUSE_MEMORY,   /* memory that only the group still needs */
+    GEMS_CAUSE_END,      /* a fork, the exit */
+    GEMS_CAUSE_COUNT
+} gems_cause;
+extern const char *const gems_cause_names[GEMS_CAUSE_COUNT];
+
+/* Begins, once a device is open. False: nothing is deferred. Once. */
+bool gems_chain_start(gems_fuse mode);
+/* The least elements of a call that may be deferred, or read what is owed; INT64_MAX: none. */
+int64_t gems_chain_least(gems_fuse mode);
+/* Whether a call, after plan(), is to be deferred. Then its results may be made hidden (gems_arena_hides). */
+bool gems_chain_wants(const gems_call *call);
+/* After prepare(): true if the results are owed now. False: it must be run. */
+bool gems_chain_take(const gems_call *call, gems_work *work);
+
+/* Whether anything is owed or hidden. */
+extern atomic_bool gems_chain_active;
+/* Computes what is owed at n bytes, and lets the host read them, or `write`. */
+void gems_chain_settle(const void *p, size_t n, bool write, gems_cause cause);
+/* The same, and it stays so until gems_chain_unpin with the same arguments. False: nothing there is ours. */
+bool gems_chain_pin(const void *p, size_t n, bool write);
+void gems_chain_unpin(const void *p, size_t n);
+
+/* What the report tells. */
+typedef struct gems_chain_counts {
+    uint64_t calls, passes, steps; /* deferred; kernels run for them; expressions computed in those */
+    uint64_t unstored;             /* results that were never stored */
+    uint64_t bytes_saved;          /* of reads and writes that the calls one by one would have made */
+    uint64_t evaluated;            /* passes that the device did not compute */
+    uint64_t kernels;              /* built */
+    uint64_t causes[GEMS_CAUSE_COUNT];
+} gems_chain_counts;
+void gems_chain_count(gems_chain_counts *counts);
+
+#endif

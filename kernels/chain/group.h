@@ -1,0 +1,134 @@
+/* Groups of deferred calls, and the blocks that they read and write. Private to kernels/chain; everything here is
+ * called with the lock of chain.c. */
+#ifndef GEMS_GROUP_H
+#define GEMS_GROUP_H
+
+#include "kernels/chain/chain.h"
+#include "kernels/memory/arena.h"
+#include "kernels/pointwise/recipe.h"
+
+#include <pthread.h>
+
+enum {
+    CHAIN_STEPS = GEMS_PW_STEPS,
+    CHAIN_LEAVES = 24,  /* operands that are read, numbers included */
+    CHAIN_STORED = 16,  /* results that may have to be stored */
+    CHAIN_READERS = 4,  /* groups that read one block */
+    CHAIN_COPY = 16384   /* bytes of memory that is not ours: an operand that is read is copied */
+};
+_Static_assert((int)CHAIN_LEAVES + (int)CHAIN_STORED <= GEMS_OPERANDS, "a group fits a kernel");
+
+struct chain_group;
+
+/* Elements in memory, as a group's shape walks over them. Compared as a whole: unused strides are 0. */
+typedef struct chain_view {
+    uintptr_t address;
+    gems_strides stride; /* in elements */
+    uint64_t dtype;
+} chain_view;
+
+/* A block that groups read or write, or whose pages are hidden though nothing is owed (gems_block.user). */
+typedef struct chain_block {
+    gems_block *block;
+    struct chain_group *writer;                /* that owes values here, all in one view */
+    chain_view view;                           /* of what is owed */
+    struct chain_group *reader[CHAIN_READERS]; /* that read it, before `writer` writes */
+    unsigned nreaders, pins;
+    bool given; /* back, by the program: only groups need it */
+    struct chain_block *next, **link;
+} chain_block;
+
+/* What a step may read. */
+typedef struct chain_leaf {
+    chain_block *block; /* NULL: a number, or a copy */
+    void *copy;         /* of memory that is not ours; the group's */
+    chain_view view;
+    gems_element number;
+    bool value;
+    uint8_t dtype;
+} chain_leaf;
+
+typedef struct chain_step {
+    gems_pw_step pw;                       /* `bind`: a leaf, or an earlier step of the group; `store` is not used */
+    chain_block *block[GEMS_EXPR_RESULTS]; /* NULL: nobody can see the result any more */
+    chain_view view[GEMS_EXPR_RESULTS];
+} chain_step;
+
+typedef struct chain_group {
+    gems_shape shape; /* without sides of 1 */
+    bool running;     /* being computed: nothing of it changes */
+    unsigned nsteps, nleaves;
+    const gems_op *first; /* the operator that began it */
+    size_t copied;        /* bytes */
+    struct chain_group *next, **link;
+    /* Of the pass that is being computed: room that must not fail then. */
+    struct chain_pass *pass;
+    chain_leaf leaf[CHAIN_LEAVES];
+    chain_step step[CHAIN_STEPS];
+} chain_group;
+
+/* All groups and blocks; the newest first. */
+extern struct chain_state {
+    pthread_mutex_t lock;
+    pthread_cond_t done; /* a pass has ended */
+    chain_group *groups;
+    chain_block *blocks;
+    size_t kept; /* bytes in blocks that were given back */
+    gems_chain_counts counts;
+    _Atomic int mode;  /* gems_fuse; OFF until the start, after a fork and at the exit */
+} gems_chains;
+
+/* ---- group.c ---- */
+
+/* The descriptor of a block; a new one if it has none. NULL: memory is out. */
+chain_block *gems_chain_block(gems_block *block);
+static inline chain_block *gems_chain_block_of(const gems_block *block)
+{
+    return __atomic_load_n(&block->user, __ATOMIC_ACQUIRE);
+}
+/* Forgets a block that no group needs, if the host may have it as it is; gives it back if it was given. */
+void gems_chain_block_drop(chain_block *b);
+bool gems_chain_block_reads(const chain_block *b, const chain_group *g);
+bool gems_chain_block_add_reader(chain_block *b, chain_group *g);
+/* Whether a group that is being computed uses it. */
+bool gems_chain_block_is_busy(const chain_block *b);
+
+chain_group *gems_chain_group_new(const gems_shape *shape, const gems_op *first);
+/* Frees it and its ties. */
+void gems_chain_group_free(chain_group *g);
+/* Makes all of `from` a part of `to`. There is room. */
+void gems_chain_group_merge(chain_group *to, chain_group *from);
+/* The last step that writes the block, and which result of it; -1: none. */
+int gems_chain_group_last(const chain_group *g, const chain_block *b, unsigned *result);
+/* Results that would have to be stored if all were computed now. */
+unsigned gems_chain_group_owes(const chain_group *g);
+/* Removes the first n steps, whose results are stored where the others need them; what nobody needs is dropped. */
+void gems_chain_group_cut(chain_group *g, unsigned n);
+
+/* ---- flush.c ---- */
+
+/* Computes the first n steps, without the lock. The group may be gone afterwards. It is not running. */
+void gems_chain_flush(chain_group *g, unsigned n, gems_cause cause);
+/* How many steps to compute so that there is room again: where the least must be stored. */
+unsigned gems_chain_best_cut(const chain_group *g);
+/* Memory for passes. */
+struct chain_pass *gems_chain_pass_new(void);
+void gems_chain_pass_free(struct chain_pass *pass);
+
+/* ---- build.c ---- */
+
+/* Whether the kernel of the recipe's spec is built, for its work's lane. If not it will be, in the background. */
+bool gems_chain_built(gems_work *work);
+/* Ends the thread that builds, or waits until it has. */
+void gems_chain_build_stop(void);
+void gems_chain_build_lock(bool lock); /* for a fork */
+void gems_chain_build_after_fork(void);
+
+/* ---- predict.c ---- */
+
+/* Whether a chain that begins with this operator on so many elements paid until now. */
+bool gems_chain_pays(const gems_op *op, int64_t numel);
+/* A chain has ended: what its calls would have moved one by one, what it moved. */
+void gems_chain_learn(const gems_op *first, int64_t numel, int64_t apart, int64_t together, unsigned stored);
+
+#endif
