@@ -8,6 +8,7 @@ override B := $(patsubst $(CURDIR)/%,%,$(B))
 PREFIX  ?= /usr/local
 VERSION := 0.1.0
 CC      ?= cc
+CXX     ?= g++
 Q       := $(if $(V),,@)
 say      = $(if $(V),,@printf '  %-8s%s\n' '$(1)' '$(2)')
 
@@ -18,6 +19,10 @@ CPPFLAGS += -I. -I$(B) -D_GNU_SOURCE -DGEMS_VERSION='"$(VERSION)"' -DCL_TARGET_O
 # -fexceptions: exceptions of the host's originals pass through our frames.
 # -fno-builtin-... is not needed: no function of libc is interposed.
 ALLC    = -std=gnu11 $(WARN) $(CFLAGS) -fPIC -fvisibility=hidden -fexceptions -ftls-model=initial-exec $(SANFLAG) -MMD -MP
+# Functions of the device on the host: bits as the device has them, loops as vectors. What is trapped nobody asks for.
+# Nothing of the C++ library, so that the library does not need it.
+ALLCXX  = -std=c++17 -Wall -Wextra -Werror -Wshadow -Wno-unknown-pragmas $(CFLAGS) -O3 -ffp-contract=off -fwrapv \
+  -fsigned-char -fno-math-errno -fno-trapping-math -fno-exceptions -fno-rtti -fPIC -fvisibility=hidden $(SANFLAG) -MMD -MP
 # Debian's libjansson.a is not position-independent: the shared one.
 LIBS    := -ljansson -ldl -lpthread -lm
 
@@ -27,7 +32,9 @@ GENSRC  := $(wildcard shim/gen/*.c)
 CMDSRC  := $(wildcard preload/cmd/*.c)
 EMBED   := $(sort $(wildcard kernels/*.cl kernels/*/*.cl) $(wildcard tune/*.json))
 GENOUT  := thunks.c ops.c embedded.c
-OBJ     := $(SRC:%.c=$(B)/%.o) $(GENOUT:%.c=$(B)/gen/%.o)
+# One source, a build for each kind of processor.
+MATH    := any $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),v3 v4)
+OBJ     := $(SRC:%.c=$(B)/%.o) $(GENOUT:%.c=$(B)/gen/%.o) $(MATH:%=$(B)/codegen/host_math_%.o)
 
 all: $(B)/libgems_preload.so $(B)/gems $(B)/gems.1 $(B)/tables.checked
 
@@ -69,6 +76,10 @@ $(B)/%.o: %.c
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(ALLC) -c -o $@ $<
+$(B)/codegen/host_math_%.o: codegen/host_math.cpp
+	$(call say,CXX,$< ($*))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CXX) $(CPPFLAGS) $(ALLCXX) $(if $(filter v%,$*),-march=x86-64-$*) -DHOST_MATH=gems_host_math_$* -c -o $@ $<
 $(B)/gen/%.o: $(B)/gen/%.c
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) $(ALLC) -c -o $@ $<
@@ -114,7 +125,7 @@ uninstall:
 clean:
 	$(Q)rm -rf $(B)
 
-FORMATTED = $(shell git ls-files '*.c' '*.h')
+FORMATTED = $(shell git ls-files '*.c' '*.h' 'codegen/*.cpp')
 format:
 	$(Q)clang-format -i $(FORMATTED)
 lint:

@@ -1,5 +1,6 @@
 /* Parser, checker and writer of the expressions of rows. */
-#include "codegen/expr.h"
+#include "codegen/tree.h"
+#include "codegen/host_math.h"
 #include "preload/base/clocale.h"
 
 #include <ctype.h>
@@ -9,49 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_NODES      320
-#define MAX_STATEMENTS 24
-#define MAX_DEPTH      64
-
-typedef enum node_kind {
-    NODE_INT,
-    NODE_FLOAT,
-    NODE_NAME,
-    NODE_LOCAL,
-    NODE_WORD,
-    NODE_CALL,
-    NODE_ARG,
-    NODE_UNARY,
-    NODE_BINARY,
-    NODE_COND,
-    NODE_CAST,
-    NODE_FACT
-} node_kind;
-
-/* a, b, c: indices of child nodes, or of what the node names. text: the operator, number or word. */
-typedef struct node {
-    uint8_t kind;
-    uint8_t length;
-    int16_t a, b, c;
-    const char *text;
-} node;
-
-typedef struct statement {
-    const char *name; /* NULL: a result */
-    int length;
-    int16_t root;
-} statement;
-
-struct gems_expr {
-    char *text;
-    const gems_expr *first; /* of all with this text */
-    gems_expr *next;        /* if it is the first: the first of another text */
-    unsigned nnodes, nstatements, nnames, nfacts, nresults;
-    node nodes[MAX_NODES];
-    statement statements[MAX_STATEMENTS];
-    uint8_t param[GEMS_EXPR_NAMES];
-    gems_expr_fact facts[GEMS_EXPR_FACTS];
-};
+#define MAX_DEPTH 64
 
 typedef struct parser {
     gems_expr *e;
@@ -116,9 +75,9 @@ static bool same(const char *s, int n, const char *word)
     return (int)strlen(word) == n && memcmp(s, word, (size_t)n) == 0;
 }
 
-static int add(parser *p, node n)
+static int add(parser *p, gems_expr_node n)
 {
-    if (p->e->nnodes == MAX_NODES)
+    if (p->e->nnodes == GEMS_EXPR_NODES)
         return fail(p, "expression too long");
     p->e->nodes[p->e->nnodes] = n;
     return (int)p->e->nnodes++;
@@ -174,7 +133,7 @@ static int fact(parser *p, char kind)
     if (p->e->nfacts == GEMS_EXPR_FACTS)
         return fail(p, "more than %d questions", GEMS_EXPR_FACTS);
     p->e->facts[p->e->nfacts] = f;
-    return add(p, (node){NODE_FACT, .a = (int16_t)p->e->nfacts++});
+    return add(p, (gems_expr_node){GEMS_EXPR_FACT, .a = (int16_t)p->e->nfacts++});
 }
 
 /* Is gems_<name>( defined in the device functions? */
@@ -189,15 +148,27 @@ static bool is_function(const parser *p, const char *s, int n)
     return strstr(p->functions, wanted) != NULL;
 }
 
+/* gems_host_call of that name, or -1: only kernels can call it. */
+static int16_t host_call(const char *s, int n)
+{
+#define NAME(name, arguments) #name,
+    static const char *const names[] = {GEMS_HOST_CALLS(NAME)};
+#undef NAME
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (same(s, n, names[i]))
+            return (int16_t)i;
+    return -1;
+}
+
 static int call(parser *p, const char *s, int n)
 {
     if (!is_function(p, s, n)) {
         p->at = s;
         return fail(p, "no function '%.*s' in kernels/math.cl", n, s);
     }
-    int head = add(p, (node){NODE_CALL, (uint8_t)n, -1, -1, -1, s}), last = head;
+    int head = add(p, (gems_expr_node){GEMS_EXPR_CALL, (uint8_t)n, host_call(s, n), -1, -1, s}), last = head;
     do {
-        int arg = add(p, (node){NODE_ARG, 0, (int16_t)expression(p), -1, -1, NULL});
+        int arg = add(p, (gems_expr_node){GEMS_EXPR_ARG, 0, (int16_t)expression(p), -1, -1, NULL});
         p->e->nodes[last].b = (int16_t)arg;
         last = arg;
     } while (!p->failed && accept(p, ","));
@@ -213,11 +184,12 @@ static int number(parser *p)
     bool whole = true;
     for (int i = 0; i < n; i++)
         whole &= isdigit((unsigned char)p->at[i]) != 0;
-    int r = add(p, (node){whole ? NODE_INT : NODE_FLOAT, (uint8_t)n, -1, -1, -1, p->at});
+    int r = add(p, (gems_expr_node){whole ? GEMS_EXPR_INT : GEMS_EXPR_FLOAT, (uint8_t)n, -1, -1, -1, p->at});
     p->at = end;
     return r;
 }
 
+/* As in gems_expr_word, gems_expr_type. */
 static const char *const words[] = {"inf", "nan", "dtype_max", "dtype_lowest", "half"};
 static const char *const types[] = {"T", "D", "int", "uint", "long", "ulong", "float", "double", "bool"};
 
@@ -231,18 +203,19 @@ static int word(parser *p)
     for (unsigned i = 0; i < p->e->nstatements; i++)
         if (p->e->statements[i].name && p->e->statements[i].length == n &&
             memcmp(p->e->statements[i].name, s, (size_t)n) == 0)
-            return add(p, (node){NODE_LOCAL, (uint8_t)n, -1, -1, -1, s});
+            return add(p, (gems_expr_node){GEMS_EXPR_LOCAL, (uint8_t)n, (int16_t)i, -1, -1, s});
     int name = use_name(p, s, n);
     if (name >= 0)
-        return add(p, (node){NODE_NAME, 0, (int16_t)name, -1, -1, NULL});
+        return add(p, (gems_expr_node){GEMS_EXPR_NAME, 0, (int16_t)name, -1, -1, NULL});
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (same(s, n, words[i]))
-            return add(p, (node){NODE_WORD, (uint8_t)i, -1, -1, -1, words[i]});
+            return add(p, (gems_expr_node){GEMS_EXPR_WORD, 0, (int16_t)i, -1, -1, words[i]});
     p->at = s;
     return fail(p, "unknown name '%.*s'", n, s);
 }
 
-static const char *cast_type(parser *p)
+/* gems_expr_type, or -1. */
+static int cast_type(parser *p)
 {
     const char *start = p->at;
     if (accept(p, "(")) {
@@ -252,11 +225,11 @@ static const char *cast_type(parser *p)
             if (same(p->at, n, types[i])) {
                 p->at += n;
                 if (accept(p, ")"))
-                    return types[i];
+                    return (int)i;
             }
     }
     p->at = start;
-    return NULL;
+    return -1;
 }
 
 static int unary(parser *p)
@@ -266,12 +239,12 @@ static int unary(parser *p)
     if (++p->depth > MAX_DEPTH)
         return fail(p, "too deeply nested");
     int r;
-    const char *type = cast_type(p);
-    if (type)
-        r = add(p, (node){NODE_CAST, 0, (int16_t)unary(p), -1, -1, type});
+    int type = cast_type(p);
+    if (type >= 0)
+        r = add(p, (gems_expr_node){GEMS_EXPR_CAST, 0, (int16_t)unary(p), (int16_t)type, -1, types[type]});
     else if (*s == '-' || *s == '~' || (*s == '!' && s[1] != '=')) {
         p->at++;
-        r = add(p, (node){NODE_UNARY, 1, (int16_t)unary(p), -1, -1, s});
+        r = add(p, (gems_expr_node){GEMS_EXPR_UNARY, 1, (int16_t)unary(p), -1, -1, s});
     } else if (accept(p, "(")) {
         r = expression(p);
         expect(p, ")");
@@ -315,7 +288,7 @@ static int binary(parser *p, int level)
     int left = binary(p, level + 1);
     for (const char *op; !p->failed && (op = operator_at(p, level));) {
         int right = binary(p, level + 1);
-        left = add(p, (node){NODE_BINARY, (uint8_t)strlen(op), (int16_t)left, (int16_t)right, -1, op});
+        left = add(p, (gems_expr_node){GEMS_EXPR_BINARY, (uint8_t)strlen(op), (int16_t)left, (int16_t)right, -1, op});
     }
     return left;
 }
@@ -329,7 +302,7 @@ static int expression(parser *p)
         int yes = expression(p);
         expect(p, ":");
         int no = expression(p);
-        r = add(p, (node){NODE_COND, 0, (int16_t)r, (int16_t)yes, (int16_t)no, NULL});
+        r = add(p, (gems_expr_node){GEMS_EXPR_COND, 0, (int16_t)r, (int16_t)yes, (int16_t)no, NULL});
     }
     p->depth--;
     return r;
@@ -339,12 +312,12 @@ static void program(parser *p)
 {
     gems_expr *e = p->e;
     do {
-        if (e->nstatements == MAX_STATEMENTS) {
-            fail(p, "more than %d statements", MAX_STATEMENTS);
+        if (e->nstatements == GEMS_EXPR_STATEMENTS) {
+            fail(p, "more than %d statements", GEMS_EXPR_STATEMENTS);
             return;
         }
         skip_space(p);
-        statement s = {NULL, 0, 0};
+        gems_expr_statement s = {NULL, 0, 0};
         const char *start = p->at;
         int n = word_length(start);
         p->at += n;
@@ -448,18 +421,17 @@ const gems_expr_fact *gems_expr_fact_at(const gems_expr *expr, unsigned i)
     return &expr->facts[i];
 }
 
-/* What a condition made of facts alone comes to: 0, 1, or -1 if it depends on values. */
-static int known(const gems_expr *e, uint32_t facts, int i)
+int gems_expr_known(const gems_expr *e, uint32_t facts, int i)
 {
-    const node *n = &e->nodes[i];
-    if (n->kind == NODE_FACT)
+    const gems_expr_node *n = &e->nodes[i];
+    if (n->kind == GEMS_EXPR_FACT)
         return (facts >> n->a) & 1;
-    if (n->kind == NODE_UNARY && n->text[0] == '!') {
-        int v = known(e, facts, n->a);
+    if (n->kind == GEMS_EXPR_UNARY && n->text[0] == '!') {
+        int v = gems_expr_known(e, facts, n->a);
         return v < 0 ? v : !v;
     }
-    if (n->kind == NODE_BINARY && (n->text[0] == '&' || n->text[0] == '|') && n->length == 2) {
-        int v = known(e, facts, n->a), w = known(e, facts, n->b), decides = n->text[0] == '|';
+    if (n->kind == GEMS_EXPR_BINARY && (n->text[0] == '&' || n->text[0] == '|') && n->length == 2) {
+        int v = gems_expr_known(e, facts, n->a), w = gems_expr_known(e, facts, n->b), decides = n->text[0] == '|';
         if (v == decides || w == decides)
             return decides;
         return v < 0 || w < 0 ? -1 : !decides;
@@ -471,25 +443,25 @@ static uint32_t needs(const gems_expr *e, uint32_t facts, int i)
 {
     if (i < 0)
         return 0;
-    const node *n = &e->nodes[i];
-    if (known(e, facts, i) >= 0)
+    const gems_expr_node *n = &e->nodes[i];
+    if (gems_expr_known(e, facts, i) >= 0)
         return 0;
     switch (n->kind) {
-    case NODE_NAME:
+    case GEMS_EXPR_NAME:
         return 1u << n->a;
-    case NODE_COND: {
-        int v = known(e, facts, n->a);
+    case GEMS_EXPR_COND: {
+        int v = gems_expr_known(e, facts, n->a);
         if (v >= 0)
             return needs(e, facts, v ? n->b : n->c);
         return needs(e, facts, n->a) | needs(e, facts, n->b) | needs(e, facts, n->c);
     }
-    case NODE_CALL: /* b: the list of arguments */
+    case GEMS_EXPR_CALL: /* b: the list of arguments */
         return needs(e, facts, n->b);
-    case NODE_ARG:
-    case NODE_BINARY:
+    case GEMS_EXPR_ARG:
+    case GEMS_EXPR_BINARY:
         return needs(e, facts, n->a) | needs(e, facts, n->b);
-    case NODE_UNARY:
-    case NODE_CAST:
+    case GEMS_EXPR_UNARY:
+    case GEMS_EXPR_CAST:
         return needs(e, facts, n->a);
     default:
         return 0;
@@ -531,62 +503,62 @@ void gems_code_add(gems_code *text, const char *fmt, ...)
 
 static void write_node(const gems_expr *e, const gems_expr_style *style, int i, gems_code *out)
 {
-    const node *n = &e->nodes[i];
-    int value = known(e, style->facts, i);
+    const gems_expr_node *n = &e->nodes[i];
+    int value = gems_expr_known(e, style->facts, i);
     if (value >= 0) {
         gems_code_add(out, "%d", value);
         return;
     }
     switch (n->kind) {
-    case NODE_INT:
+    case GEMS_EXPR_INT:
         gems_code_add(out, "%.*s", n->length, n->text);
         break;
-    case NODE_FLOAT:
+    case GEMS_EXPR_FLOAT:
         gems_code_add(out, "%.*s%s", n->length, n->text, style->float_suffix);
         break;
-    case NODE_NAME:
+    case GEMS_EXPR_NAME:
         gems_code_add(out, "%s", style->variables[n->a]);
         break;
-    case NODE_LOCAL:
+    case GEMS_EXPR_LOCAL:
         gems_code_add(out, "%s%.*s", style->prefix, n->length, n->text);
         break;
-    case NODE_WORD:
-        if (n->length < 2)
-            gems_code_add(out, "((%s)%s)", style->type, n->length ? "NAN" : "INFINITY");
-        else if (n->length == 4)
+    case GEMS_EXPR_WORD:
+        if (n->a <= GEMS_EXPR_NAN)
+            gems_code_add(out, "((%s)%s)", style->type, n->a == GEMS_EXPR_NAN ? "NAN" : "INFINITY");
+        else if (n->a == GEMS_EXPR_HALF)
             gems_code_add(out, "%d", strcmp(style->dtype, "f16") == 0);
         else
-            gems_code_add(out, "GEMS_%s_%s", n->length == 2 ? "MAX" : "LOWEST", style->dtype);
+            gems_code_add(out, "GEMS_%s_%s", n->a == GEMS_EXPR_MOST ? "MAX" : "LOWEST", style->dtype);
         break;
-    case NODE_CALL:
+    case GEMS_EXPR_CALL:
         gems_code_add(out, "gems_%.*s(", n->length, n->text);
         for (int arg = n->b; arg >= 0; arg = e->nodes[arg].b) {
             write_node(e, style, e->nodes[arg].a, out);
             gems_code_add(out, e->nodes[arg].b >= 0 ? ", " : ")");
         }
         break;
-    case NODE_UNARY:
+    case GEMS_EXPR_UNARY:
         gems_code_add(out, "(%c", n->text[0]);
         write_node(e, style, n->a, out);
         gems_code_add(out, ")");
         break;
-    case NODE_CAST:
-        if (strcmp(n->text, "D") == 0)
+    case GEMS_EXPR_CAST:
+        if (n->b == GEMS_EXPR_D)
             gems_code_add(out, "gems_get_%s(gems_put_%s(", style->dtype, style->dtype);
         else
-            gems_code_add(out, "((%s)", same(n->text, (int)strlen(n->text), "T") ? style->type : n->text);
+            gems_code_add(out, "((%s)", n->b == GEMS_EXPR_T ? style->type : n->text);
         write_node(e, style, n->a, out);
-        gems_code_add(out, strcmp(n->text, "D") == 0 ? "))" : ")");
+        gems_code_add(out, n->b == GEMS_EXPR_D ? "))" : ")");
         break;
-    case NODE_BINARY:
+    case GEMS_EXPR_BINARY:
         gems_code_add(out, "(");
         write_node(e, style, n->a, out);
         gems_code_add(out, " %s ", n->text);
         write_node(e, style, n->b, out);
         gems_code_add(out, ")");
         break;
-    case NODE_COND: {
-        int v = known(e, style->facts, n->a);
+    case GEMS_EXPR_COND: {
+        int v = gems_expr_known(e, style->facts, n->a);
         if (v >= 0) {
             write_node(e, style, v ? n->b : n->c, out);
             break;
@@ -609,7 +581,7 @@ void gems_expr_write(const gems_expr *expr, const gems_expr_style *style, gems_c
 {
     int result = 0;
     for (unsigned i = 0; i < expr->nstatements; i++) {
-        const statement *s = &expr->statements[i];
+        const gems_expr_statement *s = &expr->statements[i];
         gems_code_add(out, "%sconst %s %s", style->indent, style->type, style->prefix);
         if (s->name)
             gems_code_add(out, "%.*s = ", s->length, s->name);

@@ -28,8 +28,7 @@ static bool is_read(const gems_pw_operand *o)
     return o->place == GEMS_PW_READ || o->place == GEMS_PW_UPDATE;
 }
 
-/* Can every value of `from` be held by `to` without rounding, as far as converting the compute types shows it? */
-static bool holds(unsigned to, unsigned from)
+bool gems_pw_holds(unsigned to, unsigned from)
 {
     const gems_dtype_info *t = &gems_dtypes[to], *f = &gems_dtypes[from];
     if (to == from)
@@ -46,7 +45,7 @@ static void write_converted(gems_code *out, const char *value, unsigned from, un
 {
     if (from == to)
         gems_code_add(out, "%s", value);
-    else if (holds(to, from))
+    else if (gems_pw_holds(to, from))
         gems_code_add(out, "(%s)%s", compute_type(to), value);
     else
         gems_code_add(out, "gems_get_%s(gems_put_%s(%s))", gems_dtypes[to].name, gems_dtypes[to].name, value);

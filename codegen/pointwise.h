@@ -90,6 +90,8 @@ static inline size_t gems_pw_spec_bytes(const gems_pw_spec *spec)
 {
     return offsetof(gems_pw_spec, step) + spec->nsteps * sizeof *spec->step;
 }
+/* Can every value of dtype `from` be held by `to` without rounding, as far as converting the compute types shows it? */
+bool gems_pw_holds(unsigned to, unsigned from);
 /* The source, to be compiled after kernels/math.cl; entry: `name`. NULL if memory ran out, or a step names what is not
  * there. Free it. */
 char *gems_pw_source(const gems_pw_spec *spec, const char *name);

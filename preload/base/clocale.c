@@ -15,6 +15,11 @@ double gems_c_strtod(const char *s, char **end)
     return strtod_l(s, end, c_locale());
 }
 
+float gems_c_strtof(const char *s, char **end)
+{
+    return strtof_l(s, end, c_locale());
+}
+
 int gems_c_vsnprintf(char *s, size_t n, const char *fmt, va_list args)
 {
     locale_t before = uselocale(c_locale()); /* of this thread alone */
