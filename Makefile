@@ -17,7 +17,6 @@ SANFLAG := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -DGEMS_SANITIZE
 CFLAGS  ?= -O2 -g
 CPPFLAGS += -I. -I$(B) -D_GNU_SOURCE -DGEMS_VERSION='"$(VERSION)"' -DCL_TARGET_OPENCL_VERSION=300
 # -fexceptions: exceptions of the host's originals pass through our frames.
-# -fno-builtin-... is not needed: no function of libc is interposed.
 ALLC    = -std=gnu11 $(WARN) $(CFLAGS) -fPIC -fvisibility=hidden -fexceptions -ftls-model=initial-exec $(SANFLAG) -MMD -MP
 # Functions of the device on the host: bits as the device has them, loops as vectors. What is trapped nobody asks for.
 # Nothing of the C++ library, so that the library does not need it.
@@ -59,7 +58,7 @@ $(B)/scripts/embed: $(B)/scripts/embed.o
 	$(Q)$(CC) $(SANFLAG) -o $@ $^
 
 # One run writes thunks.c, ops.c and exports.map.
-ROWS   := shim/ops.json preload/gems.h
+ROWS   := shim/ops.json preload/gems.h preload/libc.c
 FIELDS := kernels/math.cl $(wildcard kernels/*/fields)
 $(B)/gen/ops.stamp: $(B)/shim/gen/codegen $(ROWS) $(FIELDS)
 	$(call say,GEN,$(@D))

@@ -120,10 +120,21 @@ static void emit_api(FILE *f, const char *header)
     }
 }
 
-void gems_emit_exports(FILE *f, const gems_rows *rows, const char *header)
+/* The name in each line EXPORT(type, name, ...). */
+static void emit_libc(FILE *f, const char *source)
+{
+    for (const char *line = source; (line = strstr(line, "\nEXPORT(")); line++) {
+        const char *from = line + strcspn(line, ",");
+        from += strspn(from, ", ");
+        fprintf(f, "    %.*s;\n", (int)strcspn(from, ","), from);
+    }
+}
+
+void gems_emit_exports(FILE *f, const gems_rows *rows, const char *header, const char *libc)
 {
     fputs("# Written by codegen: the functions of gems.h, and the interposed symbols.\n{\n  global:\n", f);
     emit_api(f, header);
+    emit_libc(f, libc);
     for (unsigned i = 0; i < rows->n; i++) {
         fprintf(f, "    %s;\n    %s;\n", rows->v[i].call, rows->v[i].redispatch);
         if (rows->v[i].aoti)

@@ -1,4 +1,4 @@
-/* The build-time generator: codegen OPS.json HEADER OUTDIR FUNCTIONS.cl FIELDS...
+/* The build-time generator: codegen OPS.json HEADER LIBC.c OUTDIR FUNCTIONS.cl FIELDS...
  * writes OUTDIR/thunks.c, OUTDIR/ops.c and OUTDIR/exports.map. */
 #include "shim/gen/rows.h"
 #include "preload/base/file.h"
@@ -36,33 +36,34 @@ static bool finish(FILE *f, const char *name)
     return false;
 }
 
-static bool write_all(const gems_rows *rows, const char *header, const char *folder)
+static bool write_all(const gems_rows *rows, const char *header, const char *libc, const char *folder)
 {
     FILE *thunks = create(folder, "thunks.c"), *ops = create(folder, "ops.c"), *map = create(folder, "exports.map");
     if (thunks && ops && map) {
         gems_emit_thunks(thunks, rows);
         gems_emit_ops(ops, rows);
-        gems_emit_exports(map, rows, header);
+        gems_emit_exports(map, rows, header, libc);
     }
     return finish(thunks, "thunks.c") & finish(ops, "ops.c") & finish(map, "exports.map");
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 5) {
-        fputs("usage: codegen OPS.json HEADER OUTDIR FUNCTIONS.cl FIELDS...\n", stderr);
+    if (argc < 6) {
+        fputs("usage: codegen OPS.json HEADER LIBC.c OUTDIR FUNCTIONS.cl FIELDS...\n", stderr);
         return 2;
     }
-    char *header = read_text(argv[2]), *functions = read_text(argv[4]);
+    char *header = read_text(argv[2]), *libc = read_text(argv[3]), *functions = read_text(argv[5]);
     gems_fields declared = {.functions = functions};
     gems_rows rows = {0};
-    bool ok = header && functions;
-    for (int i = 5; ok && i < argc; i++)
+    bool ok = header && libc && functions;
+    for (int i = 6; ok && i < argc; i++)
         ok = gems_fields_read(argv[i], &declared);
-    ok = ok && gems_rows_read(argv[1], &declared, &rows) && write_all(&rows, header, argv[3]);
+    ok = ok && gems_rows_read(argv[1], &declared, &rows) && write_all(&rows, header, libc, argv[4]);
     gems_rows_free(&rows);
     gems_fields_free(&declared);
     free(functions);
+    free(libc);
     free(header);
     return ok ? 0 : 1;
 }

@@ -52,7 +52,8 @@ char *gems_form_derive(const char *name, char *const *schemas, unsigned n);
 /* What is written out of the rows. */
 void gems_emit_thunks(FILE *out, const gems_rows *rows);
 void gems_emit_ops(FILE *out, const gems_rows *rows);
-/* Version script: the interposed symbols, and the functions that a header's text declares with GEMS_API. */
-void gems_emit_exports(FILE *out, const gems_rows *rows, const char *header);
+/* Version script: the interposed symbols, the functions that a header's text declares with GEMS_API, and those that the
+ * text of preload/libc.c defines with EXPORT. */
+void gems_emit_exports(FILE *out, const gems_rows *rows, const char *header, const char *libc);
 
 #endif

@@ -1,4 +1,5 @@
-"""What the library exports is what it is meant to: the functions of gems.h and the interposed symbols, nothing else."""
+"""What the library exports is what it is meant to: the functions of gems.h, the interposed symbols and the wrapped
+functions of libc, nothing else."""
 import pathlib
 import re
 import subprocess
@@ -17,7 +18,9 @@ def exported():
 def intended():
     functions = set(re.findall(r"^GEMS_API [^(]*?(\w+)\(", (ROOT / "preload/gems.h").read_text(), re.M))
     interposed = {name for names in gems.describe("symbols").values() for name in names}
-    return functions, interposed
+    libc = re.findall(r"^EXPORT\(\w+, (\w+),", (ROOT / "preload/libc.c").read_text(), re.M)
+    assert len(libc) == len(set(libc)) >= 60
+    return functions | set(libc), interposed
 
 
 def test_exports():
