@@ -1,4 +1,4 @@
-# gems-preload: make [all demo check bench setup install uninstall format lint clean]
+# gems-preload: make [all demo check fuzz bench bench-chains setup install uninstall format lint clean]
 #   V=1         show commands            B=dir      build folder (default: build)
 #   SAN=...     sanitizers, e.g. address,undefined or thread (use with another B)
 #   PREFIX, DESTDIR                      GEMS_PYTHON=/path/to/python  a Python that has PyTorch
@@ -156,6 +156,7 @@ setup-demo:
 demo: setup-demo
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)'$(PYTHON)' scripts/demo/run.py $(LIB)
+	$(Q)'$(PYTHON)' scripts/demo/run_options.py $(LIB)
 
 # Results in the host's process, whole processes, and every OpenCL call failing once.
 check-host: all
@@ -216,8 +217,19 @@ BENCH  ?=
 bench: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)LD_PRELOAD=$(LIB) '$(PYTHON)' bench/bench.py $(BENCH)
+# Programs of many pointwise operators: plain, pool, fused. CHAINS="--quick --modes plain,fused,compile": options of bench/chains.py.
+CHAINS ?=
+bench-chains: setup
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
+	$(Q)LD_PRELOAD=$(LIB) '$(PYTHON)' bench/chains.py $(CHAINS)
 
-.PHONY: all bench unit install uninstall clean format lint setup setup-demo demo \
+# Random programs, plain and preloaded, until stopped. FUZZ="--seconds 600 --seed 7 GEMS_FUSE=auto": options of tests/host/fuzz.py.
+FUZZ   ?=
+fuzz: setup
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
+	$(Q)GEMS_CACHE_MB=4096 '$(PYTHON)' tests/host/fuzz.py $(LIB) --folder $(B)/fuzz $(FUZZ)
+
+.PHONY: all bench bench-chains fuzz unit install uninstall clean format lint setup setup-demo demo \
   check $(filter check-%,$(CHECKS))
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
