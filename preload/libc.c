@@ -651,3 +651,16 @@ EXPORT(int, epoll_pwait2,
     sigset_t copy;
     return NEXT(epoll_pwait2)(fd, events, n, timeout, gems_signal_unblocked(mask, &copy));
 }
+
+/* ---- the exit ---- */
+
+/* What is owed must be computed, and what is being built ended, before a library that this needs is taken down.
+ * Handlers run in the opposite order, and libraries register some whenever something is first used: ours comes after
+ * each. */
+EXPORT(int, __cxa_atexit, (void (*handler)(void *), void *arg, void *library))
+{
+    int failed = NEXT(__cxa_atexit)(handler, arg, library);
+    if (gems_chain_is_on())
+        (void)NEXT(__cxa_atexit)(gems_chain_end, NULL, NULL);
+    return failed;
+}

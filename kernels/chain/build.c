@@ -135,7 +135,7 @@ bool gems_chain_built(gems_work *work)
     uint64_t hash = gems_hash_long(16 + (uint64_t)work->lane, spec, gems_pw_spec_bytes(spec));
     pthread_mutex_lock(&build.lock);
     struct known *k = find(hash);
-    bool built = true; /* XXX */
+    bool built = k->state == BUILT;
     if (k->state == UNKNOWN)
         enqueue(work, hash, k);
     pthread_mutex_unlock(&build.lock);

@@ -13,8 +13,8 @@ struct chain_state gems_chains = {.lock = PTHREAD_MUTEX_INITIALIZER, .done = PTH
 atomic_bool gems_chain_active;
 
 const char *const gems_cause_names[GEMS_CAUSE_COUNT] = {
-    [GEMS_CAUSE_OPERATOR] = "operator", [GEMS_CAUSE_CALL] = "other elements", [GEMS_CAUSE_TOUCH] = "touch",
-    [GEMS_CAUSE_SYSTEM] = "system call", [GEMS_CAUSE_LIMIT] = "limit",        [GEMS_CAUSE_MEMORY] = "memory",
+    [GEMS_CAUSE_OPERATOR] = "operator",  [GEMS_CAUSE_CALL] = "other elements", [GEMS_CAUSE_TOUCH] = "touch",
+    [GEMS_CAUSE_SYSTEM] = "system call", [GEMS_CAUSE_LIMIT] = "limit",         [GEMS_CAUSE_MEMORY] = "memory",
     [GEMS_CAUSE_END] = "fork or exit"};
 
 static void lock(void)
@@ -337,8 +337,7 @@ static bool guard(const draft *d, const chain_group *g)
             continue;
         if (!b)
             return false;
-        if (is_written(d, i) ? !gems_block_hide(block)
-                             : block->place == GEMS_PLACE_HOME && !gems_block_protect(block))
+        if (is_written(d, i) ? !gems_block_hide(block) : block->place == GEMS_PLACE_HOME && !gems_block_protect(block))
             return false;
     }
     (void)g;
@@ -507,23 +506,24 @@ bool gems_chain_wants(const gems_call *call)
     if (mode == GEMS_FUSE_OFF || call->op->kernel->variants != pw_variants)
         return false;
     int64_t numel = call->sizes.v[GEMS_SIZE_NUMEL];
-    return mode == GEMS_FUSE_ALL || (gems_size_bytes(numel, call->dtype) >= LEAST_BYTES &&
-                                     (goes_on(call) || gems_chain_pays(call->op, numel)));
+    return mode == GEMS_FUSE_ALL ||
+           (gems_size_bytes(numel, call->dtype) >= LEAST_BYTES && (goes_on(call) || gems_chain_pays(call->op, numel)));
 }
 
 /* ---- start and end ---- */
 
-static void stop(void)
+bool gems_chain_is_on(void)
 {
+    return atomic_load_explicit(&gems_chains.mode, memory_order_relaxed) != GEMS_FUSE_OFF;
+}
+
+void gems_chain_end(void *unused)
+{
+    (void)unused;
     lock();
     gems_chains.mode = GEMS_FUSE_OFF;
     finish_all();
     unlock();
-}
-
-static void at_exit(void)
-{
-    stop();
     gems_chain_build_stop();
 }
 
@@ -548,6 +548,11 @@ static void in_child(void)
     pthread_cond_init(&gems_chains.done, NULL);
 }
 
+/* Registered so that gems_chain_end is, too (preload/libc.c). */
+static void register_end(void)
+{
+}
+
 static bool begin_kernel(const void *p, size_t n, bool write)
 {
     return gems_chain_pin(p, n, write);
@@ -562,8 +567,8 @@ bool gems_chain_start(gems_fuse mode)
         return false;
     gems_arena_on_give(keeps);
     gems_work_on_memory(&memory);
-    atexit(at_exit);
     gems_chains.mode = mode;
+    (void)atexit(register_end);
     return true;
 }
 

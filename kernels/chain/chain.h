@@ -43,6 +43,9 @@ extern const char *const gems_cause_names[GEMS_CAUSE_COUNT];
 
 /* Begins, once a device is open. False: nothing is deferred. Once. */
 bool gems_chain_start(gems_fuse mode);
+bool gems_chain_is_on(void);
+/* Computes all that is owed; nothing is deferred, and no kernel built, any more. For the exit. */
+void gems_chain_end(void *unused);
 /* The least elements of a call that may be deferred, or read what is owed; INT64_MAX: none. */
 int64_t gems_chain_least(gems_fuse mode);
 /* Whether a call, after plan(), is to be deferred. Then its results may be made hidden (gems_arena_hides). */

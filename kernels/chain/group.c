@@ -278,8 +278,8 @@ void gems_chain_group_cut(chain_group *g, unsigned n)
                 int known = find_leaf(g, b, &by->view[bind->index]);
                 if (known < 0) {
                     known = (int)g->nleaves++;
-                    g->leaf[known] = (chain_leaf){
-                        .block = b, .view = by->view[bind->index], .dtype = by->pw.result[bind->index]};
+                    g->leaf[known] =
+                        (chain_leaf){.block = b, .view = by->view[bind->index], .dtype = by->pw.result[bind->index]};
                     gems_chain_block_add_reader(b, g);
                 }
                 bind->step = 0;

@@ -11,10 +11,10 @@
 
 enum {
     CHAIN_STEPS = GEMS_PW_STEPS,
-    CHAIN_LEAVES = 24,  /* operands that are read, numbers included */
-    CHAIN_STORED = 16,  /* results that may have to be stored */
-    CHAIN_READERS = 4,  /* groups that read one block */
-    CHAIN_COPY = 16384   /* bytes of memory that is not ours: an operand that is read is copied */
+    CHAIN_LEAVES = 24, /* operands that are read, numbers included */
+    CHAIN_STORED = 16, /* results that may have to be stored */
+    CHAIN_READERS = 4, /* groups that read one block */
+    CHAIN_COPY = 16384 /* bytes of memory that is not ours: an operand that is read is copied */
 };
 _Static_assert((int)CHAIN_LEAVES + (int)CHAIN_STORED <= GEMS_OPERANDS, "a group fits a kernel");
 
@@ -75,7 +75,7 @@ extern struct chain_state {
     chain_block *blocks;
     size_t kept; /* bytes in blocks that were given back */
     gems_chain_counts counts;
-    _Atomic int mode;  /* gems_fuse; OFF until the start, after a fork and at the exit */
+    _Atomic int mode; /* gems_fuse; OFF until the start, after a fork and at the exit */
 } gems_chains;
 
 /* ---- group.c ---- */
