@@ -15,6 +15,7 @@ import pathlib
 import pickle
 import random
 import selectors
+import signal
 import struct
 import subprocess
 import sys
@@ -138,6 +139,7 @@ def compare(kind, plain, varied, ours):
 
 def serve():
     """Runs the programs that come on stdin. What a program prints must not get between the answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other process, which then closes stdin
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while size := sys.stdin.buffer.read(8):
