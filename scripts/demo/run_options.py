@@ -2,8 +2,8 @@
 
     python run_options.py build/libgems_preload.so
 
-Draws build/prices.png (beside the library; needs gnuplot). Ends with status 1 if the results differ by more than f32 arithmetic in another order
-can explain; that the preloaded one is not faster is said, and no failure."""
+Draws prices.png beside the library (needs gnuplot). Ends with status 1 if the results differ by more than the rounding of f32
+explains; that the preloaded one is not faster is said, and no failure."""
 import argparse
 import json
 import os
@@ -106,7 +106,7 @@ plot $bars using 0:2:xtic(1) with boxes lc rgb "#4060a0" notitle
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("library", type=pathlib.Path, help="libgems_preload.so")
-    parser.add_argument("--rounds", type=int, default=4, help="processes of each kind, taking turns (default: 4)")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each kind, taking turns (default: 3)")
     options, rest = parser.parse_known_args()
     library = options.library.absolute()
     if not library.is_file():

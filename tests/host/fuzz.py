@@ -15,6 +15,7 @@ import pathlib
 import pickle
 import random
 import selectors
+import signal
 import struct
 import subprocess
 import sys
@@ -138,6 +139,7 @@ def compare(kind, plain, varied, ours):
 
 def serve():
     """Runs the programs that come on stdin. What a program prints must not get between the answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other process, which then closes stdin
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while size := sys.stdin.buffer.read(8):
@@ -168,24 +170,27 @@ class Preloaded:
             size -= len(part)
         return None if size else b"".join(parts)
 
-    def run(self, statements):
-        """The answer; {"died": why} where there was none."""
+    def send(self, statements):
         if self.process is None:
             self.start()
         text = pickle.dumps([tuple(s) for s in statements])
-        end, answer = time.monotonic() + TIMEOUT, None
         try:
             self.process.stdin.write(struct.pack("q", len(text)) + text)
             self.process.stdin.flush()
-            size = self.exactly(8, end)
-            answer = self.exactly(struct.unpack("q", size)[0], end) if size else None
         except BrokenPipeError:
-            pass
+            pass  # the answer will say so
+
+    def answer(self):
+        """What execute gave there; {"died": why} where there was no answer."""
+        end = time.monotonic() + TIMEOUT
+        size = self.exactly(8, end)
+        answer = self.exactly(struct.unpack("q", size)[0], end) if size else None
         if answer is not None:
             return pickle.loads(answer)
         late = time.monotonic() >= end
         if late:
             self.process.kill()
+        self.process.stdout.close()
         status, self.process = self.process.wait(), None
         return {"died": f"no end within {TIMEOUT} s" if late else f"the process ended with status {status}"}
 
@@ -198,9 +203,11 @@ class Preloaded:
 # ---- what is wrong, made short ----
 
 def check(kind, statements, ours):
+    """(why it is wrong or None, what the plain run gave)"""
+    ours.send(statements)  # it runs there meanwhile
     plain = execute(statements)
     varied = execute(statements, varied=True) if kind == "close" else None
-    return compare(kind, plain, varied, ours.run(statements))
+    return compare(kind, plain, varied, ours.answer()), plain
 
 
 def shorter(kind, statements, ours, seconds):
@@ -210,8 +217,7 @@ def shorter(kind, statements, ours, seconds):
         i = 0
         while i < len(statements) and time.monotonic() < end:
             fewer = statements[:i] + statements[i + part:]
-            # What only raised NameErrors more would be no proof.
-            if fewer and check(kind, fewer, ours):
+            if fewer and check(kind, fewer, ours)[0]:
                 statements = fewer
             else:
                 i += part
@@ -272,16 +278,18 @@ def script(seed, kind, why, statements, variables):
 def fuzz(library, variables, seeds, statements=None, folder=None, seconds=None, say=print, reduce=60):
     """Runs the programs of the seeds. ({"programs", "statements"}, {seed: why}), the wrong ones written into the folder."""
     ours, wrong, done = Preloaded(library, variables), {}, {"programs": 0, "statements": 0, "raised": 0}
-    end = time.monotonic() + seconds if seconds else None
+    shown = time.monotonic()
+    end = shown + seconds if seconds else None
     try:
         for seed in seeds:
             if end and time.monotonic() > end:
                 break
             kind, program = fuzz_programs.program(seed, statements)
-            plain = execute(program)
-            varied = execute(program, varied=True) if kind == "close" else None
-            why = compare(kind, plain, varied, ours.run(program))
+            why, plain = check(kind, program, ours)
             done["programs"] += 1
+            if time.monotonic() > shown + 60:
+                shown = time.monotonic()
+                say(f"{done['programs']} programs, {len(wrong)} wrong")
             done["statements"] += len(program)
             done["raised"] += len(plain["errors"])
             if why is None:
@@ -295,9 +303,9 @@ def fuzz(library, variables, seeds, statements=None, folder=None, seconds=None, 
                 if reduce:
                     # Again and shorter in a process of its own: what went before may have been needed.
                     fresh = Preloaded(library, variables)
-                    if check(kind, program, fresh):
+                    if check(kind, program, fresh)[0]:
                         program = shorter(kind, program, fresh, reduce)
-                        path.write_text(script(seed, kind, check(kind, program, fresh) or why, program, variables))
+                        path.write_text(script(seed, kind, check(kind, program, fresh)[0] or why, program, variables))
                     else:
                         say("  not alone in a new process")
                     fresh.stop()
