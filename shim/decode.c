@@ -368,7 +368,12 @@ static void drop_results(gems_call *call)
     call->why = NULL;
 }
 
-const gems_host gems_pytorch = {make, is_complex, drop, default_dtype, set_min_numel, drop_results};
+static bool is_watched(void)
+{
+    return gems_torch.api.has_callbacks();
+}
+
+const gems_host gems_pytorch = {make, is_complex, drop, default_dtype, set_min_numel, drop_results, is_watched};
 
 void gems_drop_results(struct frame *f)
 {

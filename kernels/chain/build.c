@@ -91,7 +91,7 @@ static void *run(void *unused)
 }
 
 /* Signals are for the program's own threads. */
-static bool start(void)
+bool gems_chain_thread(void *(*begin)(void *), void *arg)
 {
     pthread_t thread;
     pthread_attr_t attributes;
@@ -102,7 +102,7 @@ static bool start(void)
     pthread_attr_setstacksize(&attributes, (size_t)8 << 20);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&thread, &attributes, run, NULL);
+    int error = pthread_create(&thread, &attributes, begin, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return error == 0;
@@ -112,7 +112,7 @@ static void enqueue(const gems_work *work, uint64_t hash, struct known *k)
 {
     if (build.stopped || build.n == WAITING || build.nknown > KNOWN / 2)
         return;
-    if (!build.runs && !(build.runs = start()))
+    if (!build.runs && !(build.runs = gems_chain_thread(run, NULL)))
         return;
     gems_work *copy = malloc(sizeof *copy);
     if (!copy || !gems_work_copy(copy, work)) {

@@ -2,6 +2,7 @@
 #include "kernels/chain/chain.h"
 #include "kernels/chain/group.h"
 #include "kernels/chain/touch.h"
+#include "kernels/host.h"
 #include "preload/base/log.h"
 
 #include <stdlib.h>
@@ -503,7 +504,7 @@ static bool goes_on(const gems_call *call)
 bool gems_chain_wants(const gems_call *call)
 {
     int mode = atomic_load_explicit(&gems_chains.mode, memory_order_relaxed);
-    if (mode == GEMS_FUSE_OFF || call->op->kernel->variants != pw_variants)
+    if (mode == GEMS_FUSE_OFF || call->op->kernel->variants != pw_variants || call->host->is_watched())
         return false;
     int64_t numel = call->sizes.v[GEMS_SIZE_NUMEL];
     return mode == GEMS_FUSE_ALL ||
@@ -512,15 +513,36 @@ bool gems_chain_wants(const gems_call *call)
 
 /* ---- start and end ---- */
 
+static struct {
+    atomic_bool runs;
+    void (*open)(void);
+} opening;
+
+static __thread bool opens; /* this thread does: if a driver forks meanwhile, it is not waited for */
+
+static void *open_device(void *unused)
+{
+    (void)unused;
+    opens = true;
+    opening.open();
+    lock();
+    opening.runs = false;
+    pthread_cond_broadcast(&gems_chains.done);
+    unlock();
+    return NULL;
+}
+
 bool gems_chain_is_on(void)
 {
-    return atomic_load_explicit(&gems_chains.mode, memory_order_relaxed) != GEMS_FUSE_OFF;
+    return atomic_load_explicit(&gems_chains.mode, memory_order_relaxed) != GEMS_FUSE_OFF || opening.runs;
 }
 
 void gems_chain_end(void *unused)
 {
     (void)unused;
     lock();
+    while (opening.runs)
+        wait_for_a_pass();
     gems_chains.mode = GEMS_FUSE_OFF;
     finish_all();
     unlock();
@@ -530,6 +552,8 @@ void gems_chain_end(void *unused)
 static void before_fork(void)
 {
     lock();
+    while (opening.runs && !opens)
+        wait_for_a_pass();
     finish_all();
     gems_chain_build_lock(true);
 }
@@ -548,6 +572,13 @@ static void in_child(void)
     pthread_cond_init(&gems_chains.done, NULL);
 }
 
+static bool watched;
+
+static void watch(void)
+{
+    watched = pthread_atfork(before_fork, in_parent, in_child) == 0;
+}
+
 /* Registered so that gems_chain_end is, too (preload/libc.c). */
 static void register_end(void)
 {
@@ -558,12 +589,31 @@ static bool begin_kernel(const void *p, size_t n, bool write)
     return gems_chain_pin(p, n, write);
 }
 
+static bool watch_forks(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch);
+    return watched;
+}
+
+bool gems_chain_open(void (*open)(void))
+{
+    if (!watch_forks())
+        return false;
+    opening.open = open;
+    opening.runs = true;
+    (void)atexit(register_end);
+    if (!gems_chain_thread(open_device, NULL))
+        opening.runs = false;
+    return opening.runs;
+}
+
 bool gems_chain_start(gems_fuse mode)
 {
     static const gems_work_memory memory = {begin_kernel, gems_chain_unpin};
     const gems_device_info *device = gems_device_get(GEMS_LANE_MAIN);
     bool can = mode != GEMS_FUSE_OFF && !device->short_loops && (device->unified || mode == GEMS_FUSE_ALL);
-    if (!can || !gems_touch_start(serve) || pthread_atfork(before_fork, in_parent, in_child) != 0)
+    if (!can || !watch_forks() || !gems_touch_start(serve))
         return false;
     gems_arena_on_give(keeps);
     gems_work_on_memory(&memory);

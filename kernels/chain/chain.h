@@ -41,8 +41,12 @@ typedef enum gems_cause {
 } gems_cause;
 extern const char *const gems_cause_names[GEMS_CAUSE_COUNT];
 
+/* Runs open(), which opens a device and calls gems_chain_start, in the background: programs do not wait for that. A
+ * fork and the exit do. Once; false: it could not be begun. */
+bool gems_chain_open(void (*open)(void));
 /* Begins, once a device is open. False: nothing is deferred. Once. */
 bool gems_chain_start(gems_fuse mode);
+/* Whether gems_chain_end has something to do. */
 bool gems_chain_is_on(void);
 /* Computes all that is owed; nothing is deferred, and no kernel built, any more. For the exit. */
 void gems_chain_end(void *unused);

@@ -30,6 +30,7 @@ static struct {
     gems_tables *candidates[CANDIDATES]; /* until the device is open: the tables of all vendors */
     char *user_json;                     /* gems_table_set */
     atomic_bool enabled, opened, no_device;
+    atomic_bool opening; /* in the background */
     bool started;
     atomic_int mode;
     bool enabled_given, mode_given; /* by the C API, perhaps before the start: they stand */
@@ -147,11 +148,9 @@ void gems_route_start(const gems_host *host)
     pthread_mutex_unlock(&route.lock);
 }
 
-/* Opens the device on the first call that may be worth it, and puts its tables in force. */
-static bool device_ready(void)
+/* Opens the device and puts its tables in force. */
+static void open_device(void)
 {
-    if (route.opened)
-        return gems_device_open(); /* false after fork */
     pthread_mutex_lock(&route.lock);
     if (!route.opened) {
         if (gems_device_open()) {
@@ -167,6 +166,19 @@ static bool device_ready(void)
         set_thresholds();
     }
     pthread_mutex_unlock(&route.lock);
+}
+
+/* Whether the device is open, which the first call that may be worth it sees to: in the background if all that it is
+ * worth is to be deferred. */
+static bool device_ready(void)
+{
+    if (route.opened)
+        return gems_device_open(); /* false after fork */
+    if (fuse_mode() == GEMS_FUSE_AUTO && route.mode == GEMS_ROUTE_TABLE && !gems_route_takes_time()) {
+        if (atomic_exchange(&route.opening, true) || gems_chain_open(open_device))
+            return false;
+    }
+    open_device();
     return !route.no_device;
 }
 
@@ -241,7 +253,7 @@ gems_status gems_route(gems_call *call)
 {
     const gems_op *op = call->op;
     if (!device_ready())
-        return gems_decline(call, gems_device_error());
+        return gems_decline(call, route.opened ? gems_device_error() : "the device is being opened");
     gems_status status = op->kernel->plan(call);
     if (status != GEMS_OK)
         return status;
