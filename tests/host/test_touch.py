@@ -123,10 +123,15 @@ def start(tmp_path, text, preamble=PREAMBLE, arguments=(), **options):
     return run([sys.executable, file, *arguments], GEMS_FUSE="all", cwd=tmp_path, **options)
 
 
+def said(done):
+    """Complaints, but for those of a library that defers nothing."""
+    return [line for line in complaints(done) if "GEMS_FUSE is not a variable" not in line]
+
+
 def check(done, *expected):
     assert done.returncode == 0, f"status {done.returncode}\n{done.stderr}"
     assert [eval(line) for line in done.stdout.splitlines()] == list(expected), done.stderr
-    assert not complaints(done)
+    assert not said(done)
 
 
 # ---- results are read ----
@@ -521,7 +526,7 @@ def test_end_with_a_result_pending(end, tmp_path):
     code, status = ENDS[end]
     done = start(tmp_path, f"EXPECTED = {plain('result', LARGE)}\ny = result({LARGE})\n{code}\n")
     assert done.returncode == status, done.stderr
-    assert not done.stdout and not complaints(done)
+    assert not done.stdout and not said(done)
     assert "Traceback" not in done.stderr and "terminate" not in done.stderr
 
 
