@@ -29,7 +29,9 @@
 #include <unistd.h>
 
 /* A buffer to be filled is handed on as const. */
+#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 
 /* libc's headers have macros for these. */
 #undef fread_unlocked

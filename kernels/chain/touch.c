@@ -27,8 +27,8 @@ typedef enum slot_state {
 } slot_state;
 
 static struct slot {
-    _Atomic uint32_t state;
     const void *address;
+    _Atomic uint32_t state;
     bool write, enough; /* enough: after service the block was where it should be */
 } slots[SLOTS];
 static _Atomic uint32_t posts;   /* changes with each post */
