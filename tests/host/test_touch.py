@@ -48,7 +48,9 @@ def size(t):
 
 def raw(t):
     "The tensor's memory as a buffer, without asking PyTorch for more than its address."
-    return (ctypes.c_char * size(t)).from_address(t.data_ptr())
+    memory = (ctypes.c_char * size(t)).from_address(t.data_ptr())
+    memory.tensor = t  # which stays
+    return memory
 
 def pointer(t):
     return ctypes.c_void_p(t.data_ptr())
