@@ -7,9 +7,9 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 goal=${1:-check}
 
 # To build: a compiler and the four libraries. To run: an OpenCL device and Python. To check: the rest.
-build="gcc make pkg-config ocl-icd-opencl-dev libclblast-dev libjansson-dev libcriterion-dev"
+build="gcc g++ make pkg-config ocl-icd-opencl-dev libclblast-dev libjansson-dev libcriterion-dev"
 run="pocl-opencl-icd python3 python3-venv"
-check="g++ python3-dev locales clang-format clang-tidy cppcheck gnuplot-nox oclgrind mesa-opencl-icd"
+check="python3-dev locales clang-format clang-tidy cppcheck gnuplot-nox oclgrind mesa-opencl-icd"
 
 say()
 {

@@ -145,7 +145,7 @@ static double value_at(gems_dtype dtype, const char *at)
 }
 
 /* Elements that differ, by more than `ulps` units of f64; both NaN is the same. */
-static long differing(side *s, gems_work *work, double ulps, double *worst, char *example, size_t n)
+static long differing(side *s, gems_work *work, double ulps, char *example, size_t n)
 {
     long wrong = 0;
     for (unsigned i = 0; i < s->r->spec.noperands; i++) {
@@ -165,10 +165,7 @@ static long differing(side *s, gems_work *work, double ulps, double *worst, char
             double h = value_at(dtype, have), w = value_at(dtype, want);
             if (memcmp(have, want, size) == 0 || (isnan(h) && isnan(w)))
                 continue;
-            double apart = fabs(h - w) / step_at(GEMS_F64, w);
-            if (ulps > 0 && apart > *worst)
-                *worst = apart;
-            if (ulps > 0 && apart <= ulps)
+            if (ulps > 0 && fabs(h - w) <= ulps * step_at(GEMS_F64, w))
                 continue;
             if (wrong++ == 0)
                 snprintf(example, n, "operand %u, element %lld: %.17g, the kernel %.17g", i, (long long)k, h, w);
@@ -224,7 +221,6 @@ static int64_t compare(gems_work *work, double ulps, const char *what)
     int64_t numel = s.r->shape.numel;
     for (unsigned l = 0; l <= nlevels; l++) { /* the last one is this processor's, in pieces */
         char example[160] = "";
-        double worst = 0;
         int64_t cut[4] = {0, numel / 3 + 1, numel / 3 + 2, numel};
         side_reset(&s);
         gems_pw_evaluate_with(l < nlevels ? levels[l].math : NULL);
@@ -235,12 +231,10 @@ static int64_t compare(gems_work *work, double ulps, const char *what)
                                             cut[p + 1] < numel ? cut[p + 1] : numel);
         if (l < nlevels)
             ok = gems_pw_evaluate(&s.r->spec, s.loops.rank, s.loops.size, s.memory, 0, numel);
-        long wrong = ok ? differing(&s, work, ulps, &worst, example, sizeof example) : -1;
+        long wrong = ok ? differing(&s, work, ulps, example, sizeof example) : -1;
         if (wrong)
             failed("%s, %s: %s: %ld of %lld differ: %s", what, l < nlevels ? levels[l].name : "in pieces", s.r->name,
                    wrong, (long long)numel, example);
-        if (getenv("VERBOSE") && worst > 0)
-            fprintf(stderr, "%s: %g ulp\n", what, worst);
     }
     gems_pw_evaluate_with(NULL);
     side_end(&s);
@@ -263,7 +257,8 @@ static bool is_pointwise(const gems_op *op)
     return strcmp(op->kernel->name, "pointwise") == 0;
 }
 
-/* How far a row's f64 may be from the kernel's: 0 if it calls none of the library's functions. */
+/* How far a row's f64 may be from the kernel's: 0 if it calls none of the library's functions; more than their 2 where
+ * a row multiplies what they give, and where terms cancel. */
 static double tolerance(const gems_op *op, gems_dtype dtype)
 {
     static const char *const functions[] = {"log(",  "log1p(", "exp(", "exp2(", "expm1(", "erf(",
@@ -271,7 +266,7 @@ static double tolerance(const gems_op *op, gems_dtype dtype)
     const char *expr = gems_op_attr(op, "expr");
     for (size_t i = 0; i < sizeof functions / sizeof *functions && dtype == GEMS_F64; i++)
         if (strstr(expr, functions[i]))
-            return strchr(expr, ' ') && !strstr(expr, "is(exponent") ? 1024 : 2;
+            return strcmp(op->base, "gelu_backward") == 0 ? 64 : strchr(expr, ' ') ? 4 : 2; /* 35 and 3 were seen */
     return 0;
 }
 
@@ -427,13 +422,11 @@ static void compare_rows(gems_dtype dtype, unsigned least)
         }
         calls += of_row;
         rows += of_row > 0;
-        bool takes = !is_pointwise(op) || pw_row_get(op)->dtypes >> dtype & 1;
-        if (of_row == 0 && takes && (dtype == GEMS_F32 || dtype == GEMS_I32))
-            fprintf(stderr, "%s of %s: %s\n", op->name, gems_dtypes[dtype].name, why);
+        bool takes = is_pointwise(op) && pw_row_get(op)->dtypes >> dtype & 1;
+        cr_expect(of_row > 0 || !takes || dtype != GEMS_F32, "%s: nothing compared: %s", op->name, why);
     }
-    fprintf(stderr, "%s: %u rows, %u calls, %lld elements\n", gems_dtypes[dtype].name, rows, calls,
-            (long long)elements);
-    cr_expect_geq(rows, least);
+    cr_expect_geq(rows, least, "%u rows, %u calls", rows, calls);
+    cr_expect_geq(elements, (int64_t)calls * (N - 1));
     cr_expect_eq(trial_failures, 0);
 }
 
@@ -442,16 +435,16 @@ static void compare_rows(gems_dtype dtype, unsigned least)
     {                                                                                                                  \
         compare_rows(dtype, least);                                                                                    \
     }
-ROWS_OF(f16, GEMS_F16, 70)
-ROWS_OF(bf16, GEMS_BF16, 70)
-ROWS_OF(f32, GEMS_F32, 80)
-ROWS_OF(f64, GEMS_F64, 80)
-ROWS_OF(i8, GEMS_I8, 50)
-ROWS_OF(u8, GEMS_U8, 50)
-ROWS_OF(i16, GEMS_I16, 50)
-ROWS_OF(i32, GEMS_I32, 50)
-ROWS_OF(i64, GEMS_I64, 50)
-ROWS_OF(bool, GEMS_BOOL, 30)
+ROWS_OF(f16, GEMS_F16, 108)
+ROWS_OF(bf16, GEMS_BF16, 108)
+ROWS_OF(f32, GEMS_F32, 111)
+ROWS_OF(f64, GEMS_F64, 111)
+ROWS_OF(i8, GEMS_I8, 100)
+ROWS_OF(u8, GEMS_U8, 100)
+ROWS_OF(i16, GEMS_I16, 100)
+ROWS_OF(i32, GEMS_I32, 100)
+ROWS_OF(i64, GEMS_I64, 100)
+ROWS_OF(bool, GEMS_BOOL, 78)
 
 /* ---- layouts ---- */
 
