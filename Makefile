@@ -75,7 +75,7 @@ $(B)/%.o: %.c
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(ALLC) -c -o $@ $<
-$(B)/codegen/host_math_%.o: codegen/host_math.cpp
+$(MATH:%=$(B)/codegen/host_math_%.o): $(B)/codegen/host_math_%.o: codegen/host_math.cpp
 	$(call say,CXX,$< ($*))
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CXX) $(CPPFLAGS) $(ALLCXX) $(if $(filter v%,$*),-march=x86-64-$*) -DHOST_MATH=gems_host_math_$* -c -o $@ $<

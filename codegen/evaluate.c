@@ -224,7 +224,7 @@ static value make_mixed(evaluator *e, gems_host_loop *const *loops, unsigned typ
     for (unsigned i = 0; i < n; i++)
         one = one && from[i].one;
     for (unsigned i = 0; i < n && !one; i++)
-        if (from[i].one && i < 2 && !variant && loops[1 + i])
+        if (i < 2 && from[i].one && !variant && loops[1 + i])
             variant = 1 + i;
         else
             from[i] = spread(e, from[i]);
@@ -397,9 +397,6 @@ static value word(evaluator *e, const gems_expr_node *n)
 
 static value call(evaluator *e, const gems_expr_node *n)
 {
-#define ARGUMENTS(name, arguments) arguments,
-    static const uint8_t wanted[] = {GEMS_HOST_CALLS(ARGUMENTS)};
-#undef ARGUMENTS
     int arg = n->b;
     unsigned count = 0;
     value from[3];
@@ -415,7 +412,7 @@ static value call(evaluator *e, const gems_expr_node *n)
             return nothing(e);
     }
     type = same ? type : wide;
-    if (count != wanted[n->a])
+    if (count != gems_host_call_arguments(n->a))
         return nothing(e);
     arg = n->b;
     for (unsigned i = 0; i < count; i++, arg = e->expr->nodes[arg].b)

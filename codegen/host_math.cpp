@@ -278,20 +278,56 @@ struct shr_op {
 
 /* ---- functions of math.cl ---------------------------------------------------------------------------------------- */
 
-#define ARGUMENTS_1 A a
-#define ARGUMENTS_2 A a, A b
-#define ARGUMENTS_3 A a, A b, A c
-#define PASSED_1    a
-#define PASSED_2    a, b
-#define PASSED_3    a, b, c
-#define CALL(name, n)                                                                                                  \
+#define CALL_1(name)                                                                                                   \
     struct call_##name {                                                                                               \
-        template <class A> static auto of(ARGUMENTS_##n)                                                               \
+        template <class A> static auto of(A a)                                                                         \
         {                                                                                                              \
-            return gems_##name(PASSED_##n);                                                                            \
+            return gems_##name(a);                                                                                     \
         }                                                                                                              \
     };
-GEMS_HOST_CALLS(CALL)
+#define CALL_2(name)                                                                                                   \
+    struct call_##name {                                                                                               \
+        template <class A> static auto of(A a, A b)                                                                    \
+        {                                                                                                              \
+            return gems_##name(a, b);                                                                                  \
+        }                                                                                                              \
+    };
+#define CALL_3(name)                                                                                                   \
+    struct call_##name {                                                                                               \
+        template <class A> static auto of(A a, A b, A c)                                                               \
+        {                                                                                                              \
+            return gems_##name(a, b, c);                                                                               \
+        }                                                                                                              \
+    };
+CALL_1(isnan)
+CALL_1(isinf)
+CALL_1(isfinite)
+CALL_1(abs)
+CALL_1(trunc)
+CALL_1(floor)
+CALL_1(sqrt)
+CALL_1(log)
+CALL_1(log1p)
+CALL_1(exp)
+CALL_1(exp2)
+CALL_1(expm1)
+CALL_1(erf)
+CALL_1(tanh)
+CALL_1(atan)
+CALL_1(sin)
+CALL_1(cos)
+CALL_2(maximum)
+CALL_2(minimum)
+CALL_2(div_trunc)
+CALL_2(div_floor)
+CALL_2(remainder)
+CALL_2(shift_left)
+CALL_2(shift_right)
+CALL_2(pow)
+CALL_2(copysign)
+CALL_2(fmod)
+CALL_3(multiply_add)
+CALL_3(fma)
 
 #define ELEMENT(D)                                                                                                     \
     struct get_##D {                                                                                                   \

@@ -21,44 +21,44 @@ typedef enum gems_host_type {
     GEMS_HOST_TYPES
 } gems_host_type;
 
-/* Functions of math.cl that expressions may call, and how many arguments they have. */
-#define GEMS_HOST_CALLS(X)                                                                                             \
-    X(maximum, 2)                                                                                                      \
-    X(minimum, 2)                                                                                                      \
-    X(multiply_add, 3)                                                                                                 \
-    X(isnan, 1)                                                                                                        \
-    X(isinf, 1)                                                                                                        \
-    X(isfinite, 1)                                                                                                     \
-    X(abs, 1)                                                                                                          \
-    X(div_trunc, 2)                                                                                                    \
-    X(div_floor, 2)                                                                                                    \
-    X(remainder, 2)                                                                                                    \
-    X(shift_left, 2)                                                                                                   \
-    X(shift_right, 2)                                                                                                  \
-    X(pow, 2)                                                                                                          \
-    X(fma, 3)                                                                                                          \
-    X(copysign, 2)                                                                                                     \
-    X(trunc, 1)                                                                                                        \
-    X(floor, 1)                                                                                                        \
-    X(fmod, 2)                                                                                                         \
-    X(sqrt, 1)                                                                                                         \
-    X(log, 1)                                                                                                          \
-    X(log1p, 1)                                                                                                        \
-    X(exp, 1)                                                                                                          \
-    X(exp2, 1)                                                                                                         \
-    X(expm1, 1)                                                                                                        \
-    X(erf, 1)                                                                                                          \
-    X(tanh, 1)                                                                                                         \
-    X(atan, 1)                                                                                                         \
-    X(sin, 1)                                                                                                          \
-    X(cos, 1)
-
+/* Functions of math.cl that expressions may call (their names are in codegen/expr.c): of one, two, three arguments. */
 typedef enum gems_host_call {
-#define GEMS_HOST_CALL(name, arguments) GEMS_HOST_CALL_##name,
-    GEMS_HOST_CALLS(GEMS_HOST_CALL)
-#undef GEMS_HOST_CALL
+    GEMS_HOST_CALL_isnan,
+    GEMS_HOST_CALL_isinf,
+    GEMS_HOST_CALL_isfinite,
+    GEMS_HOST_CALL_abs,
+    GEMS_HOST_CALL_trunc,
+    GEMS_HOST_CALL_floor,
+    GEMS_HOST_CALL_sqrt,
+    GEMS_HOST_CALL_log,
+    GEMS_HOST_CALL_log1p,
+    GEMS_HOST_CALL_exp,
+    GEMS_HOST_CALL_exp2,
+    GEMS_HOST_CALL_expm1,
+    GEMS_HOST_CALL_erf,
+    GEMS_HOST_CALL_tanh,
+    GEMS_HOST_CALL_atan,
+    GEMS_HOST_CALL_sin,
+    GEMS_HOST_CALL_cos,
+    GEMS_HOST_CALL_maximum,
+    GEMS_HOST_CALL_minimum,
+    GEMS_HOST_CALL_div_trunc,
+    GEMS_HOST_CALL_div_floor,
+    GEMS_HOST_CALL_remainder,
+    GEMS_HOST_CALL_shift_left,
+    GEMS_HOST_CALL_shift_right,
+    GEMS_HOST_CALL_pow,
+    GEMS_HOST_CALL_copysign,
+    GEMS_HOST_CALL_fmod,
+    GEMS_HOST_CALL_multiply_add,
+    GEMS_HOST_CALL_fma,
     GEMS_HOST_CALL_COUNT
 } gems_host_call;
+
+static inline unsigned gems_host_call_arguments(int call)
+{
+    return call < GEMS_HOST_CALL_maximum ? 1 : call < GEMS_HOST_CALL_multiply_add ? 2 : 3;
+}
 
 /* `a > b` is `b < a`. Integers wrap around; shifts are by the low bits of b. Comparisons give U8. */
 typedef enum gems_host_operator {

@@ -6,10 +6,10 @@ set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 goal=${1:-check}
 
-# To build: a compiler and the four libraries. To run: an OpenCL device, Python, the demo's picture. To check: the rest.
-build="gcc make pkg-config ocl-icd-opencl-dev libclblast-dev libjansson-dev libcriterion-dev"
+# To build: compilers and the four libraries. To run: an OpenCL device, Python, the demo's picture. To check: the rest.
+build="gcc g++ make pkg-config ocl-icd-opencl-dev libclblast-dev libjansson-dev libcriterion-dev"
 run="pocl-opencl-icd python3 python3-venv gnuplot-nox"
-check="g++ python3-dev locales clang-format clang-tidy cppcheck gnuplot-nox oclgrind mesa-opencl-icd"
+check="python3-dev locales clang-format clang-tidy cppcheck gnuplot-nox oclgrind mesa-opencl-icd"
 
 say()
 {

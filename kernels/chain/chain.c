@@ -84,6 +84,8 @@ void gems_chain_settle(const void *p, size_t n, bool write, gems_cause cause)
     gems_block *block;
     if (!n || !atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !(block = gems_arena_find(p)))
         return;
+    if (!gems_chain_block_of(block) && __atomic_load_n(&block->place, __ATOMIC_RELAXED) == GEMS_PLACE_HOME)
+        return;
     lock();
     want(block, write, cause);
     unlock();
@@ -316,12 +318,12 @@ static chain_group *find_group(const draft *d)
             wait_for_a_pass();
             continue;
         }
+        if (!j.n)
+            return gems_chain_group_new(&d->shape, d->op);
         if (all_steps > CHAIN_STEPS || all_leaves > CHAIN_LEAVES || owed > CHAIN_STORED) {
             finish(j.group[largest], gems_chain_best_cut(j.group[largest]), GEMS_CAUSE_LIMIT);
             continue;
         }
-        if (!j.n)
-            return gems_chain_group_new(&d->shape, d->op);
         for (unsigned i = 1; i < j.n; i++)
             gems_chain_group_merge(j.group[0], j.group[i]);
         return j.group[0];
@@ -329,7 +331,7 @@ static chain_group *find_group(const draft *d)
 }
 
 /* Guards the operands' memory. False: the system refuses, or memory is out. */
-static bool guard(const draft *d, const chain_group *g)
+static bool guard(const draft *d)
 {
     for (unsigned i = 0; i < d->recipe->spec.noperands; i++) {
         gems_block *block = d->block[i];
@@ -341,7 +343,6 @@ static bool guard(const draft *d, const chain_group *g)
         if (is_written(d, i) ? !gems_block_hide(block) : block->place == GEMS_PLACE_HOME && !gems_block_protect(block))
             return false;
     }
-    (void)g;
     return true;
 }
 
@@ -438,7 +439,7 @@ static void let_go(const draft *d)
 static bool take(const draft *d)
 {
     chain_group *g = find_group(d);
-    bool taken = g && guard(d, g) && add_steps(g, d);
+    bool taken = g && guard(d) && add_steps(g, d);
     if (!taken)
         let_go(d);
     if (g && !g->nsteps) {
@@ -567,6 +568,7 @@ static void in_parent(void)
 static void in_child(void)
 {
     gems_chain_build_after_fork();
+    gems_chain_active = false;
     gems_chains.mode = GEMS_FUSE_OFF;
     pthread_mutex_init(&gems_chains.lock, NULL);
     pthread_cond_init(&gems_chains.done, NULL);
@@ -617,6 +619,8 @@ bool gems_chain_start(gems_fuse mode)
         return false;
     gems_arena_on_give(keeps);
     gems_work_on_memory(&memory);
+    /* From now on, so that a system call that lasts keeps what nothing is owed of yet. */
+    gems_chain_active = true;
     gems_chains.mode = mode;
     (void)atexit(register_end);
     return true;

@@ -57,7 +57,7 @@ bool gems_chain_wants(const gems_call *call);
 /* After prepare(): true if the results are owed now. False: it must be run. */
 bool gems_chain_take(const gems_call *call, gems_work *work);
 
-/* Whether anything is owed or hidden. */
+/* Whether anything may be owed or hidden. */
 extern atomic_bool gems_chain_active;
 /* Computes what is owed at n bytes, and lets the host read them, or `write`. */
 void gems_chain_settle(const void *p, size_t n, bool write, gems_cause cause);

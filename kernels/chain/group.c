@@ -17,7 +17,6 @@ chain_block *gems_chain_block(gems_block *block)
     if (b->next)
         b->next->link = &b->next;
     gems_chains.blocks = b;
-    atomic_store(&gems_chain_active, true);
     __atomic_store_n(&block->user, b, __ATOMIC_RELEASE);
     return b;
 }
@@ -29,8 +28,6 @@ static void forget(chain_block *b)
     *b->link = b->next;
     if (b->next)
         b->next->link = b->link;
-    if (!gems_chains.blocks)
-        atomic_store(&gems_chain_active, false);
     __atomic_store_n(&block->user, NULL, __ATOMIC_RELEASE);
     free(b);
     if (!given)
