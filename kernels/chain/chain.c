@@ -54,7 +54,7 @@ static void want(gems_block *block, bool write, gems_cause cause)
             finish(b->writer, (unsigned)last + 1, cause);
         } else if (b->nreaders && (write || block->place == GEMS_PLACE_HIDDEN)) {
             finish(b->reader[0], b->reader[0]->nsteps, cause);
-        } else if (block->place == GEMS_PLACE_HIDDEN) {
+        } else if (block->place == GEMS_PLACE_HIDDEN || (write && block->place == GEMS_PLACE_READ_ONLY)) {
             if (!gems_block_show(block)) {
                 gems_complain("the system does not let a tensor be shown");
                 abort();

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 /* In steps times elements: less is done by the calling thread, for waking others takes as long. */
-#define SMALL_WORK  ((int64_t)1 << 19)
+#define SMALL_WORK  ((int64_t)1 << 20)
 #define SHARED_WORK ((int64_t)1 << 17) /* that a further thread of the evaluator is started for */
 
 enum {

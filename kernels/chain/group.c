@@ -40,8 +40,7 @@ void gems_chain_block_drop(chain_block *b)
 {
     if (b->writer || b->nreaders || b->pins)
         return;
-    if (b->given || b->block->place == GEMS_PLACE_HOME ||
-        (b->block->place == GEMS_PLACE_READ_ONLY && gems_block_show(b->block)))
+    if (b->given || b->block->place == GEMS_PLACE_HOME)
         forget(b);
 }
 

@@ -27,7 +27,7 @@ typedef struct chain_view {
     uint64_t dtype;
 } chain_view;
 
-/* A block that groups read or write, or whose pages are hidden though nothing is owed (gems_block.user). */
+/* A block that groups read or write, or that is not home yet though nothing is owed (gems_block.user). */
 typedef struct chain_block {
     gems_block *block;
     struct chain_group *writer;                /* that owes values here, all in one view */
@@ -86,7 +86,8 @@ static inline chain_block *gems_chain_block_of(const gems_block *block)
 {
     return __atomic_load_n(&block->user, __ATOMIC_ACQUIRE);
 }
-/* Forgets a block that no group needs, if the host may have it as it is; gives it back if it was given. */
+/* Forgets a block that no group needs if it is home; gives it back if it was given. One that is read-only or hidden
+ * stays so until the host wants it: the next group may have it as it is. */
 void gems_chain_block_drop(chain_block *b);
 bool gems_chain_block_reads(const chain_block *b, const chain_group *g);
 bool gems_chain_block_add_reader(chain_block *b, chain_group *g);
