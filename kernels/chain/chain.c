@@ -60,6 +60,8 @@ static void want(gems_block *block, bool write, gems_cause cause)
             }
             gems_chain_block_drop(b);
         } else {
+            if (write && block->place == GEMS_PLACE_READ_ONLY) /* pinned by somebody who reads */
+                (void)gems_block_show(block);
             break;
         }
     }
@@ -73,8 +75,7 @@ static void finish_all(void)
         finish(gems_chains.groups, gems_chains.groups->nsteps, GEMS_CAUSE_END);
     for (chain_block *b = gems_chains.blocks, *next; b; b = next) {
         next = b->next;
-        if (!b->pins)
-            want(b->block, true, GEMS_CAUSE_END);
+        want(b->block, true, GEMS_CAUSE_END);
     }
 }
 
