@@ -148,6 +148,7 @@ static bool keeps(gems_block *block)
     chain_block *b = gems_chain_block_of(block);
     bool kept = b != NULL;
     if (b) {
+        chain_group *g = b->writer;
         b->given = true;
         gems_chains.kept += block->bytes;
         if (!gems_chain_block_is_busy(b) && !b->nreaders) {
@@ -156,6 +157,8 @@ static bool keeps(gems_block *block)
         }
         b->pins = 0; /* a system call on memory that is freed meanwhile is the program's own mistake */
         gems_chain_block_drop(b);
+        if (g && !g->running && gems_chain_group_is_dead(g)) /* its inputs are not needed either */
+            gems_chain_flush(g, g->nsteps, GEMS_CAUSE_MEMORY);
     }
     unlock();
     return kept;
@@ -172,6 +175,7 @@ typedef struct draft {
     gems_block *block[GEMS_OPERANDS]; /* NULL: a number, or memory to copy */
     chain_view view[GEMS_OPERANDS];
     size_t span[GEMS_OPERANDS]; /* bytes */
+    uint8_t leaf[GEMS_OPERANDS]; /* that it has become; UINT8_MAX: none yet */
     size_t result_bytes;        /* of the largest one */
 } draft;
 
@@ -189,6 +193,7 @@ static bool make_draft(draft *d, const gems_call *call, gems_work *work)
     d->recipe = r;
     d->shape = (gems_shape){.numel = r->shape.numel};
     d->result_bytes = 0;
+    memset(d->leaf, UINT8_MAX, sizeof d->leaf);
     for (int k = 0; k < r->shape.ndim; k++)
         if (r->shape.size[k] != 1)
             d->shape.size[d->shape.ndim++] = r->shape.size[k];
@@ -345,8 +350,7 @@ static bool guard(const draft *d, const chain_group *g)
     return true;
 }
 
-/* The leaf for an operand; the same memory twice is one. */
-static uint8_t add_leaf(chain_group *g, const draft *d, unsigned i)
+static uint8_t new_leaf(chain_group *g, const draft *d, unsigned i)
 {
     chain_block *b = d->block[i] ? gems_chain_block_of(d->block[i]) : NULL;
     const pw_in *in = &pw_recipe_in(d->recipe)[i];
@@ -372,8 +376,16 @@ static uint8_t add_leaf(chain_group *g, const draft *d, unsigned i)
     return (uint8_t)g->nleaves++;
 }
 
+/* The leaf for an operand; the same memory twice is one. UINT8_MAX: memory is out. */
+static uint8_t add_leaf(chain_group *g, draft *d, unsigned i)
+{
+    if (d->leaf[i] == UINT8_MAX)
+        d->leaf[i] = new_leaf(g, d, i);
+    return d->leaf[i];
+}
+
 /* Where a name's value comes from. False: memory is out. */
-static bool bind(chain_group *g, const draft *d, unsigned base, gems_pw_bind *to)
+static bool bind(chain_group *g, draft *d, unsigned base, gems_pw_bind *to)
 {
     if (to->step) {
         to->step = (uint8_t)(to->step + base);
@@ -390,7 +402,7 @@ static bool bind(chain_group *g, const draft *d, unsigned base, gems_pw_bind *to
     return to->index != UINT8_MAX;
 }
 
-static bool add_steps(chain_group *g, const draft *d)
+static bool add_steps(chain_group *g, draft *d)
 {
     const gems_pw_spec *spec = &d->recipe->spec;
     unsigned base = g->nsteps;
@@ -435,7 +447,7 @@ static void let_go(const draft *d)
     }
 }
 
-static bool take(const draft *d)
+static bool take(draft *d)
 {
     chain_group *g = find_group(d);
     bool taken = g && guard(d, g) && add_steps(g, d);

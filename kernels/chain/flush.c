@@ -107,6 +107,7 @@ static bool take_temporary(chain_group *g, chain_step *s, unsigned r)
             gems_arena_give(memory);
         return false;
     }
+    __atomic_store_n(&block->taken, false, __ATOMIC_RELEASE);
     b->given = true;
     gems_chains.kept += block->bytes;
     b->writer = g;
@@ -382,6 +383,9 @@ void gems_chain_flush(chain_group *g, unsigned n, gems_cause cause)
         g->running = false;
         c->evaluated += !done;
     }
+    bool rests = n < g->nsteps;
     gems_chain_group_cut(g, n);
+    if (rests && gems_chain_group_is_dead(g)) /* whoever held the rest's results has given them back meanwhile */
+        gems_chain_group_free(g);
     pthread_cond_broadcast(&gems_chains.done);
 }
