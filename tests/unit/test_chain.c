@@ -26,13 +26,13 @@ static void all_right(void)
     cr_expect_eq(chain_wrong, 0, "%ld values are wrong", chain_wrong);
 }
 
-TestSuite(chain, .init = start, .fini = all_right, .timeout = 120);
+TestSuite(chain, .init = start, .fini = all_right, .timeout = 300);
 TestSuite(chain_alone, .init = start_alone, .fini = all_right, .timeout = 120);
 
 /* The device's pass is what is compared: again until all its kernels are built. */
 static void on_device(void (*program)(void))
 {
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < 4000; i++) {
         gems_chain_counts before = chain_counts();
         program();
         gems_chain_counts after = chain_counts();
@@ -135,8 +135,7 @@ static double rounded(gems_dtype dtype, double v)
 
 static double value_of(const node *x, int64_t i)
 {
-    return gems_number_double(
-        gems_element_number(x->t.dtype, (char *)x->t.address + i * gems_dtypes[x->t.dtype].size));
+    return gems_number_double(gems_element_number(x->t.dtype, (char *)x->t.address + i * gems_dtypes[x->t.dtype].size));
 }
 
 /* By plain C: each step's result is rounded, stored or not. */
@@ -183,7 +182,7 @@ static void views(void)
 {
     node *x = node_new(GEMS_F32, SHAPE(12, 16)), *small = node_new(GEMS_F32, SHAPE(16));
     node *y = ADD(x, small);
-    node *rows = node_view(y, 32, SHAPE(4, 16), NULL);           /* some rows, */
+    node *rows = node_view(y, 32, SHAPE(4, 16), NULL);             /* some rows, */
     node *columns = node_view(y, 1, SHAPE(12, 8), STRIDES(16, 2)); /* columns, */
     node *turned = node_view(y, 0, SHAPE(16, 12), STRIDES(1, 16));
     node *one_row = node_view(y, 16, SHAPE(1, 16), NULL);
@@ -235,7 +234,7 @@ static void results_of_other_dtypes(void)
     static const gems_dtype outs[] = {GEMS_F64, GEMS_F32, GEMS_F16, GEMS_BF16};
     static const gems_dtype ins[] = {GEMS_F32, GEMS_F16, GEMS_BF16, GEMS_I32};
     for (int i = 0; i < 4; i++)
-        for (int k = 0; k < 4; k++) {
+        for (int k = gems_cl_faulty ? 0 : i % 2; k < 4; k += gems_cl_faulty ? 1 : 2) {
             node *x = node_new(ins[i], SHAPE(500)), *y = node_new(ins[i], SHAPE(500));
             node *out = node_new(outs[k], SHAPE(500)), *late = node_new(outs[k], SHAPE(500));
             apply("mul.out", T(x), T(y), T(out));
