@@ -103,7 +103,7 @@ static void node_fill(node *x)
     memcpy((void *)x->t.address, (void *)x->twin.address, span);
 }
 
-static node *node_new_in(gems_dtype dtype, shape sh, bool ours)
+static inline node *node_new_in(gems_dtype dtype, shape sh, bool ours)
 {
     store *s = store_new((size_t)count(sh) * gems_dtypes[dtype].size, ours, false);
     node *x = node_on(s, 0, dtype, sh, NULL);
@@ -111,13 +111,13 @@ static node *node_new_in(gems_dtype dtype, shape sh, bool ours)
     return x;
 }
 
-static node *node_new(gems_dtype dtype, shape sh)
+static inline node *node_new(gems_dtype dtype, shape sh)
 {
     return node_new_in(dtype, sh, true);
 }
 
 /* Other elements of the same memory; first: of it, in elements. */
-static node *node_view(node *of, int64_t first, shape sh, const int64_t *strides)
+static inline node *node_view(node *of, int64_t first, shape sh, const int64_t *strides)
 {
     return node_on(of->store, first, of->t.dtype, sh, strides);
 }
@@ -137,7 +137,7 @@ static void node_free(node *x)
 }
 
 /* Whether both memories hold the same. */
-static bool chain_same(const node *x)
+static inline bool chain_same(const node *x)
 {
     const store *s = x->store;
     if (chain_quiet)
@@ -308,16 +308,16 @@ static node *chain_apply(const char *name, const gems_value *arg, unsigned n)
 
 /* ---- what is known of a block ---- */
 
-static const gems_block *block_of(const node *x)
+static inline const gems_block *block_of(const node *x)
 {
     return gems_arena_find(x->store->memory);
 }
-static bool is_owed(const node *x)
+static inline bool is_owed(const node *x)
 {
     const chain_block *b = gems_chain_block_of(block_of(x));
     return b && b->writer;
 }
-static gems_chain_counts chain_counts(void)
+static inline gems_chain_counts chain_counts(void)
 {
     gems_chain_counts c;
     gems_chain_count(&c);
@@ -325,7 +325,7 @@ static gems_chain_counts chain_counts(void)
 }
 
 /* Nothing may be left when nobody holds a tensor. */
-static bool chain_is_empty(void)
+static inline bool chain_is_empty(void)
 {
     return !gems_chains.groups && !gems_chains.blocks && !gems_chains.kept && !gems_chain_active;
 }
