@@ -259,10 +259,12 @@ static void evaluate(chain_pass *p)
     for (unsigned k = 0; k < n; k++)
         p->memory[index[k]].stride = p->loops.stride[k];
 
-    int64_t numel = p->shape->numel, most = sysconf(_SC_NPROCESSORS_ONLN);
-    int64_t threads = numel * p->spec.nsteps / SHARED_WORK;
-    threads = threads < 1 ? 1 : threads > most ? most : threads;
-    threads = threads > THREADS ? THREADS : threads;
+    int64_t numel = p->shape->numel, threads = numel * p->spec.nsteps / SHARED_WORK;
+    if (threads > 1) { /* asking costs more than a small pass: libc reads a file */
+        int64_t most = sysconf(_SC_NPROCESSORS_ONLN);
+        threads = threads > most ? most : threads;
+    }
+    threads = threads < 1 ? 1 : threads > THREADS ? THREADS : threads;
     pthread_t thread[THREADS];
     part parts[THREADS];
     bool started[THREADS];
