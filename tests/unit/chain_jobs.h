@@ -85,7 +85,7 @@ static node *node_on(store *s, int64_t first, gems_dtype dtype, shape sh, const 
     return x;
 }
 
-static uint64_t chain_seed = 88172645463325252u;
+static __thread uint64_t chain_seed = 88172645463325252u;
 
 /* Elements of both, written by the host. */
 static void node_fill(node *x)
