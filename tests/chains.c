@@ -16,7 +16,7 @@ enum {
 static node *shared[SHARED];
 static pthread_rwlock_t shared_lock[SHARED];
 static _Atomic(node *) shelf[SHELF];
-static int rounds = 400;
+static int rounds = 1000;
 
 static node *add(node *a, node *b)
 {
@@ -30,6 +30,30 @@ static void look(const node *x)
     chain_same(x);
     if (pinned)
         gems_chain_unpin(x->store->memory, x->store->bytes);
+}
+
+/* A chain of which the kernel is built by now. */
+static void run_known(node *x)
+{
+    gems_chain_settle(x->store->memory, x->store->bytes, true, GEMS_CAUSE_OPERATOR);
+    node *a = add(x, x), *b = apply("mul.Tensor", T(a), T(x));
+    node_free(a);
+    look(b);
+    node_free(b);
+}
+
+static void wait_for_the_known(void)
+{
+    node *x = node_new(GEMS_I32, SHAPE(24, 16));
+    gems_chain_counts c = {0};
+    for (int i = 0; i < 3000 && c.passes == c.evaluated; i++) {
+        run_known(x);
+        gems_chain_count(&c);
+        usleep(10000);
+    }
+    if (c.passes == c.evaluated)
+        chain_failed("the kernel is never built");
+    node_free(x);
 }
 
 static node *use_shared(unsigned i, unsigned what, node *own)
@@ -93,11 +117,8 @@ static void *work(void *arg)
             gems_chain_counts counts;
             gems_chain_count(&counts);
             gems_chain_settle(own[0] ? own[0]->store->memory : NULL, 1, more % 2, GEMS_CAUSE_OPERATOR);
-        } else if (what == 10) { /* one kernel for all, which is built soon */
-            node *a = add(*x, *x), *b = apply("mul.Tensor", T(a), T(*x));
-            node_free(a);
-            look(b);
-            node_free(b);
+        } else if (what == 10) {
+            run_known(*x);
         } else if (*y) {
             replace(y, add(*x, *y));
         }
@@ -108,6 +129,15 @@ static void *work(void *arg)
             node_free(own[i]);
         }
     return NULL;
+}
+
+static void run_in_threads(uintptr_t seed)
+{
+    pthread_t thread[THREADS];
+    for (uintptr_t i = 0; i < THREADS; i++)
+        pthread_create(&thread[i], NULL, work, (void *)(seed + i));
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(thread[i], NULL);
 }
 
 int main(int argc, char **argv)
@@ -124,11 +154,10 @@ int main(int argc, char **argv)
         shared[i] = node_new(GEMS_I32, SHAPE(24, 16));
         pthread_rwlock_init(&shared_lock[i], NULL);
     }
-    pthread_t thread[THREADS];
-    for (uintptr_t i = 0; i < THREADS; i++)
-        pthread_create(&thread[i], NULL, work, (void *)(i + 1));
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(thread[i], NULL);
+    wait_for_the_known();
+    run_in_threads(1);
+    chain_quiet = false;
+    run_in_threads(1001);
     for (int i = 0; i < SHELF; i++)
         if (shelf[i]) {
             chain_same(shelf[i]);
