@@ -155,6 +155,8 @@ static inline bool chain_same(const node *x)
 
 static __thread node *chain_made[GEMS_MAX_RESULTS]; /* results of the call, made for the first of its two runs */
 static __thread bool chain_twin_runs;
+/* For who replaces malloc: while a call is taken, the n-th allocation fails, and all if n is negative. */
+static __thread long chain_fail_at, chain_memory_fails;
 
 static bool chain_make(gems_call *call, unsigned i, gems_dtype dtype, bool complex, int ndim, const int64_t *sizes,
                        const int64_t *strides)
@@ -250,7 +252,9 @@ static bool chain_defer(gems_call *call)
     gems_arena_hides = true;
     gems_status status = call->op->kernel->prepare(call, work);
     gems_arena_hides = false;
+    chain_memory_fails = chain_fail_at;
     bool taken = status == GEMS_OK && gems_chain_take(call, work);
+    chain_memory_fails = 0;
     gems_work_end(work);
     free(work);
     if (!taken)

@@ -727,6 +727,60 @@ Test(chain_alone, ended)
     ended();
 }
 
+/* ---- memory runs out ---- */
+
+#ifndef GEMS_SANITIZED
+extern void *__libc_malloc(size_t n);
+extern void *__libc_calloc(size_t n, size_t size);
+static __thread long failures;
+
+static bool fails(void)
+{
+    if (!chain_memory_fails || (chain_memory_fails > 0 && --chain_memory_fails > 0))
+        return false;
+    failures++;
+    return true;
+}
+
+void *malloc(size_t n)
+{
+    return fails() ? NULL : __libc_malloc(n);
+}
+
+void *calloc(size_t n, size_t size)
+{
+    return fails() ? NULL : __libc_calloc(n, size);
+}
+
+/* A call is either owed with all that it needs, or as if nothing had been tried. (The evaluator waits for memory, so it
+ * must not be all that fails in a call that computes others.) */
+static void without_memory(void)
+{
+    for (chain_fail_at = 1; chain_fail_at < 10; chain_fail_at++) {
+        node *x = node_new(GEMS_F32, SHAPE(60, 4)), *few = node_new_in(GEMS_F32, SHAPE(4), false);
+        node *a = ADD(x, few), *b = apply("addcmul", T(a), T(few), T(x), I(2)), *turned;
+        ADD_(x, b);
+        node_free(a);
+        turned = node_view(b, 0, SHAPE(4, 60), STRIDES(1, 4));
+        node *c = TIMES(turned, 3);
+        apply("neg_", T(turned));
+        COPY_(x, few);
+        FINISH(x, few, b, turned, c);
+    }
+    chain_fail_at = -1;
+    node *x = node_new(GEMS_F32, SHAPE(60, 4)), *few = node_new_in(GEMS_F32, SHAPE(4), false), *a = ADD(x, few);
+    ADD_(x, a);
+    COPY_(x, few);
+    FINISH(x, few, a);
+    chain_fail_at = 0;
+    cr_expect_gt(failures, 20);
+}
+Test(chain_alone, without_memory)
+{
+    without_memory();
+}
+#endif
+
 /* ---- any program ---- */
 
 /* Random calls on random views of few memories. Small sizes: what matters is who meets whom. */
