@@ -89,11 +89,9 @@ void gems_chain_settle(const void *p, size_t n, bool write, gems_cause cause)
     unlock();
 }
 
-bool gems_chain_pin(const void *p, size_t n, bool write)
+static bool pin(gems_block *block, bool write)
 {
-    gems_block *block;
-    if (!n || !atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !(block = gems_arena_find(p)) ||
-        !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
+    if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
         return false;
     lock();
     want(block, write, GEMS_CAUSE_SYSTEM);
@@ -102,6 +100,11 @@ bool gems_chain_pin(const void *p, size_t n, bool write)
         b->pins++;
     unlock();
     return b != NULL;
+}
+
+bool gems_chain_pin(const void *p, size_t n, bool write)
+{
+    return n && atomic_load_explicit(&gems_chain_active, memory_order_relaxed) && pin(gems_arena_find(p), write);
 }
 
 void gems_chain_unpin(const void *p, size_t n)
@@ -566,9 +569,11 @@ static void register_end(void)
 {
 }
 
+/* Also while nothing is owed: what is hidden under a kernel by a call that comes later stops the device's threads, and
+ * a pass that has to show it would wait for those. */
 static bool begin_kernel(const void *p, size_t n, bool write)
 {
-    return gems_chain_pin(p, n, write);
+    return n && gems_chain_is_on() && pin(gems_arena_find(p), write);
 }
 
 bool gems_chain_start(gems_fuse mode)

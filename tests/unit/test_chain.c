@@ -658,6 +658,57 @@ static void given_while_pinned(void)
 }
 BOTH(given_while_pinned)
 
+/* A kernel that is no part of a chain runs on one half of x, begun when nothing was owed; the other half is written by
+ * a chain, which hides all of x. */
+static void *run_kernel(void *half)
+{
+    gems_call call;
+    gems_work *work = malloc(sizeof *work);
+    chain_call_begin(&call, gems_op_find("cos_"), (const gems_value[]){T((node *)half)}, NULL);
+    gems_work_begin(work, GEMS_LANE_MAIN);
+    if (call.op->kernel->plan(&call) != GEMS_OK || call.op->kernel->prepare(&call, work) != GEMS_OK ||
+        !gems_work_execute(work))
+        chain_failed("the kernel does not run");
+    gems_work_end(work);
+    free(work);
+    return NULL;
+}
+
+static void hidden_under_a_kernel(void)
+{
+    enum {
+        N = 4 << 20
+    };
+    node *x = node_new(GEMS_F32, SHAPE(2, 1));
+    node_free(x);
+    x = node_on(store_new((size_t)8 * N, true, false), 0, GEMS_F32, SHAPE(2 * N), NULL);
+    memset(x->store->memory, 0, (size_t)8 * N);
+    node *low = node_view(x, 0, SHAPE(N), NULL), *high = node_view(x, N, SHAPE(N), NULL);
+    for (int round = 0; round < 12; round++) {
+        pthread_t thread;
+        cr_assert(chain_is_empty());
+        pthread_create(&thread, NULL, run_kernel, low);
+        usleep((useconds_t)(500 * round));
+        gems_call call;
+        chain_call_begin(&call, gems_op_find("add_.Scalar"), (const gems_value[]){T(high), I(1), I(1)}, NULL);
+        cr_assert_eq(call.op->kernel->plan(&call), GEMS_OK);
+        if (!chain_defer(&call))
+            chain_run(&call, false);
+        gems_chain_settle((void *)high->t.address, 4, false, GEMS_CAUSE_OPERATOR);
+        pthread_join(thread, NULL);
+        cr_assert_float_eq(((float *)high->t.address)[N - 1], round + 1, 0);
+        gems_chain_settle(x->store->memory, 4, true, GEMS_CAUSE_OPERATOR);
+    }
+    node_free(low);
+    node_free(high);
+    node_free(x);
+}
+Test(chain, hidden_under_a_kernel)
+{
+    on_device(hidden_under_a_kernel);
+    hidden_under_a_kernel();
+}
+
 /* ---- processes ---- */
 
 static int status_of_child(node *const *x, int n)
