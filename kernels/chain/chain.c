@@ -89,6 +89,14 @@ void gems_chain_settle(const void *p, size_t n, bool write, gems_cause cause)
     unlock();
 }
 
+/* Whether anything is hidden, or may soon be. What is in use by a system call or a kernel is pinned also while nothing
+ * is: if a call that comes later hid it, the system would refuse (EFAULT), and the device's threads would stop where a
+ * pass that has to show it waits for them. */
+static bool may_hide(void)
+{
+    return gems_chain_is_on() || atomic_load_explicit(&gems_chain_active, memory_order_relaxed);
+}
+
 static bool pin(gems_block *block, bool write)
 {
     if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
@@ -104,7 +112,7 @@ static bool pin(gems_block *block, bool write)
 
 bool gems_chain_pin(const void *p, size_t n, bool write)
 {
-    return n && atomic_load_explicit(&gems_chain_active, memory_order_relaxed) && pin(gems_arena_find(p), write);
+    return n && may_hide() && pin(gems_arena_find(p), write);
 }
 
 void gems_chain_unpin(const void *p, size_t n)
@@ -569,11 +577,9 @@ static void register_end(void)
 {
 }
 
-/* Also while nothing is owed: what is hidden under a kernel by a call that comes later stops the device's threads, and
- * a pass that has to show it would wait for those. */
 static bool begin_kernel(const void *p, size_t n, bool write)
 {
-    return n && gems_chain_is_on() && pin(gems_arena_find(p), write);
+    return gems_chain_pin(p, n, write);
 }
 
 bool gems_chain_start(gems_fuse mode)

@@ -5,6 +5,7 @@
 #include "kernels/device/cl.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <sys/wait.h>
 
 static void start(void)
@@ -707,6 +708,40 @@ Test(chain, hidden_under_a_kernel)
 {
     on_device(hidden_under_a_kernel);
     hidden_under_a_kernel();
+}
+
+/* A system call writes to one half of x, begun when nothing was owed. */
+static int pipe_ends[2];
+
+static void *read_from_pipe(void *half)
+{
+    node *x = half;
+    ssize_t n = read(pipe_ends[0], (void *)x->t.address, 40);
+    return (void *)(n == 40 ? 0L : n < 0 ? (long)errno : -1L);
+}
+
+static void hidden_under_a_system_call(void)
+{
+    node *x = node_new(GEMS_F32, SHAPE(20)), *low = node_view(x, 0, SHAPE(10), NULL);
+    node *high = node_view(x, 10, SHAPE(10), NULL);
+    pthread_t thread;
+    void *error;
+    cr_assert_eq(pipe(pipe_ends), 0);
+    cr_assert(chain_is_empty());
+    pthread_create(&thread, NULL, read_from_pipe, low);
+    usleep(50000);
+    ADD_(high, high);
+    memset(x->store->twin, 0x40, 40);
+    cr_assert_eq(write(pipe_ends[1], x->store->twin, 40), 40);
+    pthread_join(thread, &error);
+    cr_expect_null(error, "error %ld", (long)error);
+    close(pipe_ends[0]);
+    close(pipe_ends[1]);
+    FINISH(x, low, high);
+}
+Test(chain, hidden_under_a_system_call)
+{
+    hidden_under_a_system_call();
 }
 
 /* ---- processes ---- */
