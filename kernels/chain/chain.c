@@ -185,9 +185,9 @@ typedef struct draft {
     pw_recipe *recipe;
     gems_block *block[GEMS_OPERANDS]; /* NULL: a number, or memory to copy */
     chain_view view[GEMS_OPERANDS];
-    size_t span[GEMS_OPERANDS]; /* bytes */
+    size_t span[GEMS_OPERANDS];  /* bytes */
     uint8_t leaf[GEMS_OPERANDS]; /* that it has become; UINT8_MAX: none yet */
-    size_t result_bytes;        /* of the largest one */
+    size_t result_bytes;         /* of the largest one */
 } draft;
 
 static bool is_written(const draft *d, unsigned i)
@@ -319,6 +319,8 @@ static chain_group *find_group(const draft *d)
             finish(j.clash, j.steps, GEMS_CAUSE_CALL);
             continue;
         }
+        if (!j.n)
+            return gems_chain_group_new(&d->shape, d->op);
         bool running = false;
         unsigned all_leaves = leaves, all_steps = steps, owed = GEMS_EXPR_RESULTS, largest = 0;
         for (unsigned i = 0; i < j.n; i++) {
@@ -336,8 +338,6 @@ static chain_group *find_group(const draft *d)
             finish(j.group[largest], gems_chain_best_cut(j.group[largest]), GEMS_CAUSE_LIMIT);
             continue;
         }
-        if (!j.n)
-            return gems_chain_group_new(&d->shape, d->op);
         for (unsigned i = 1; i < j.n; i++)
             gems_chain_group_merge(j.group[0], j.group[i]);
         return j.group[0];
