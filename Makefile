@@ -180,12 +180,13 @@ check-asan:
 	$(Q)$(ASAN) $(MAKE) --no-print-directory B=$(B)-asan SAN=address,undefined SKIP=tests/unit/test_fault.c unit all
 	$(Q)$(call pytest,LD_PRELOAD=$(asan_libraries):$(call plain,$(B)-asan)/libgems_preload.so $(ASAN),tests/host/test_every_kernel.py)
 # What threads share, under ThreadSanitizer: without address randomisation, of which it bears little.
-$(B)/threads $(B)/bounds $(B)/tables: $(B)/%: $(B)/tests/%.o $(OBJ)
+$(B)/threads $(B)/chains $(B)/bounds $(B)/tables: $(B)/%: $(B)/tests/%.o $(OBJ)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 check-tsan:
-	$(Q)$(MAKE) --no-print-directory B=$(B)-tsan SAN=thread $(B)-tsan/threads
-	$(Q)GEMS_LOG=/dev/null TSAN_OPTIONS=suppressions=tests/tsan.supp setarch -R $(B)-tsan/threads
+	$(Q)$(MAKE) --no-print-directory B=$(B)-tsan SAN=thread $(B)-tsan/threads $(B)-tsan/chains
+	$(Q)for t in threads chains; do \
+	  GEMS_LOG=/dev/null TSAN_OPTIONS=suppressions=tests/tsan.supp setarch -R $(B)-tsan/$$t || exit 1; done
 
 # Every family in Oclgrind, a simulator that reports accesses out of bounds and data races; every family on rusticl, which
 # takes seconds to compile a kernel. Each test of a family writes a log of its own.

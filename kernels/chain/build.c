@@ -77,10 +77,13 @@ static void *run(void *unused)
         state s = build_one(work);
         gems_work_end(work);
         free(work);
+        if (s == BUILT) {
+            pthread_mutex_lock(&gems_chains.lock);
+            gems_chains.counts.kernels++;
+            pthread_mutex_unlock(&gems_chains.lock);
+        }
         pthread_mutex_lock(&build.lock);
         build.busy = false;
-        if (s == BUILT)
-            gems_chains.counts.kernels++;
         find(hash)->state = s == UNKNOWN ? FAILED : s;
         pthread_cond_broadcast(&build.changed);
     }

@@ -61,6 +61,8 @@ static void want(gems_block *block, bool write, gems_cause cause)
             }
             gems_chain_block_drop(b);
         } else {
+            if (write && block->place == GEMS_PLACE_READ_ONLY) /* pinned by somebody who reads */
+                (void)gems_block_show(block);
             break;
         }
     }
@@ -74,8 +76,7 @@ static void finish_all(void)
         finish(gems_chains.groups, gems_chains.groups->nsteps, GEMS_CAUSE_END);
     for (chain_block *b = gems_chains.blocks, *next; b; b = next) {
         next = b->next;
-        if (!b->pins)
-            want(b->block, true, GEMS_CAUSE_END);
+        want(b->block, true, GEMS_CAUSE_END);
     }
 }
 
@@ -91,11 +92,17 @@ void gems_chain_settle(const void *p, size_t n, bool write, gems_cause cause)
     unlock();
 }
 
-bool gems_chain_pin(const void *p, size_t n, bool write)
+/* Whether anything is hidden, or may soon be. What is in use by a system call or a kernel is pinned also while nothing
+ * is: if a call that comes later hid it, the system would refuse (EFAULT), and the device's threads would stop where a
+ * pass that has to show it waits for them. */
+static bool may_hide(void)
 {
-    gems_block *block;
-    if (!n || !atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !(block = gems_arena_find(p)) ||
-        !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
+    return gems_chain_is_on() || atomic_load_explicit(&gems_chain_active, memory_order_relaxed);
+}
+
+static bool pin(gems_block *block, bool write)
+{
+    if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
         return false;
     lock();
     want(block, write, GEMS_CAUSE_SYSTEM);
@@ -104,6 +111,11 @@ bool gems_chain_pin(const void *p, size_t n, bool write)
         b->pins++;
     unlock();
     return b != NULL;
+}
+
+bool gems_chain_pin(const void *p, size_t n, bool write)
+{
+    return n && may_hide() && pin(gems_arena_find(p), write);
 }
 
 void gems_chain_unpin(const void *p, size_t n)
@@ -150,6 +162,7 @@ static bool keeps(gems_block *block)
     chain_block *b = gems_chain_block_of(block);
     bool kept = b != NULL;
     if (b) {
+        chain_group *g = b->writer;
         b->given = true;
         gems_chains.kept += block->bytes;
         if (!gems_chain_block_is_busy(b) && !b->nreaders) {
@@ -158,6 +171,8 @@ static bool keeps(gems_block *block)
         }
         b->pins = 0; /* a system call on memory that is freed meanwhile is the program's own mistake */
         gems_chain_block_drop(b);
+        if (g && !g->running && gems_chain_group_is_dead(g)) /* its inputs are not needed either */
+            gems_chain_flush(g, g->nsteps, GEMS_CAUSE_MEMORY);
     }
     unlock();
     return kept;
@@ -173,8 +188,9 @@ typedef struct draft {
     pw_recipe *recipe;
     gems_block *block[GEMS_OPERANDS]; /* NULL: a number, or memory to copy */
     chain_view view[GEMS_OPERANDS];
-    size_t span[GEMS_OPERANDS]; /* bytes */
-    size_t result_bytes;        /* of the largest one */
+    size_t span[GEMS_OPERANDS];  /* bytes */
+    uint8_t leaf[GEMS_OPERANDS]; /* that it has become; UINT8_MAX: none yet */
+    size_t result_bytes;         /* of the largest one */
 } draft;
 
 static bool is_written(const draft *d, unsigned i)
@@ -191,6 +207,7 @@ static bool make_draft(draft *d, const gems_call *call, gems_work *work)
     d->recipe = r;
     d->shape = (gems_shape){.numel = r->shape.numel};
     d->result_bytes = 0;
+    memset(d->leaf, UINT8_MAX, sizeof d->leaf);
     for (int k = 0; k < r->shape.ndim; k++)
         if (r->shape.size[k] != 1)
             d->shape.size[d->shape.ndim++] = r->shape.size[k];
@@ -305,6 +322,8 @@ static chain_group *find_group(const draft *d)
             finish(j.clash, j.steps, GEMS_CAUSE_CALL);
             continue;
         }
+        if (!j.n)
+            return gems_chain_group_new(&d->shape, d->op);
         bool running = false;
         unsigned all_leaves = leaves, all_steps = steps, owed = GEMS_EXPR_RESULTS, largest = 0;
         for (unsigned i = 0; i < j.n; i++) {
@@ -346,8 +365,7 @@ static bool guard(const draft *d)
     return true;
 }
 
-/* The leaf for an operand; the same memory twice is one. */
-static uint8_t add_leaf(chain_group *g, const draft *d, unsigned i)
+static uint8_t new_leaf(chain_group *g, const draft *d, unsigned i)
 {
     chain_block *b = d->block[i] ? gems_chain_block_of(d->block[i]) : NULL;
     const pw_in *in = &pw_recipe_in(d->recipe)[i];
@@ -373,8 +391,16 @@ static uint8_t add_leaf(chain_group *g, const draft *d, unsigned i)
     return (uint8_t)g->nleaves++;
 }
 
+/* The leaf for an operand; the same memory twice is one. UINT8_MAX: memory is out. */
+static uint8_t add_leaf(chain_group *g, draft *d, unsigned i)
+{
+    if (d->leaf[i] == UINT8_MAX)
+        d->leaf[i] = new_leaf(g, d, i);
+    return d->leaf[i];
+}
+
 /* Where a name's value comes from. False: memory is out. */
-static bool bind(chain_group *g, const draft *d, unsigned base, gems_pw_bind *to)
+static bool bind(chain_group *g, draft *d, unsigned base, gems_pw_bind *to)
 {
     if (to->step) {
         to->step = (uint8_t)(to->step + base);
@@ -391,7 +417,7 @@ static bool bind(chain_group *g, const draft *d, unsigned base, gems_pw_bind *to
     return to->index != UINT8_MAX;
 }
 
-static bool add_steps(chain_group *g, const draft *d)
+static bool add_steps(chain_group *g, draft *d)
 {
     const gems_pw_spec *spec = &d->recipe->spec;
     unsigned base = g->nsteps;
@@ -436,7 +462,7 @@ static void let_go(const draft *d)
     }
 }
 
-static bool take(const draft *d)
+static bool take(draft *d)
 {
     chain_group *g = find_group(d);
     bool taken = g && guard(d) && add_steps(g, d);

@@ -107,6 +107,7 @@ static bool take_temporary(chain_group *g, chain_step *s, unsigned r)
             gems_arena_give(memory);
         return false;
     }
+    __atomic_store_n(&block->taken, false, __ATOMIC_RELEASE);
     b->given = true;
     gems_chains.kept += block->bytes;
     b->writer = g;
@@ -258,10 +259,12 @@ static void evaluate(chain_pass *p)
     for (unsigned k = 0; k < n; k++)
         p->memory[index[k]].stride = p->loops.stride[k];
 
-    int64_t numel = p->shape->numel, most = sysconf(_SC_NPROCESSORS_ONLN);
-    int64_t threads = numel * p->spec.nsteps / SHARED_WORK;
-    threads = threads < 1 ? 1 : threads > most ? most : threads;
-    threads = threads > THREADS ? THREADS : threads;
+    int64_t numel = p->shape->numel, threads = numel * p->spec.nsteps / SHARED_WORK;
+    if (threads > 1) { /* asking costs more than a small pass: libc reads a file */
+        int64_t most = sysconf(_SC_NPROCESSORS_ONLN);
+        threads = threads > most ? most : threads;
+    }
+    threads = threads < 1 ? 1 : threads > THREADS ? THREADS : threads;
     pthread_t thread[THREADS];
     part parts[THREADS];
     bool started[THREADS];
@@ -382,6 +385,9 @@ void gems_chain_flush(chain_group *g, unsigned n, gems_cause cause)
         g->running = false;
         c->evaluated += !done;
     }
+    bool rests = n < g->nsteps;
     gems_chain_group_cut(g, n);
+    if (rests && gems_chain_group_is_dead(g)) /* whoever held the rest's results has given them back meanwhile */
+        gems_chain_group_free(g);
     pthread_cond_broadcast(&gems_chains.done);
 }

@@ -192,6 +192,15 @@ unsigned gems_chain_group_owes(const chain_group *g)
     return n;
 }
 
+bool gems_chain_group_is_dead(const chain_group *g)
+{
+    for (unsigned s = 0; s < g->nsteps; s++)
+        for (unsigned r = 0; r < g->step[s].pw.nresults; r++)
+            if (g->step[s].block[r] && !g->step[s].block[r]->given)
+                return false;
+    return true;
+}
+
 /* ---- merging and cutting ---- */
 
 static int find_leaf(const chain_group *g, const chain_block *b, const chain_view *view)

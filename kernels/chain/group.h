@@ -103,6 +103,8 @@ void gems_chain_group_merge(chain_group *to, chain_group *from);
 int gems_chain_group_last(const chain_group *g, const chain_block *b, unsigned *result);
 /* Results that would have to be stored if all were computed now. */
 unsigned gems_chain_group_owes(const chain_group *g);
+/* Whether nobody can see any of its results any more. */
+bool gems_chain_group_is_dead(const chain_group *g);
 /* Removes the first n steps, whose results are stored where the others need them; what nobody needs is dropped. */
 void gems_chain_group_cut(chain_group *g, unsigned n);
 

@@ -68,6 +68,14 @@ def test_every_call_with_copies(app, tmp_path):
     assert every_call(app, lambda n: tmp_path, step=5, **staged) > 5
 
 
+def test_every_call_of_chains(app, tmp_path):
+    """Pointwise results are owed and computed together. Every 29th call: tests/unit/test_chain_fault.c has more."""
+    chained = {"GEMS_FUSE": "all"}
+    for _ in range(2):  # kernels of chains are built in the background
+        checked(app, run(app, preload=False).stdout, GEMS_CACHE_DIR=tmp_path, **chained)
+    assert every_call(app, lambda n: tmp_path, step=29, **chained) > 1
+
+
 def test_all_calls_from_some_on(app, tmp_path):
     """The device is lost for good at some point."""
     checked(app, run(app, preload=False).stdout, GEMS_CACHE_DIR=tmp_path)
