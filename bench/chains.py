@@ -48,19 +48,22 @@ def worker(mode, threads):
     functions, args, answers = dict(programs.PROGRAMS), None, os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
+    def touch(values):
+        for x in values:
+            for t in x if isinstance(x, (list, tuple)) else [x]:
+                if isinstance(t, torch.Tensor):
+                    t.view(-1)[0].item()
+
     def run(name):
-        """Seconds until the results can be read, and the results."""
+        """Seconds until the results can be read, those that the program wrote to its arguments too, and the results."""
         start = time.perf_counter()
         out = functions[name](*args)
-        out.view(-1)[0].item()
+        touch((out, *args))
         return time.perf_counter() - start, out
 
     def ready(name, n):
         made = programs.inputs(name, n)
-        for x in made:
-            for t in x if isinstance(x, (list, tuple)) else [x]:
-                if isinstance(t, torch.Tensor):
-                    t.view(-1)[0].item()
+        touch(made)
         return made
 
     for line in sys.stdin:

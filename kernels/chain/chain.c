@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LEAST_BYTES ((int64_t)128 << 10) /* of a result; below this noting and showing cost more than memory does */
+#define LEAST_BYTES ((int64_t)1 << 20) /* of a result; below this protecting and showing cost more than memory does */
+#define LEAST_ROW   16                 /* elements that operands of several loops have beside each other */
 
 struct chain_state gems_chains = {.lock = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
 atomic_bool gems_chain_active;
@@ -92,17 +93,11 @@ void gems_chain_settle(const void *p, size_t n, bool write, gems_cause cause)
     unlock();
 }
 
-/* Whether anything is hidden, or may soon be. What is in use by a system call or a kernel is pinned also while nothing
- * is: if a call that comes later hid it, the system would refuse (EFAULT), and the device's threads would stop where a
- * pass that has to show it waits for them. */
-static bool may_hide(void)
+bool gems_chain_pin(const void *p, size_t n, bool write)
 {
-    return gems_chain_is_on() || atomic_load_explicit(&gems_chain_active, memory_order_relaxed);
-}
-
-static bool pin(gems_block *block, bool write)
-{
-    if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
+    gems_block *block;
+    if (!n || !atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !(block = gems_arena_find(p)) ||
+        !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
         return false;
     lock();
     want(block, write, GEMS_CAUSE_SYSTEM);
@@ -111,11 +106,6 @@ static bool pin(gems_block *block, bool write)
         b->pins++;
     unlock();
     return b != NULL;
-}
-
-bool gems_chain_pin(const void *p, size_t n, bool write)
-{
-    return n && may_hide() && pin(gems_arena_find(p), write);
 }
 
 void gems_chain_unpin(const void *p, size_t n)
@@ -183,7 +173,7 @@ static bool keeps(gems_block *block)
 /* A call as a group sees it. */
 typedef struct draft {
     gems_shape shape; /* without sides of 1 */
-    const gems_op *op;
+    uint64_t kind;    /* of a chain that begins with it */
     gems_work *work;
     pw_recipe *recipe;
     gems_block *block[GEMS_OPERANDS]; /* NULL: a number, or memory to copy */
@@ -202,7 +192,7 @@ static bool is_written(const draft *d, unsigned i)
 static bool make_draft(draft *d, const gems_call *call, gems_work *work)
 {
     pw_recipe *r = pw_recipe_of(work);
-    d->op = call->op;
+    d->kind = gems_chain_kind(call);
     d->work = work;
     d->recipe = r;
     d->shape = (gems_shape){.numel = r->shape.numel};
@@ -235,6 +225,19 @@ static bool make_draft(draft *d, const gems_call *call, gems_work *work)
                 return false; /* two results in one block */
     }
     return true;
+}
+
+/* Whether the call's loops are such that a kernel is quick, if several are needed. */
+static bool has_long_rows(const draft *d)
+{
+    gems_strides strides[GEMS_EXPR_NAMES + GEMS_EXPR_RESULTS];
+    gems_loops loops;
+    int n = 0;
+    for (unsigned i = 0; i < d->recipe->spec.noperands; i++)
+        if (pw_recipe_in(d->recipe)[i].operand >= 0)
+            memcpy(strides[n++], d->view[i].stride, sizeof *strides);
+    gems_collapse(&d->shape, n, (const gems_strides *)strides, &loops);
+    return loops.rank == 1 || loops.size[0] >= LEAST_ROW;
 }
 
 static bool same_shape(const gems_shape *a, const gems_shape *b)
@@ -323,7 +326,7 @@ static chain_group *find_group(const draft *d)
             continue;
         }
         if (!j.n)
-            return gems_chain_group_new(&d->shape, d->op);
+            return gems_chain_group_new(&d->shape, d->kind);
         bool running = false;
         unsigned all_leaves = leaves, all_steps = steps, owed = GEMS_EXPR_RESULTS, largest = 0;
         for (unsigned i = 0; i < j.n; i++) {
@@ -338,7 +341,7 @@ static chain_group *find_group(const draft *d)
             continue;
         }
         if (!j.n)
-            return gems_chain_group_new(&d->shape, d->op);
+            return gems_chain_group_new(&d->shape, d->kind);
         if (all_steps > CHAIN_STEPS || all_leaves > CHAIN_LEAVES || owed > CHAIN_STORED) {
             finish(j.group[largest], gems_chain_best_cut(j.group[largest]), GEMS_CAUSE_LIMIT);
             continue;
@@ -350,7 +353,7 @@ static chain_group *find_group(const draft *d)
 }
 
 /* Guards the operands' memory. False: the system refuses, or memory is out. */
-static bool guard(const draft *d)
+static bool guard(const draft *d, chain_group *g)
 {
     for (unsigned i = 0; i < d->recipe->spec.noperands; i++) {
         gems_block *block = d->block[i];
@@ -359,6 +362,7 @@ static bool guard(const draft *d)
             continue;
         if (!b)
             return false;
+        g->hidden += is_written(d, i) && block->place != GEMS_PLACE_HIDDEN;
         if (is_written(d, i) ? !gems_block_hide(block) : block->place == GEMS_PLACE_HOME && !gems_block_protect(block))
             return false;
     }
@@ -465,7 +469,7 @@ static void let_go(const draft *d)
 static bool take(draft *d)
 {
     chain_group *g = find_group(d);
-    bool taken = g && guard(d) && add_steps(g, d);
+    bool taken = g && guard(d, g) && add_steps(g, d);
     if (!taken)
         let_go(d);
     if (g && !g->nsteps) {
@@ -494,7 +498,8 @@ bool gems_chain_take(const gems_call *call, gems_work *work)
     if (work->trouble.kind != GEMS_TROUBLE_NONE || !work->lower || !make_draft(&d, call, work))
         return false;
     lock();
-    bool taken = gems_chains.mode != GEMS_FUSE_OFF && take(&d);
+    int mode = gems_chains.mode;
+    bool taken = mode == GEMS_FUSE_ALL || (mode == GEMS_FUSE_AUTO && has_long_rows(&d)) ? take(&d) : false;
     if (taken) {
         gems_chains.counts.calls++;
         keep_memory_low(&d);
@@ -534,8 +539,8 @@ bool gems_chain_wants(const gems_call *call)
     if (mode == GEMS_FUSE_OFF || call->op->kernel->variants != pw_variants || call->host->is_watched())
         return false;
     int64_t numel = call->sizes.v[GEMS_SIZE_NUMEL];
-    return mode == GEMS_FUSE_ALL ||
-           (gems_size_bytes(numel, call->dtype) >= LEAST_BYTES && (goes_on(call) || gems_chain_pays(call->op, numel)));
+    return mode == GEMS_FUSE_ALL || (gems_size_bytes(numel, call->dtype) >= LEAST_BYTES &&
+                                     (goes_on(call) || gems_chain_pays(gems_chain_kind(call))));
 }
 
 /* ---- start and end ---- */
@@ -645,7 +650,9 @@ bool gems_chain_start(gems_fuse mode)
         return false;
     gems_arena_on_give(keeps);
     gems_work_on_memory(&memory);
-    /* From now on, so that a system call that lasts keeps what nothing is owed of yet. */
+    /* From now on: what is in use by a system call or a kernel is pinned also while nothing is hidden. If a call that
+     * comes later hid it, the system would refuse (EFAULT), and the device's threads would stop where a pass that has
+     * to show it waits for them. */
     gems_chain_active = true;
     gems_chains.mode = mode;
     (void)atexit(register_end);

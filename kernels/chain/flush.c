@@ -20,7 +20,6 @@ typedef struct chain_pass {
     const gems_shape *shape;
     gems_pw_memory memory[GEMS_OPERANDS]; /* with strides in `stride` */
     gems_strides stride[GEMS_OPERANDS];
-    size_t bytes;      /* that a spec takes */
     gems_loops loops;  /* of the evaluator */
     gems_pw_spec spec; /* with room for CHAIN_STEPS */
 } chain_pass;
@@ -370,7 +369,7 @@ void gems_chain_flush(chain_group *g, unsigned n, gems_cause cause)
     c->unstored -= stored;
     c->causes[cause]++;
     c->bytes_saved += (uint64_t)(apart > together ? apart - together : 0);
-    gems_chain_learn(g->first, g->shape.numel, apart, together, stored);
+    gems_chain_learn(g, apart, together, stored);
     if (stored) {
         c->passes++;
         c->steps += g->pass->spec.nsteps;

@@ -112,7 +112,7 @@ static void tie_anew(chain_group *g, chain_block *b)
     gems_chain_block_drop(b);
 }
 
-chain_group *gems_chain_group_new(const gems_shape *shape, const gems_op *first)
+chain_group *gems_chain_group_new(const gems_shape *shape, uint64_t kind)
 {
     chain_group *g = malloc(sizeof *g);
     struct chain_pass *pass = gems_chain_pass_new();
@@ -124,8 +124,8 @@ chain_group *gems_chain_group_new(const gems_shape *shape, const gems_op *first)
     g->shape = *shape;
     g->running = false;
     g->nsteps = g->nleaves = 0;
-    g->first = first;
-    g->copied = 0;
+    g->kind = kind;
+    g->hidden = 0;
     g->pass = pass;
     g->next = gems_chains.groups;
     g->link = &gems_chains.groups;
@@ -234,7 +234,7 @@ void gems_chain_group_merge(chain_group *to, chain_group *from)
                 bind->index = place[bind->index];
         }
     }
-    to->copied += from->copied;
+    to->hidden += from->hidden;
     from->nsteps = from->nleaves = 0;
     for (unsigned i = 0; i < set.n; i++) {
         chain_block *b = set.block[i];

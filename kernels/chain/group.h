@@ -58,8 +58,8 @@ typedef struct chain_group {
     gems_shape shape; /* without sides of 1 */
     bool running;     /* being computed: nothing of it changes */
     unsigned nsteps, nleaves;
-    const gems_op *first; /* the operator that began it */
-    size_t copied;        /* bytes */
+    uint64_t kind;   /* of the call that began it (predict.c) */
+    unsigned hidden; /* blocks that were in use, for it */
     struct chain_group *next, **link;
     /* Of the pass that is being computed: room that must not fail then. */
     struct chain_pass *pass;
@@ -94,7 +94,7 @@ bool gems_chain_block_add_reader(chain_block *b, chain_group *g);
 /* Whether a group that is being computed uses it. */
 bool gems_chain_block_is_busy(const chain_block *b);
 
-chain_group *gems_chain_group_new(const gems_shape *shape, const gems_op *first);
+chain_group *gems_chain_group_new(const gems_shape *shape, uint64_t kind);
 /* Frees it and its ties. */
 void gems_chain_group_free(chain_group *g);
 /* Makes all of `from` a part of `to`. There is room. */
@@ -131,9 +131,11 @@ void gems_chain_build_after_fork(void);
 
 /* ---- predict.c ---- */
 
-/* Whether a chain that begins with this operator on so many elements paid until now. */
-bool gems_chain_pays(const gems_op *op, int64_t numel);
-/* A chain has ended: what its calls would have moved one by one, what it moved. */
-void gems_chain_learn(const gems_op *first, int64_t numel, int64_t apart, int64_t together, unsigned stored);
+/* A number for calls that chains may begin with: the same operator on operands that are alike. */
+uint64_t gems_chain_kind(const gems_call *call);
+/* Whether chains that began so paid until now. */
+bool gems_chain_pays(uint64_t kind);
+/* A chain, or a part of one, is computed: what its calls would have moved one by one, what it moves. */
+void gems_chain_learn(const chain_group *g, int64_t apart, int64_t together, unsigned stored);
 
 #endif

@@ -1,11 +1,12 @@
-/* Whether to begin a chain: known from what became of those that began with the same operator on about as many
- * elements, in bytes, not from times. */
+/* Whether to begin a chain: known from what became of those that began in the same way, in bytes, not from times. */
 #include "kernels/chain/group.h"
+#include "preload/base/hash.h"
 
 /* What a pass costs beside its bytes, as bytes that a processor moves meanwhile: 45 us to be protected, launched and
- * waited for, and 3 for each result to be shown, at 50 GB/s (tensors in its caches). */
+ * waited for, and 3 for each result to be shown, at 50 GB/s (tensors in its caches); hiding what is in use takes 30. */
 #define PASS_BYTES   ((int64_t)2300 << 10)
 #define RESULT_BYTES ((int64_t)128 << 10)
+#define HIDE_BYTES   ((int64_t)1536 << 10)
 
 enum {
     KNOWN = 4096, /* a power of two */
@@ -14,21 +15,39 @@ enum {
         64 /* calls that are left alone until another chain is tried; four times as many after each disappointment */
 };
 
-/* By operator and size; two that meet share one. Torn reads and lost updates do no harm. */
+/* By kind; two that meet share one. Torn reads and lost updates do no harm. */
 static struct outlook {
     _Atomic int8_t score; /* how sure that it pays; below 0: it does not */
     _Atomic uint16_t skipped;
 } outlooks[KNOWN];
 
-static struct outlook *find(const gems_op *op, int64_t numel)
+static struct outlook *find(uint64_t kind)
 {
-    unsigned size = 63 - (unsigned)__builtin_clzll((uint64_t)numel | 1);
-    return &outlooks[(op->index * 64u + size) * 2654435761u >> 20 & (KNOWN - 1)];
+    return &outlooks[kind & (KNOWN - 1)];
 }
 
-bool gems_chain_pays(const gems_op *op, int64_t numel)
+/* Sizes by powers of two, so that a program whose sizes vary learns. */
+uint64_t gems_chain_kind(const gems_call *call)
 {
-    struct outlook *o = find(op, numel);
+    uint64_t words[GEMS_MAX_ARGS + 1] = {call->op->index};
+    unsigned n = 1;
+    for (unsigned i = 0; i < call->op->nparams; i++) {
+        const gems_value *v = &call->arg[i];
+        const gems_tensor *t = v->kind == GEMS_TENSOR ? v->tensor : NULL, *first = t;
+        for (unsigned k = 0; t && k < i; k++) /* x * x */
+            if (call->arg[k].kind == GEMS_TENSOR && call->arg[k].tensor->address == t->address)
+                first = call->arg[k].tensor;
+        words[n++] = !t           ? (uint64_t)v->kind
+                     : first != t ? 1000u
+                                  : 100u + (64u - (unsigned)__builtin_clzll((uint64_t)t->numel | 1)) +
+                                        10000u * (unsigned)t->dtype;
+    }
+    return gems_hash_long(7, words, n * sizeof *words);
+}
+
+bool gems_chain_pays(uint64_t kind)
+{
+    struct outlook *o = find(kind);
     int score = o->score;
     if (score >= 0)
         return true;
@@ -38,11 +57,11 @@ bool gems_chain_pays(const gems_op *op, int64_t numel)
     return true;
 }
 
-void gems_chain_learn(const gems_op *first, int64_t numel, int64_t apart, int64_t together, unsigned stored)
+void gems_chain_learn(const chain_group *g, int64_t apart, int64_t together, unsigned stored)
 {
-    struct outlook *o = find(first, numel);
+    struct outlook *o = find(g->kind);
     int8_t score = o->score;
-    if (together + PASS_BYTES + stored * RESULT_BYTES < apart)
+    if (together + PASS_BYTES + stored * RESULT_BYTES + g->hidden * HIDE_BYTES < apart)
         o->score = score < SURE ? (int8_t)(score + 1) : SURE;
     else
         o->score = score > -SURE ? (int8_t)(score - 1) : -SURE;
