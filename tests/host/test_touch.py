@@ -221,7 +221,7 @@ SOURCES = {
     "slice": "data = ctypes.string_at(y[7:].data_ptr() - 28, size(y))",
     "tolist": "data = array.array('f', y.tolist()).tobytes()",
     "item": "data = array.array('f', [y[i].item() for i in range(300)]).tobytes() + bytes(raw(y))[1200:]",
-    "clone": "data = bytes(raw(y.clone()))",
+    "clone": "z = y.clone(); data = bytes(raw(z))",
     # PyTorch's own ways out
     "torch.save": """
         f = io.BytesIO()
