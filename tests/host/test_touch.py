@@ -210,7 +210,7 @@ SOURCES = {
     "memoryview": "data = memoryview(y.numpy()).tobytes()",
     "view-first": "v = y.numpy(); y.add_(0); data = v.tobytes()",
     "dlpack-numpy": "data = np.from_dlpack(y).tobytes()",
-    "dlpack-torch": "data = bytes(raw(torch.from_dlpack(y)))",
+    "dlpack-torch": "z = torch.from_dlpack(y); data = bytes(raw(z))",
     "array-interface": "data = np.array(y, copy=True).tobytes()",
     "storage": "data = ctypes.string_at(y.storage().data_ptr(), size(y))",
     "untyped_storage": "data = ctypes.string_at(y.untyped_storage().data_ptr(), size(y))",
@@ -227,19 +227,19 @@ SOURCES = {
         f = io.BytesIO()
         torch.save(y, f)
         f.seek(0)
-        data = bytes(raw(torch.load(f)))""",
+        z = torch.load(f); data = bytes(raw(z))""",
     "torch.save-file": """
         with tempfile.NamedTemporaryFile() as f:
             torch.save({"y": y}, f.name)
-            data = bytes(raw(torch.load(f.name, mmap=True)["y"]))""",
+            z = torch.load(f.name, mmap=True)["y"]; data = bytes(raw(z))""",
     "torch.save-old": """
         with tempfile.TemporaryFile() as f:
             torch.save(y, f, _use_new_zipfile_serialization=False)
             f.seek(0)
-            data = bytes(raw(torch.load(f)))""",
-    "pickle": "data = bytes(raw(pickle.loads(pickle.dumps(y))))",
-    "deepcopy": "data = bytes(raw(copy.deepcopy(y)))",
-    "share_memory_": "data = bytes(raw(y.share_memory_()))",
+            z = torch.load(f); data = bytes(raw(z))""",
+    "pickle": "z = pickle.loads(pickle.dumps(y)); data = bytes(raw(z))",
+    "deepcopy": "z = copy.deepcopy(y); data = bytes(raw(z))",
+    "share_memory_": "z = y.share_memory_(); data = bytes(raw(z))",
     # threads
     "threads": """
         found = [None] * 6
