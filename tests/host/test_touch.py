@@ -220,7 +220,7 @@ SOURCES = {
     "memoryview": "data = memoryview(y.numpy()).tobytes()",
     "view-first": "v = y.numpy(); y.add_(0); data = v.tobytes()",
     "dlpack-numpy": "data = np.from_dlpack(y).tobytes()",
-    "dlpack-torch": "data = bytes(raw(torch.from_dlpack(y)))",
+    "dlpack-torch": "z = torch.from_dlpack(y); data = bytes(raw(z))",
     "array-interface": "data = np.array(y, copy=True).tobytes()",
     "storage": "data = ctypes.string_at(y.storage().data_ptr(), size(y))",
     "untyped_storage": "data = ctypes.string_at(y.untyped_storage().data_ptr(), size(y))",
@@ -231,25 +231,25 @@ SOURCES = {
     "slice": "data = ctypes.string_at(y[7:].data_ptr() - 28, size(y))",
     "tolist": "data = array.array('f', y.tolist()).tobytes()",
     "item": "data = array.array('f', [y[i].item() for i in range(300)]).tobytes() + bytes(raw(y))[1200:]",
-    "clone": "data = bytes(raw(y.clone()))",
+    "clone": "z = y.clone(); data = bytes(raw(z))",
     # PyTorch's own ways out
     "torch.save": """
         f = io.BytesIO()
         torch.save(y, f)
         f.seek(0)
-        data = bytes(raw(torch.load(f)))""",
+        z = torch.load(f); data = bytes(raw(z))""",
     "torch.save-file": """
         with tempfile.NamedTemporaryFile() as f:
             torch.save({"y": y}, f.name)
-            data = bytes(raw(torch.load(f.name, mmap=True)["y"]))""",
+            z = torch.load(f.name, mmap=True)["y"]; data = bytes(raw(z))""",
     "torch.save-old": """
         with tempfile.TemporaryFile() as f:
             torch.save(y, f, _use_new_zipfile_serialization=False)
             f.seek(0)
-            data = bytes(raw(torch.load(f)))""",
-    "pickle": "data = bytes(raw(pickle.loads(pickle.dumps(y))))",
-    "deepcopy": "data = bytes(raw(copy.deepcopy(y)))",
-    "share_memory_": "data = bytes(raw(y.share_memory_()))",
+            z = torch.load(f); data = bytes(raw(z))""",
+    "pickle": "z = pickle.loads(pickle.dumps(y)); data = bytes(raw(z))",
+    "deepcopy": "z = copy.deepcopy(y); data = bytes(raw(z))",
+    "share_memory_": "z = y.share_memory_(); data = bytes(raw(z))",
     # threads
     "threads": """
         found = [None] * 6
