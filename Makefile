@@ -207,7 +207,18 @@ bench: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)LD_PRELOAD=$(LIB) '$(PYTHON)' bench/bench.py $(BENCH)
 
-.PHONY: all bench unit install uninstall clean format lint setup setup-demo demo \
+# Each function of pointwise kernels beside PyTorch's. FUNCTIONS="--only 'sin,div*'": options of bench/functions.py.
+FUNCTIONS ?=
+# Without what is interposed: PyTorch runs as it is.
+CHAIN := $(filter $(addprefix $(B)/,kernels/% codegen/% tune/% preload/base/% gen/ops.o gen/embedded.o),$(OBJ))
+$(B)/bench/chain.so: $(B)/bench/chain.o $(CHAIN)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAG) -shared -Wl,-z,defs -o $@ $^ $(LIBS)
+bench-functions: setup
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) $(B)/bench/chain.so
+	$(Q)'$(PYTHON)' bench/functions.py --library $(abspath $(B))/bench/chain.so $(FUNCTIONS)
+
+.PHONY: all bench bench-functions unit install uninstall clean format lint setup setup-demo demo \
   check $(filter check-%,$(CHECKS))
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
