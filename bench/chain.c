@@ -1,5 +1,5 @@
-/* For bench/functions.py, through ctypes: an operator's pointwise kernel, alone or with cheap steps before and behind it,
- * run without PyTorch. All tensors are dense, of one dimension. */
+/* For bench/functions.py, through ctypes: an operator's pointwise kernel, alone or with cheap steps before and behind
+ * it, run without PyTorch. All tensors are dense, of one dimension. */
 #include "kernels/family.h"
 #include "kernels/host.h"
 #include "kernels/pointwise/recipe.h"
@@ -56,7 +56,8 @@ static bool make(gems_call *call, unsigned i, gems_dtype dtype, bool complex, in
                                     .numel = c->size,
                                     .ndim = ndim,
                                     .dtype = dtype,
-                                    .address = (uintptr_t)c->memory[i]};
+                                    .address = (uintptr_t)c->memory[i],
+                                    .host = c->memory[i]};
     return true;
 }
 
@@ -99,8 +100,8 @@ static void cheap_step(gems_pw_spec *s, const gems_expr *expr, gems_dtype dtype,
     step->bind[1] = (gems_pw_bind){0, (uint8_t)y, (uint8_t)dtype, 0};
 }
 
-/* x * 1 + 1 before and y * a + b behind, where a and b are the operator's further tensors, so that they are read whether
- * or not the operator itself is there. */
+/* x * 1 + 1 before and y * a + b behind, where a and b are the operator's further tensors, so that they are read
+ * whether or not the operator itself is there. */
 static bool add_cheap(gems_work *work, gems_dtype dtype, bool with)
 {
     static const char *const names[] = {"x", "y"};
@@ -165,7 +166,8 @@ static bool prepare(chain *c, const chain_arg *args, int n, int cheap, int with)
                                          .numel = c->size,
                                          .ndim = 1,
                                          .dtype = (gems_dtype)args[i].dtype,
-                                         .address = (uintptr_t)args[i].address};
+                                         .address = (uintptr_t)args[i].address,
+                                         .host = &c->tensor[i]};
             v->tensor = &c->tensor[i];
             dtype = args[i].dtype == GEMS_BOOL ? dtype : (gems_dtype)args[i].dtype;
         } else if (v->kind == GEMS_SCALAR_FLOAT)
@@ -179,8 +181,9 @@ static bool prepare(chain *c, const chain_arg *args, int n, int cheap, int with)
             v->i = args[i].i;
     }
     return c->call.op && c->call.op->kernel && c->call.op->nparams == n && gems_device_open() &&
-           c->call.op->kernel->plan(&c->call) == GEMS_OK && c->call.op->kernel->prepare(&c->call, &c->work) == GEMS_OK &&
-           (!cheap || add_cheap(&c->work, dtype, with)) && gems_work_run(&c->work, &c->call) == GEMS_OK;
+           c->call.op->kernel->plan(&c->call) == GEMS_OK &&
+           c->call.op->kernel->prepare(&c->call, &c->work) == GEMS_OK && (!cheap || add_cheap(&c->work, dtype, with)) &&
+           gems_work_run(&c->work, &c->call) == GEMS_OK;
 }
 
 /* NULL: `why` tells. */

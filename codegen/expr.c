@@ -504,6 +504,52 @@ uint32_t gems_expr_needs(const gems_expr *expr, uint32_t facts)
     return r;
 }
 
+/* Those of kernels/math.cl; `both`: for double, too. */
+static const struct {
+    const char *name;
+    bool both;
+} quick[] = {{"sin", false}, {"cos", false}, {"remainder", true}, {"div_floor", true}};
+
+static bool is_quick(const node *call, const char *type)
+{
+    for (size_t i = 0; i < sizeof quick / sizeof *quick; i++)
+        if (same(call->text, call->length, quick[i].name))
+            return strcmp(type, "float") == 0 || (quick[i].both && strcmp(type, "double") == 0);
+    return false;
+}
+
+static bool has_quick(const gems_expr *e, uint32_t facts, const char *type, int i)
+{
+    if (i < 0)
+        return false;
+    const node *n = &e->nodes[i];
+    int v = n->kind == NODE_COND ? known(e, facts, n->a) : -1;
+    switch (n->kind) {
+    case NODE_CALL:
+        return is_quick(n, type) || has_quick(e, facts, type, n->b);
+    case NODE_COND:
+        if (v >= 0)
+            return has_quick(e, facts, type, v ? n->b : n->c);
+        return has_quick(e, facts, type, n->a) || has_quick(e, facts, type, n->b) || has_quick(e, facts, type, n->c);
+    case NODE_ARG:
+    case NODE_BINARY:
+        return has_quick(e, facts, type, n->a) || has_quick(e, facts, type, n->b);
+    case NODE_UNARY:
+    case NODE_CAST:
+        return has_quick(e, facts, type, n->a);
+    default:
+        return false;
+    }
+}
+
+bool gems_expr_has_quick(const gems_expr *expr, uint32_t facts, const char *type)
+{
+    bool has = false;
+    for (unsigned i = 0; i < expr->nstatements; i++)
+        has |= has_quick(expr, facts, type, expr->statements[i].root);
+    return has;
+}
+
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 void gems_code_add(gems_code *text, const char *fmt, ...)
@@ -558,13 +604,17 @@ static void write_node(const gems_expr *e, const gems_expr_style *style, int i, 
         else
             gems_code_add(out, "GEMS_%s_%s", n->length == 2 ? "MAX" : "LOWEST", style->dtype);
         break;
-    case NODE_CALL:
-        gems_code_add(out, "gems_%.*s(", n->length, n->text);
+    case NODE_CALL: {
+        bool odd = style->odd && is_quick(n, style->type);
+        gems_code_add(out, "gems_%s%.*s(", odd ? "quick_" : "", n->length, n->text);
         for (int arg = n->b; arg >= 0; arg = e->nodes[arg].b) {
             write_node(e, style, e->nodes[arg].a, out);
-            gems_code_add(out, e->nodes[arg].b >= 0 ? ", " : ")");
+            if (e->nodes[arg].b >= 0)
+                gems_code_add(out, ", ");
         }
+        gems_code_add(out, odd ? ", %s)" : ")", style->odd);
         break;
+    }
     case NODE_UNARY:
         gems_code_add(out, "(%c", n->text[0]);
         write_node(e, style, n->a, out);
