@@ -550,6 +550,52 @@ bool gems_expr_has_quick(const gems_expr *expr, uint32_t facts, const char *type
     return has;
 }
 
+static bool picks(const gems_expr *e, uint32_t facts, uint32_t names, int i)
+{
+    const node *n = &e->nodes[i];
+    int v = n->kind == NODE_COND ? known(e, facts, n->a) : known(e, facts, i);
+    switch (n->kind) {
+    case NODE_NAME:
+        return names >> n->a & 1;
+    case NODE_INT: /* 8 bits */
+        return n->length < 3;
+    case NODE_WORD: /* all but `half` are values of the dtype */
+        return n->length < 4;
+    case NODE_LOCAL:
+        for (unsigned k = 0; k < e->nstatements; k++)
+            if (e->statements[k].name && e->statements[k].length == n->length &&
+                memcmp(e->statements[k].name, n->text, n->length) == 0)
+                return picks(e, facts, names, e->statements[k].root);
+        return false;
+    case NODE_COND:
+        if (v >= 0)
+            return picks(e, facts, names, v ? n->b : n->c);
+        return picks(e, facts, names, n->b) && picks(e, facts, names, n->c);
+    case NODE_UNARY:
+        return n->text[0] == '-' && picks(e, facts, names, n->a);
+    case NODE_CAST:
+        return strcmp(n->text, "D") == 0 || (strcmp(n->text, "T") == 0 && picks(e, facts, names, n->a));
+    case NODE_CALL:
+        if (!same(n->text, n->length, "abs") && !same(n->text, n->length, "maximum") &&
+            !same(n->text, n->length, "minimum"))
+            return false;
+        for (int arg = n->b; arg >= 0; arg = e->nodes[arg].b)
+            if (!picks(e, facts, names, e->nodes[arg].a))
+                return false;
+        return true;
+    default:
+        return v >= 0;
+    }
+}
+
+bool gems_expr_only_picks(const gems_expr *expr, uint32_t facts, unsigned r, uint32_t names)
+{
+    for (unsigned i = 0; i < expr->nstatements; i++)
+        if (!expr->statements[i].name && r-- == 0)
+            return picks(expr, facts, names, expr->statements[i].root);
+    return false;
+}
+
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 void gems_code_add(gems_code *text, const char *fmt, ...)

@@ -101,7 +101,7 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
     for (unsigned s = 0; s < spec->nsteps; s++) {
         const gems_pw_step *step = &spec->step[s];
         const gems_expr *expr = step->expr;
-        uint32_t needed = gems_expr_needs(expr, step->facts);
+        uint32_t needed = gems_expr_needs(expr, step->facts), whole = 0; /* names whose values are of the dtype */
         for (unsigned k = 0; k < gems_expr_name_count(expr); k++) {
             const gems_pw_bind *b = &step->bind[k];
             variables[k] = names[k];
@@ -112,8 +112,10 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
             unsigned from = b->step ? spec->step[b->step - 1].result[b->index] : spec->operand[b->index].dtype;
             if (b->step == 0 && !in_memory(&spec->operand[b->index])) {
                 snprintf(names[k], sizeof names[k], "c%u", b->index);
+                whole |= (uint32_t)(b->held && b->dtype == step->compute) << k;
                 continue;
             }
+            whole |= (uint32_t)(b->dtype == step->compute) << k;
             if (b->step)
                 snprintf(value, sizeof value, "y%u_%u", b->step - 1, b->index);
             else
@@ -140,6 +142,10 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
         gems_expr_write(expr, &style, out);
         for (unsigned r = 0; r < step->nresults; r++) {
             const char *d = gems_dtypes[step->result[r]].name;
+            /* What is of the dtype anyway is not rounded to it. */
+            bool exact = step->result[r] == step->compute && gems_dtypes[step->compute].size == 2 &&
+                         gems_dtypes[step->compute].category == GEMS_CAT_FLOAT &&
+                         gems_expr_only_picks(expr, step->facts, r, whole);
             if (step->store[r] != GEMS_PW_UNSTORED) {
                 gems_code_add(out, "%s", at.indent);
                 unsigned o = step->store[r];
@@ -149,13 +155,18 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
                     write_index(spec, o, out);
                 const char *stored = gems_dtypes[spec->operand[o].dtype].name;
                 /* A given result of another dtype holds what one of the operator's own dtype would have held. */
-                bool whole = step->result[r] == step->compute && gems_dtypes[step->compute].size != 2;
-                if (strcmp(d, stored) == 0 || whole)
+                bool direct = step->result[r] == step->compute && gems_dtypes[step->compute].size != 2;
+                if (exact && strcmp(stored, "bf16") == 0)
+                    gems_code_add(out, " = gems_exact_bf16(s%u_r%u);\n", s, r);
+                else if (strcmp(d, stored) == 0 || direct || exact)
                     gems_code_add(out, " = gems_put_%s(s%u_r%u);\n", stored, s, r);
                 else
                     gems_code_add(out, " = gems_put_%s(gems_get_%s(gems_put_%s(s%u_r%u)));\n", stored, d, d, s, r);
             }
-            if (s + 1 < spec->nsteps) /* later steps see it as the host's tensor would hold it */
+            if (s + 1 < spec->nsteps && exact)
+                gems_code_add(out, "%sconst %s y%u_%u = s%u_r%u;\n", at.indent, compute_type(step->result[r]), s, r, s,
+                              r);
+            else if (s + 1 < spec->nsteps) /* later steps see it as the host's tensor would hold it */
                 gems_code_add(out, "%sconst %s y%u_%u = gems_get_%s(gems_put_%s(s%u_r%u));\n", at.indent,
                               compute_type(step->result[r]), s, r, d, d, s, r);
         }

@@ -91,6 +91,9 @@ GEMS_FN ushort gems_brain_of(float v)
     return (ushort)((v != v ? u | u >> 1 : u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
+/* Of a value that is one of bf16's. */
+GEMS_FN ushort gems_exact_bf16(float v) { return (ushort)(as_uint(v) >> 16); }
+
 /* Floating to integer as the host's processor does it: towards zero; what does not fit (and NaN) is the lowest value of
  * the 32 or 64-bit type, of which narrower ones keep the low bits (u8 goes through 64 bits). */
 #define GEMS_TRUNCATE(F, LEAST)                                                                                        \
