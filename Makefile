@@ -1,4 +1,4 @@
-# gems-preload: make [all demo check bench setup install uninstall format lint clean]
+# gems-preload: make [all demo check bench bench-functions setup install uninstall format lint clean]
 #   V=1         show commands            B=dir      build folder (default: build)
 #   SAN=...     sanitizers, e.g. address,undefined or thread (use with another B)
 #   PREFIX, DESTDIR                      GEMS_PYTHON=/path/to/python  a Python that has PyTorch

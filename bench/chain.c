@@ -100,7 +100,7 @@ static void cheap_step(gems_pw_spec *s, const gems_expr *expr, gems_dtype dtype,
     step->bind[1] = (gems_pw_bind){0, (uint8_t)y, (uint8_t)dtype, 0};
 }
 
-/* x * 1 + 1 before and y * a + b behind, where a and b are the operator's further tensors, so that they are read
+/* x * 1 * 1 before and y * a + b behind, where a and b are the operator's further tensors, so that they are read
  * whether or not the operator itself is there. */
 static bool add_cheap(gems_work *work, gems_dtype dtype, bool with)
 {

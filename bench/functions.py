@@ -221,7 +221,7 @@ def markdown(result):
     counted = any("instructions" in r for r in rows)
     lines = ["# Functions of pointwise kernels, PoCL", "",
              f"{head['date']}, {head['processor']}, PyTorch {head['torch']} ({head['capability']}), {head['threads']} threads, "
-             f"{NUMEL} elements. Ratios are PyTorch's time by ours: above 1 is faster than PyTorch. Alone: one call. Chain: what the "
+             f"{NUMEL} elements, load average {head['load']} at the start. Ratios are PyTorch's time by ours: above 1 is faster than PyTorch. Alone: one call. Chain: what the "
              "function adds to four cheap steps of one kernel, beside PyTorch's call; free: less than can be measured."
              + (" Instructions: an element, of that step." if counted else ""), ""]
     names = ["function", "dtype", "PyTorch us", "alone us", "alone", "in a chain us", "chain"] + (["instructions"] if counted else [])
@@ -255,7 +255,13 @@ def main():
     args = p.parse_args()
     chains = Chains(args.library)
     result = {"machine": {"date": datetime.date.today().isoformat(), "processor": processor(), "torch": torch.__version__,
-                          "capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}, "functions": []}
+                          "capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 1)}, "functions": []}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def write():  # after every case: what was measured stays if the rest is cut short
+        args.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        args.out.with_suffix(".md").write_text(markdown(result))
+
     for case in CASES:
         if not any(fnmatch.fnmatch(case[0], o) or fnmatch.fnmatch(label(case), o) for o in args.only.split(",")):
             continue
@@ -263,13 +269,11 @@ def main():
             row = measure(case, name, chains, args)
             if row:
                 result["functions"].append(row)
+                write()
                 step = row.get("with_us", 0) - row.get("without_us", 0)
                 print(f"{row['function']:34} {name:5} torch {row.get('torch_us', 0):8.1f}  alone {row.get('alone_us', 0):8.1f}  "
                       f"ratio {row.get('alone', 0):6.2f}  step {step:7.1f} ratio {row.get('chain') or 0:6.2f} "
                       f"{row.get('instructions', '')} {row.get('why', '')}", flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    args.out.with_suffix(".md").write_text(markdown(result))
     print(f"written: {args.out}.json, .md")
 
 

@@ -3,7 +3,8 @@
  *
  * Everything works on one element and has no branches that a vectoriser could not turn into selects: on CPU devices the
  * loop around it becomes vector code (own versions stand where the builtin of PoCL 3.1 is a scalar call: 0.2 to 1.2 GB/s
- * against 5 to 15). Polynomials are Chebyshev fits made for this file with mpmath; their errors are noted beside them. */
+ * against 5 to 15). Where unusual arguments need more than that, gems_quick_f does without them: see codegen/pointwise.c,
+ * which has a list of those. Polynomials are Chebyshev fits made for this file with mpmath; their errors are noted beside them. */
 #ifndef GEMS_MATH_CL
 #define GEMS_MATH_CL
 
@@ -439,8 +440,9 @@ GEMS_FN float gems_cosine_of(float r)
     const float p = GEMS_POLY3(z, 2.454794209e-5f, -0.001388830304f, 0.04166666466f);
     return gems_fma(z * z, p, gems_fma(-0.5f, z, 1.0f));
 }
-/* |x| < 2^15, without tables: x = n pi/2 + r, n the nearest integer. pi/2 is taken in three parts of which the first has
- * so few bits that n of them are exact, and each is below pi/2, so that -0 stays -0. Where n is, the low bits of `turns` are n. */
+/* |x| < 2^15, without a table: x = n pi/2 + r, n the nearest integer, also the low bits of `turns`. pi/2 is taken in three
+ * parts of 23, 21 and 24 bits (their sum is 2^-73 off), by fma: the first difference is exact, since it is a multiple of
+ * 2^-24 and below 1. All parts are positive, so that -0 stays -0. 1.54 units at most of sin and cos (dense samples). */
 #define GEMS_USUAL_ANGLE 32768.0f
 GEMS_FN float gems_reduce_usual(float x, uint *turns)
 {
