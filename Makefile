@@ -1,4 +1,4 @@
-# gems-preload: make [all demo check fuzz bench bench-chains setup install uninstall format lint clean]
+# gems-preload: make [all demo check fuzz bench bench-chains bench-functions setup install uninstall format lint clean]
 #   V=1         show commands            B=dir      build folder (default: build)
 #   SAN=...     sanitizers, e.g. address,undefined or thread (use with another B)
 #   PREFIX, DESTDIR                      GEMS_PYTHON=/path/to/python  a Python that has PyTorch
@@ -231,7 +231,18 @@ fuzz: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)GEMS_CACHE_MB=4096 '$(PYTHON)' tests/host/fuzz.py $(LIB) --folder $(B)/fuzz $(FUZZ)
 
-.PHONY: all bench bench-chains fuzz unit install uninstall clean format lint setup setup-demo demo \
+# Each function of pointwise kernels beside PyTorch's. FUNCTIONS="--only 'sin,div*'": options of bench/functions.py.
+FUNCTIONS ?=
+# Without what is interposed: PyTorch runs as it is.
+CHAIN := $(filter $(addprefix $(B)/,kernels/% codegen/% tune/% preload/base/% gen/ops.o gen/embedded.o),$(OBJ))
+$(B)/bench/chain.so: $(B)/bench/chain.o $(CHAIN)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAG) -shared -Wl,-z,defs -o $@ $^ $(LIBS)
+bench-functions: setup
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) $(B)/bench/chain.so
+	$(Q)'$(PYTHON)' bench/functions.py --library $(abspath $(B))/bench/chain.so $(FUNCTIONS)
+
+.PHONY: all bench bench-chains bench-functions fuzz unit install uninstall clean format lint setup setup-demo demo \
   check $(filter check-%,$(CHECKS))
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -504,6 +504,94 @@ uint32_t gems_expr_needs(const gems_expr *expr, uint32_t facts)
     return r;
 }
 
+/* Those of kernels/math.cl; `both`: for double, too. */
+static const struct {
+    const char *name;
+    bool both;
+} quick[] = {{"sin", false}, {"cos", false}, {"remainder", true}, {"div_floor", true}};
+
+static bool is_quick(const gems_expr_node *call, const char *type)
+{
+    for (size_t i = 0; i < sizeof quick / sizeof *quick; i++)
+        if (same(call->text, call->length, quick[i].name))
+            return strcmp(type, "float") == 0 || (quick[i].both && strcmp(type, "double") == 0);
+    return false;
+}
+
+static bool has_quick(const gems_expr *e, uint32_t facts, const char *type, int i)
+{
+    if (i < 0)
+        return false;
+    const gems_expr_node *n = &e->nodes[i];
+    int v = n->kind == GEMS_EXPR_COND ? gems_expr_known(e, facts, n->a) : -1;
+    switch (n->kind) {
+    case GEMS_EXPR_CALL:
+        return is_quick(n, type) || has_quick(e, facts, type, n->b);
+    case GEMS_EXPR_COND:
+        if (v >= 0)
+            return has_quick(e, facts, type, v ? n->b : n->c);
+        return has_quick(e, facts, type, n->a) || has_quick(e, facts, type, n->b) || has_quick(e, facts, type, n->c);
+    case GEMS_EXPR_ARG:
+    case GEMS_EXPR_BINARY:
+        return has_quick(e, facts, type, n->a) || has_quick(e, facts, type, n->b);
+    case GEMS_EXPR_UNARY:
+    case GEMS_EXPR_CAST:
+        return has_quick(e, facts, type, n->a);
+    default:
+        return false;
+    }
+}
+
+bool gems_expr_has_quick(const gems_expr *expr, uint32_t facts, const char *type)
+{
+    bool has = false;
+    for (unsigned i = 0; i < expr->nstatements; i++)
+        has |= has_quick(expr, facts, type, expr->statements[i].root);
+    return has;
+}
+
+static bool picks(const gems_expr *e, uint32_t facts, uint32_t names, int i)
+{
+    const gems_expr_node *n = &e->nodes[i];
+    int v = n->kind == GEMS_EXPR_COND ? gems_expr_known(e, facts, n->a) : gems_expr_known(e, facts, i);
+    switch (n->kind) {
+    case GEMS_EXPR_NAME:
+        return names >> n->a & 1;
+    case GEMS_EXPR_INT: /* 8 bits */
+        return n->length < 3;
+    case GEMS_EXPR_WORD: /* all but `half` are values of the dtype */
+        return n->a != GEMS_EXPR_HALF;
+    case GEMS_EXPR_LOCAL:
+        return picks(e, facts, names, e->statements[n->a].root);
+    case GEMS_EXPR_COND:
+        if (v >= 0)
+            return picks(e, facts, names, v ? n->b : n->c);
+        return picks(e, facts, names, n->b) && picks(e, facts, names, n->c);
+    case GEMS_EXPR_UNARY:
+        return n->text[0] == '-' && picks(e, facts, names, n->a);
+    case GEMS_EXPR_CAST:
+        return n->b == GEMS_EXPR_D || (n->b == GEMS_EXPR_T && picks(e, facts, names, n->a));
+    case GEMS_EXPR_CALL:
+        if (!same(n->text, n->length, "abs") && !same(n->text, n->length, "maximum") &&
+            !same(n->text, n->length, "minimum"))
+            return false;
+        for (int arg = n->b; arg >= 0; arg = e->nodes[arg].b)
+            if (!picks(e, facts, names, e->nodes[arg].a))
+                return false;
+        return true;
+    default:
+        return v >= 0;
+    }
+}
+
+bool gems_expr_only_picks(const gems_expr *expr, uint32_t facts, unsigned r, uint32_t names)
+{
+    for (unsigned i = 0; i < expr->nstatements; i++)
+        if (!expr->statements[i].name && r-- == 0)
+            return picks(expr, facts, names, expr->statements[i].root);
+    return false;
+}
+
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 void gems_code_add(gems_code *text, const char *fmt, ...)
@@ -558,13 +646,17 @@ static void write_node(const gems_expr *e, const gems_expr_style *style, int i, 
         else
             gems_code_add(out, "GEMS_%s_%s", n->a == GEMS_EXPR_MOST ? "MAX" : "LOWEST", style->dtype);
         break;
-    case GEMS_EXPR_CALL:
-        gems_code_add(out, "gems_%.*s(", n->length, n->text);
+    case GEMS_EXPR_CALL: {
+        bool odd = style->odd && is_quick(n, style->type);
+        gems_code_add(out, "gems_%s%.*s(", odd ? "quick_" : "", n->length, n->text);
         for (int arg = n->b; arg >= 0; arg = e->nodes[arg].b) {
             write_node(e, style, e->nodes[arg].a, out);
-            gems_code_add(out, e->nodes[arg].b >= 0 ? ", " : ")");
+            if (e->nodes[arg].b >= 0)
+                gems_code_add(out, ", ");
         }
+        gems_code_add(out, odd ? ", %s)" : ")", style->odd);
         break;
+    }
     case GEMS_EXPR_UNARY:
         gems_code_add(out, "(%c", n->text[0]);
         write_node(e, style, n->a, out);

@@ -57,6 +57,12 @@ typedef struct gems_expr_fact {
 } gems_expr_fact;
 unsigned gems_expr_fact_count(const gems_expr *expr);
 const gems_expr_fact *gems_expr_fact_at(const gems_expr *expr, unsigned i);
+/* Whether the code calls a function of which kernels/math.cl has a quick one, given the facts and T: gems_quick_sin(x,
+ * &odd) is gems_sin(x) wherever that is usual, and sets odd elsewhere. */
+bool gems_expr_has_quick(const gems_expr *expr, uint32_t facts, const char *type);
+/* Whether result r is always one of the `names` (bit i: name i) or its negative, or what every floating dtype holds:
+ * such as abs, maximum, and ?: between them. */
+bool gems_expr_only_picks(const gems_expr *expr, uint32_t facts, unsigned r, uint32_t names);
 /* Names whose values appear in the code, given the facts: bit i for name i. */
 uint32_t gems_expr_needs(const gems_expr *expr, uint32_t facts);
 
@@ -74,6 +80,7 @@ typedef struct gems_expr_style {
     const char *const *variables;
     const char *prefix, *type, *float_suffix, *dtype, *indent;
     uint32_t facts;
+    const char *odd; /* call the quick function where there is one, with this address; NULL: the function itself */
 } gems_expr_style;
 void gems_expr_write(const gems_expr *expr, const gems_expr_style *style, gems_code *out);
 

@@ -51,10 +51,11 @@ static void write_converted(gems_code *out, const char *value, unsigned from, un
         gems_code_add(out, "gems_get_%s(gems_put_%s(%s))", gems_dtypes[to].name, gems_dtypes[to].name, value);
 }
 
-/* Where the body finds elements: p0[...] in memory, or arrays a0[k] of a vector's elements. */
+/* Where the body finds elements: p0[...] in memory, or arrays a0[k] of a vector's elements. See write_loop: quick, with
+ * what it overwrites kept in k0[...]; again, with that taken from there. */
 typedef struct place {
     const char *indent;
-    bool vector;
+    bool vector, quick, again;
 } place;
 
 static void write_index(const gems_pw_spec *spec, unsigned i, gems_code *out)
@@ -81,10 +82,17 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
         const gems_pw_operand *o = &spec->operand[i];
         if (!is_read(o))
             continue;
+        if (at.quick && o->place == GEMS_PW_UPDATE) {
+            gems_code_add(out, "%sk%u[i - from] = ", at.indent, i);
+            write_index(spec, i, out);
+            gems_code_add(out, ";\n");
+        }
         gems_code_add(out, "%sconst %s x%u = gems_get_%s(", at.indent, compute_type(o->dtype), i,
                       gems_dtypes[o->dtype].name);
         if (at.vector && o->stride == GEMS_PW_UNIT)
             gems_code_add(out, "a%u[k]", i);
+        else if ((at.quick || at.again) && o->place == GEMS_PW_UPDATE)
+            gems_code_add(out, "k%u[i - from]", i);
         else
             write_index(spec, i, out);
         gems_code_add(out, ");\n");
@@ -92,7 +100,7 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
     for (unsigned s = 0; s < spec->nsteps; s++) {
         const gems_pw_step *step = &spec->step[s];
         const gems_expr *expr = step->expr;
-        uint32_t needed = gems_expr_needs(expr, step->facts);
+        uint32_t needed = gems_expr_needs(expr, step->facts), whole = 0; /* names whose values are of the dtype */
         for (unsigned k = 0; k < gems_expr_name_count(expr); k++) {
             const gems_pw_bind *b = &step->bind[k];
             variables[k] = names[k];
@@ -103,8 +111,10 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
             unsigned from = b->step ? spec->step[b->step - 1].result[b->index] : spec->operand[b->index].dtype;
             if (b->step == 0 && !in_memory(&spec->operand[b->index])) {
                 snprintf(names[k], sizeof names[k], "c%u", b->index);
+                whole |= (uint32_t)(b->held && b->dtype == step->compute) << k;
                 continue;
             }
+            whole |= (uint32_t)(b->dtype == step->compute) << k;
             if (b->step)
                 snprintf(value, sizeof value, "y%u_%u", b->step - 1, b->index);
             else
@@ -126,10 +136,15 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
                                  .float_suffix = strcmp(compute_type(step->compute), "double") ? "f" : "",
                                  .dtype = gems_dtypes[step->compute].name,
                                  .indent = at.indent,
-                                 .facts = step->facts};
+                                 .facts = step->facts,
+                                 .odd = at.quick ? "&odd" : NULL};
         gems_expr_write(expr, &style, out);
         for (unsigned r = 0; r < step->nresults; r++) {
             const char *d = gems_dtypes[step->result[r]].name;
+            /* What is of the dtype anyway is not rounded to it. */
+            bool exact = step->result[r] == step->compute && gems_dtypes[step->compute].size == 2 &&
+                         gems_dtypes[step->compute].category == GEMS_CAT_FLOAT &&
+                         gems_expr_only_picks(expr, step->facts, r, whole);
             if (step->store[r] != GEMS_PW_UNSTORED) {
                 gems_code_add(out, "%s", at.indent);
                 unsigned o = step->store[r];
@@ -139,13 +154,18 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
                     write_index(spec, o, out);
                 const char *stored = gems_dtypes[spec->operand[o].dtype].name;
                 /* A given result of another dtype holds what one of the operator's own dtype would have held. */
-                bool whole = step->result[r] == step->compute && gems_dtypes[step->compute].size != 2;
-                if (strcmp(d, stored) == 0 || whole)
+                bool direct = step->result[r] == step->compute && gems_dtypes[step->compute].size != 2;
+                if (exact && strcmp(stored, "bf16") == 0)
+                    gems_code_add(out, " = gems_exact_bf16(s%u_r%u);\n", s, r);
+                else if (strcmp(d, stored) == 0 || direct || exact)
                     gems_code_add(out, " = gems_put_%s(s%u_r%u);\n", stored, s, r);
                 else
                     gems_code_add(out, " = gems_put_%s(gems_get_%s(gems_put_%s(s%u_r%u)));\n", stored, d, d, s, r);
             }
-            if (s + 1 < spec->nsteps) /* later steps see it as the host's tensor would hold it */
+            if (s + 1 < spec->nsteps && exact)
+                gems_code_add(out, "%sconst %s y%u_%u = s%u_r%u;\n", at.indent, compute_type(step->result[r]), s, r, s,
+                              r);
+            else if (s + 1 < spec->nsteps) /* later steps see it as the host's tensor would hold it */
                 gems_code_add(out, "%sconst %s y%u_%u = gems_get_%s(gems_put_%s(s%u_r%u));\n", at.indent,
                               compute_type(step->result[r]), s, r, d, d, s, r);
         }
@@ -215,8 +235,21 @@ static unsigned working_size(unsigned dtype)
     return size < 4 && gems_dtypes[dtype].category == GEMS_CAT_FLOAT ? 4 : size;
 }
 
+static bool has_quick(const gems_pw_spec *spec)
+{
+    bool has = false;
+    for (unsigned s = 0; s < spec->nsteps; s++)
+        has |= gems_expr_has_quick(spec->step[s].expr, spec->step[s].facts, compute_type(spec->step[s].compute));
+    return has;
+}
+
+#define PIECE 512 /* elements; see write_loop */
+
 /* What makes every CPU driver turn the loop that follows into vector code, PoCL 5 does not try on its own: as many
- * elements at a time as fill 64 bytes, a register of AVX-512 or several smaller ones. */
+ * elements at a time as fill 64 bytes, a register of AVX-512 or several smaller ones. Of long runs several such
+ * vectors, fewer in long kernels: that keeps constants in registers (a masked load of one that nothing else touches, a
+ * 1 for what is true, takes 250 cycles where no element is) and the processor from waiting for results. Rows may be
+ * short. */
 static void write_vectorize(const gems_pw_spec *spec, const char *indent, gems_code *out)
 {
     unsigned widest = 1;
@@ -226,18 +259,48 @@ static void write_vectorize(const gems_pw_spec *spec, const char *indent, gems_c
     for (unsigned i = 0; i < spec->noperands; i++)
         if (widest < working_size(spec->operand[i].dtype))
             widest = working_size(spec->operand[i].dtype);
-    gems_code_add(out, "#pragma clang loop vectorize_width(%u) interleave(enable)\n%s", 64 / widest, indent);
+    gems_code_add(out, "#pragma clang loop vectorize_width(%u) interleave_count(%d)\n%s", 64 / widest,
+                  spec->loop != GEMS_PW_RUN               ? 1
+                  : spec->nsteps <= 2 && !has_quick(spec) ? 4
+                                                          : 2,
+                  indent);
+}
+
+/* A CPU's loop from `begin` to `end`. Functions that have a long way for unusual arguments are no vector code: there
+ * the loop goes over pieces, each with the quick functions, and again with the long ones if an argument in it was
+ * unusual. Both give the same bits where both apply: else an element's value would depend on its neighbours. */
+static bool write_loop(const gems_pw_spec *spec, const char *size, const char *indent, gems_code *out)
+{
+    char inner[24], body[28];
+    if (!has_quick(spec)) {
+        snprintf(body, sizeof body, "%s    ", indent);
+        write_vectorize(spec, indent, out);
+        gems_code_add(out, "for (%s i = begin; i < end; i++) {\n", size);
+        bool ok = write_body(spec, (place){.indent = body}, out);
+        gems_code_add(out, "%s}\n", indent);
+        return ok;
+    }
+    snprintf(inner, sizeof inner, "%s    ", indent);
+    snprintf(body, sizeof body, "%s        ", indent);
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (spec->operand[i].place == GEMS_PW_UPDATE)
+            gems_code_add(out, "%s%s k%u[%d];\n", indent, memory_type(spec->operand[i].dtype), i, PIECE);
+    gems_code_add(out, "%sfor (%s from = begin, to; from < end; from = to) {\n", indent, size);
+    gems_code_add(out, "%sto = end - from < %d ? end : from + %d;\n%sint odd = 0;\n", inner, PIECE, PIECE, inner);
+    write_vectorize(spec, inner, out);
+    gems_code_add(out, "for (%s i = from; i < to; i++) {\n", size);
+    bool ok = write_body(spec, (place){.indent = body, .quick = true}, out);
+    gems_code_add(out, "%s}\n%sfor (%s i = odd ? from : to; i < to; i++) {\n", inner, inner, size);
+    ok = write_body(spec, (place){.indent = body, .again = true}, out) && ok;
+    gems_code_add(out, "%s}\n%s}\n", inner, indent);
+    return ok;
 }
 
 static bool write_run(const gems_pw_spec *spec, gems_code *out)
 {
     gems_code_add(out, "    GEMS_ALL_REGISTERS\n");
     gems_code_add(out, "    const long begin = (long)get_global_id(0) * run, end = min(n, begin + run);\n");
-    write_vectorize(spec, "    ", out);
-    gems_code_add(out, "for (long i = begin; i < end; i++) {\n");
-    bool ok = write_body(spec, (place){"        ", false}, out);
-    gems_code_add(out, "    }\n");
-    return ok;
+    return write_loop(spec, "long", "    ", out);
 }
 
 static bool write_rows(const gems_pw_spec *spec, gems_code *out)
@@ -250,10 +313,8 @@ static bool write_rows(const gems_pw_spec *spec, gems_code *out)
     gems_code_add(out, "    for (%s row = first; row < last; row++) {\n", size);
     gems_code_add(out, "        %s left = row;\n", size);
     write_offsets(spec, 1, "        ", out);
-    write_vectorize(spec, "        ", out);
-    gems_code_add(out, "for (%s i = begin; i < end; i++) {\n", size);
-    bool ok = write_body(spec, (place){"            ", false}, out);
-    gems_code_add(out, "        }\n    }\n");
+    bool ok = write_loop(spec, size, "        ", out);
+    gems_code_add(out, "    }\n");
     return ok;
 }
 
@@ -263,7 +324,7 @@ static bool write_grid(const gems_pw_spec *spec, gems_code *out)
     gems_code_add(out, "    for (long item = get_global_id(0); item < n; item += get_global_size(0)) {\n");
     gems_code_add(out, "        %s left = (%s)item;\n", size, size);
     write_offsets(spec, 0, "        ", out);
-    bool ok = write_body(spec, (place){"        ", false}, out);
+    bool ok = write_body(spec, (place){.indent = "        "}, out);
     gems_code_add(out, "    }\n");
     return ok;
 }
@@ -289,7 +350,7 @@ static bool write_vec(const gems_pw_spec *spec, gems_code *out)
             gems_code_add(out, "            %s b%u[%u];\n", type, i, v);
     }
     gems_code_add(out, "            #pragma unroll\n            for (int k = 0; k < %u; k++) {\n", v);
-    bool ok = write_body(spec, (place){"                ", true}, out);
+    bool ok = write_body(spec, (place){.indent = "                ", .vector = true}, out);
     gems_code_add(out, "            }\n");
     for (unsigned i = 0; i < spec->noperands; i++) {
         const gems_pw_operand *o = &spec->operand[i];
@@ -299,7 +360,7 @@ static bool write_vec(const gems_pw_spec *spec, gems_code *out)
     }
     gems_code_add(out, "            (void)i;\n        } else {\n");
     gems_code_add(out, "            for (long i = g * %u; i < min(n, g * %u + %u); i++) {\n", v, v, v);
-    ok = write_body(spec, (place){"                ", false}, out) && ok;
+    ok = write_body(spec, (place){.indent = "                "}, out) && ok;
     gems_code_add(out, "            }\n        }\n    }\n");
     return ok;
 }

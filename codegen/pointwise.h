@@ -56,7 +56,7 @@ typedef struct gems_pw_bind {
      * is.
      */
     uint8_t dtype;
-    uint8_t pad;
+    uint8_t held; /* what is passed by value is a value of that dtype */
 } gems_pw_bind;
 
 #define GEMS_PW_UNSTORED 255

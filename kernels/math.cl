@@ -3,7 +3,8 @@
  *
  * Everything works on one element and has no branches that a vectoriser could not turn into selects: on CPU devices the
  * loop around it becomes vector code (own versions stand where the builtin of PoCL 3.1 is a scalar call: 0.2 to 1.2 GB/s
- * against 5 to 15). Polynomials are Chebyshev fits made for this file with mpmath; their errors are noted beside them. */
+ * against 5 to 15). Where unusual arguments need more than that, gems_quick_f does without them: see codegen/pointwise.c,
+ * which has a list of those. Polynomials are Chebyshev fits made for this file with mpmath; their errors are noted beside them. */
 #ifndef GEMS_MATH_CL
 #define GEMS_MATH_CL
 
@@ -90,6 +91,9 @@ GEMS_FN ushort gems_brain_of(float v)
     const uint u = as_uint(v);
     return (ushort)((v != v ? u | u >> 1 : u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
+
+/* Of a value that is one of bf16's. */
+GEMS_FN ushort gems_exact_bf16(float v) { return (ushort)(as_uint(v) >> 16); }
 
 /* Floating to integer as the host's processor does it: towards zero; what does not fit (and NaN) is the lowest value of
  * the 32 or 64-bit type, of which narrower ones keep the low bits (u8 goes through 64 bits). */
@@ -436,19 +440,58 @@ GEMS_FN float gems_cosine_of(float r)
     const float p = GEMS_POLY3(z, 2.454794209e-5f, -0.001388830304f, 0.04166666466f);
     return gems_fma(z * z, p, gems_fma(-0.5f, z, 1.0f));
 }
+/* |x| < 2^15, without a table: x = n pi/2 + r, n the nearest integer, also the low bits of `turns`. pi/2 is taken in three
+ * parts of 23, 21 and 24 bits (their sum is 2^-73 off), by fma: the first difference is exact, since it is a multiple of
+ * 2^-24 and below 1. All parts are positive, so that -0 stays -0. 1.54 units at most of sin and cos (dense samples). */
+#define GEMS_USUAL_ANGLE 32768.0f
+GEMS_FN float gems_reduce_usual(float x, uint *turns)
+{
+    const float t = gems_fma(x, 0.636619772f, 12582912.0f), n = t - 12582912.0f; /* 1.5 * 2^23 */
+    *turns = as_uint(t);
+    return gems_fma(n, -0x1.84698ap-48f, gems_fma(n, -0x1.4442d0p-24f, gems_fma(n, -0x1.921fb4p0f, x)));
+}
+/* What sine and cosine make of r: `turns` quarters of a turn further. */
+GEMS_FN float gems_turned(float r, uint turns)
+{
+    const float v = (turns & 1u) ? gems_cosine_of(r) : gems_sine_of(r);
+    return as_float(as_uint(v) ^ (turns & 2u) << 30);
+}
+GEMS_FN float gems_sin_usual(float x)
+{
+    uint q;
+    const float r = gems_reduce_usual(x, &q);
+    return gems_turned(r, q);
+}
+GEMS_FN float gems_cos_usual(float x)
+{
+    uint q;
+    const float r = gems_reduce_usual(x, &q);
+    return gems_turned(r, q + 1u);
+}
 GEMS_FN float gems_sin(float x)
 {
     uint q;
     const float a = gems_abs(x), r = gems_reduce(a, &q);
-    const float v = (q & 1u) ? gems_cosine_of(r) : gems_sine_of(r);
-    return a < INFINITY ? as_float(as_uint(v) ^ (q & 2u) << 30 ^ (as_uint(x) & 0x80000000u)) : NAN;
+    const float far = as_float(as_uint(gems_turned(r, q)) ^ (as_uint(x) & 0x80000000u));
+    return a < GEMS_USUAL_ANGLE ? gems_sin_usual(x) : a < INFINITY ? far : NAN;
 }
 GEMS_FN float gems_cos(float x)
 {
     uint q;
     const float a = gems_abs(x), r = gems_reduce(a, &q);
-    const float v = (q & 1u) ? gems_sine_of(r) : gems_cosine_of(r);
-    return a < INFINITY ? (q == 1u || q == 2u ? -v : v) : NAN;
+    return a < GEMS_USUAL_ANGLE ? gems_cos_usual(x) : a < INFINITY ? gems_turned(r, q + 1u) : NAN;
+}
+/* The quick ones, see codegen/pointwise.c: *odd becomes other than 0 where the value is none, and the function itself
+ * has to be called. */
+GEMS_FN float gems_quick_sin(float x, int *odd)
+{
+    *odd |= !(gems_abs(x) < GEMS_USUAL_ANGLE);
+    return gems_sin_usual(x);
+}
+GEMS_FN float gems_quick_cos(float x, int *odd)
+{
+    *odd |= !(gems_abs(x) < GEMS_USUAL_ANGLE);
+    return gems_cos_usual(x);
 }
 
 #ifdef GEMS_HAS_F64
@@ -501,26 +544,61 @@ GEMS_FN float gems_pow(float x, float y) { return pow(x, y); }
 /* ---- floating division ------------------------------------------------------------------------------------------ */
 
 /* remainder: the sign of the divisor. div_floor: from that remainder, so that a == div_floor(a, b) * b + remainder(a, b)
- * as well as rounding allows; the quotient is a whole number but for rounding, which the step by 1/2 repairs. */
-#define GEMS_FLOATING_DIVISION(T)                                                                                      \
+ * as well as rounding allows; the quotient is a whole number but for rounding, which the step by 1/2 repairs.
+ *
+ * Usual quotients are below a quarter of the last whole number: n, from the rounded a / b, is the right one or one too
+ * high, and a - n b has no more bits than b, so that fma gives it exactly, and the same as the long way. Where n is one
+ * too high that has the wrong sign. gems_quick_...: as those of sin. */
+#define GEMS_FLOATING_DIVISION(T, MOST)                                                                                \
     GEMS_FN T gems_div_trunc(T a, T b) { return gems_trunc(a / b); }                                                   \
+    GEMS_FN int gems_usual_quotient(T b, T q) { return (gems_abs(q) < (T)MOST) & (gems_abs(b) < (T)INFINITY); }        \
+    GEMS_FN T gems_remainder_usual(T a, T b, T q)                                                                      \
+    {                                                                                                                  \
+        const T r = gems_fma(-gems_floor(q), b, a);                                                                    \
+        const T v = (r < 0) != (b < 0) ? r + b : r;                                                                    \
+        return r == 0 ? gems_copysign(r, a) : v;                                                                       \
+    }                                                                                                                  \
+    GEMS_FN T gems_div_floor_usual(T a, T b, T q)                                                                      \
+    {                                                                                                                  \
+        const T n = gems_floor(q), r = gems_fma(-n, b, a);                                                             \
+        const T v = (r != 0) & ((r < 0) != (b < 0)) ? n - 1 : n;                                                       \
+        return v == 0 ? gems_copysign(v, q) : v;                                                                       \
+    }                                                                                                                  \
     GEMS_FN T gems_remainder(T a, T b)                                                                                 \
     {                                                                                                                  \
+        const T usual = a / b;                                                                                         \
+        if (gems_usual_quotient(b, usual))                                                                             \
+            return gems_remainder_usual(a, b, usual);                                                                  \
         const T r = gems_fmod(a, b);                                                                                   \
         return r != 0 && (r < 0) != (b < 0) ? r + b : r;                                                               \
     }                                                                                                                  \
     GEMS_FN T gems_div_floor(T a, T b)                                                                                 \
     {                                                                                                                  \
+        const T usual = a / b;                                                                                         \
+        if (gems_usual_quotient(b, usual))                                                                             \
+            return gems_div_floor_usual(a, b, usual);                                                                  \
         const T r = gems_fmod(a, b);                                                                                   \
         T q = (a - r) / b;                                                                                             \
         q = r != 0 && (r < 0) != (b < 0) ? q - 1 : q;                                                                  \
         const T whole = gems_floor(q);                                                                                 \
         const T v = q - whole > (T)0.5 ? whole + 1 : whole;                                                            \
         return b == 0 ? a / b : q == 0 ? gems_copysign((T)0, a / b) : v;                                               \
+    }                                                                                                                  \
+    GEMS_FN T gems_quick_remainder(T a, T b, int *odd)                                                                 \
+    {                                                                                                                  \
+        const T q = a / b;                                                                                             \
+        *odd |= !gems_usual_quotient(b, q);                                                                            \
+        return gems_remainder_usual(a, b, q);                                                                          \
+    }                                                                                                                  \
+    GEMS_FN T gems_quick_div_floor(T a, T b, int *odd)                                                                 \
+    {                                                                                                                  \
+        const T q = a / b;                                                                                             \
+        *odd |= !gems_usual_quotient(b, q);                                                                            \
+        return gems_div_floor_usual(a, b, q);                                                                          \
     }
-GEMS_FLOATING_DIVISION(float)
+GEMS_FLOATING_DIVISION(float, 2097152.0f)
 #ifdef GEMS_HAS_F64
-GEMS_FLOATING_DIVISION(double)
+GEMS_FLOATING_DIVISION(double, 1125899906842624.0)
 #endif
 
 #endif

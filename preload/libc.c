@@ -72,7 +72,7 @@ static void *find_next(_Atomic(void *) *found, const char *name)
 /* Also while nothing is owed: a call that comes later may hide memory that this one is still to write. */
 static inline bool is_active(void)
 {
-    return gems_chain_is_on() || atomic_load_explicit(&gems_chain_active, memory_order_relaxed);
+    return atomic_load_explicit(&gems_chain_active, memory_order_relaxed);
 }
 
 static bool pin(const void *p, size_t n, bool write)

@@ -536,7 +536,8 @@ static bool goes_on(const gems_call *call)
 bool gems_chain_wants(const gems_call *call)
 {
     int mode = atomic_load_explicit(&gems_chains.mode, memory_order_relaxed);
-    if (mode == GEMS_FUSE_OFF || call->op->kernel->variants != pw_variants || call->host->is_watched())
+    if (mode == GEMS_FUSE_OFF || call->op->kernel->variants != pw_variants ||
+        (call->host->is_watched && call->host->is_watched()))
         return false;
     int64_t numel = call->sizes.v[GEMS_SIZE_NUMEL];
     return mode == GEMS_FUSE_ALL || (gems_size_bytes(numel, call->dtype) >= LEAST_BYTES &&

@@ -125,6 +125,7 @@ static gems_status bind_operand(binding *b, unsigned param, gems_pw_bind *bind)
     const gems_value *v = &b->call->arg[param];
     gems_dtype to = p->row->masks >> param & 1 ? GEMS_BOOL : p->compute;
     int operand = -1;
+    bool held = false;
     if (v->kind == GEMS_TENSOR && v->tensor->ndim > 0) {
         operand = known_operand(b, v->tensor);
         if (operand < 0 && (operand = pw_recipe_memory(b->work, b->recipe, v->tensor, GEMS_PW_READ)) >= 0)
@@ -140,8 +141,9 @@ static gems_status bind_operand(binding *b, unsigned param, gems_pw_bind *bind)
         if (!gems_number_compute(number, to, whole >> param & 1, &element))
             return gems_decline(b->call, "number does not fit the dtype");
         operand = pw_recipe_value(b->recipe, to, element);
+        held = !(whole >> param & 1);
     }
-    *bind = (gems_pw_bind){0, (uint8_t)operand, (uint8_t)to, 0};
+    *bind = (gems_pw_bind){0, (uint8_t)operand, (uint8_t)to, held};
     return operand < 0 ? gems_decline(b->call, "too many operands") : GEMS_OK;
 }
 

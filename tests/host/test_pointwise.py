@@ -325,6 +325,41 @@ def test_rounding_to_16_bits(dtype):
     agree(lambda t: t.to(dtype), around, op="_to_copy", rtol=0, atol=0)
 
 
+# ---- functions with a quick way for usual arguments ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sin", "cos", "remainder", "floor_divide"])
+def test_unusual_arguments(name):
+    """A piece of the loop in which one argument is unusual is computed again. That changes nothing for its neighbours, in
+    place as well, in one row or in many with gaps; and what is quick agrees with what is not."""
+    usual = torch.linspace(-40, 40, 5000)
+    odd = usual.clone()
+    odd[::700] = torch.tensor([1e30, -1e9, math.inf, math.nan, 40000.0, -3e38, 1e5, -math.inf])
+    y = torch.linspace(0.3, 3, 5000)
+    y[350::700] = torch.tensor([math.inf, -math.inf, 0.0, -0.0, 1e-30, math.nan, -1e38])
+    at = torch.ones(5000, dtype=torch.bool)
+    at[::700] = False
+    more = (torch.linspace(0.3, 3, 5000),) if name in ("remainder", "floor_divide") else ()
+
+    def fn(x, *rest):
+        return getattr(torch, name)(x, *rest)
+    want = agree(fn, usual, *more)
+    got = agree(fn, odd, *more)
+    same(got[at], want[at], rtol=0, atol=0)
+    if more:
+        agree(fn, odd, y)
+        agree(fn, usual, y)
+    here = odd.clone()
+    getattr(torch.Tensor, name + "_")(here, *more)
+    same(here, got, rtol=0, atol=0)
+    wide = torch.zeros(4, 1250, 2)
+    wide[..., 0] = odd.view(4, 1250)
+    gaps = wide[..., 0]
+    getattr(torch.Tensor, name + "_")(gaps, *(m.view(4, 1250) for m in more))
+    same(gaps, got.view(4, 1250), rtol=0, atol=0, strides=False)
+    same(fn(odd.view(50, 100).t(), *(m.view(50, 100).t() for m in more)), got.view(50, 100).t(), rtol=0, atol=0)
+
+
 # ---- what is the host's --------------------------------------------------------------------------------------------------
 
 

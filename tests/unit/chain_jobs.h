@@ -331,7 +331,7 @@ static inline gems_chain_counts chain_counts(void)
 /* Nothing may be left when nobody holds a tensor. */
 static inline bool chain_is_empty(void)
 {
-    return !gems_chains.groups && !gems_chains.blocks && !gems_chains.kept && !gems_chain_active;
+    return !gems_chains.groups && !gems_chains.blocks && !gems_chains.kept;
 }
 
 #endif

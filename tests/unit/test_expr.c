@@ -138,6 +138,49 @@ Test(rows, every_row_of_the_family_can_be_read)
     cr_expect_gt(n, 200);
 }
 
+static bool only_picks(const char *text, uint32_t facts, unsigned r, uint32_t allowed)
+{
+    gems_expr *e = parse(text);
+    bool picks = gems_expr_only_picks(e, facts, r, allowed);
+    gems_expr_free(e);
+    return picks;
+}
+
+Test(expr, what_is_picked_needs_no_rounding)
+{
+    cr_expect(only_picks("self < 0 ? (T)0 : -self", 0, 0, 1));
+    cr_expect(only_picks("t = maximum(self, other); erf(t) < 1 ? t : inf", 0, 0, 3));
+    cr_expect(only_picks("erf(self); self", 0, 1, 1));
+    cr_expect(only_picks("(D)(self + other)", 0, 0, 3));
+    cr_expect(only_picks("has(self) ? other : self + other", 1, 0, 2));
+    cr_expect_not(only_picks("has(self) ? other : self + other", 0, 0, 3));
+    cr_expect_not(only_picks("maximum(self, other)", 0, 0, 1), "the other one may need rounding");
+    cr_expect_not(only_picks("self < 0 ? 0.1 : self", 0, 0, 1));
+    cr_expect_not(only_picks("self < 0 ? 1000 : self", 0, 0, 1));
+    cr_expect_not(only_picks("erf(self); self", 0, 0, 1));
+    cr_expect_not(only_picks("half", 0, 0, 1));
+}
+
+static bool has_quick(const char *text, uint32_t facts, const char *type)
+{
+    gems_expr_error error;
+    gems_expr *e = gems_expr_parse(text, names, 5, NULL, &error);
+    bool has = gems_expr_has_quick(e, facts, type);
+    gems_expr_free(e);
+    return has;
+}
+
+Test(expr, quick_functions)
+{
+    cr_expect(has_quick("1 + sin(self) * 2", 0, "float"));
+    cr_expect_not(has_quick("1 + sin(self) * 2", 0, "double"));
+    cr_expect(has_quick("t = remainder(self, other); -(float)t", 0, "double"));
+    cr_expect_not(has_quick("remainder(self, other)", 0, "int"));
+    cr_expect(has_quick("has(min) ? erf(div_floor(self, 2)) : self", 1, "float"));
+    cr_expect_not(has_quick("has(min) ? div_floor(self, 2) : self", 0, "float"));
+    cr_expect_not(has_quick("sinh(self)", 0, "float"));
+}
+
 /* self (f16) + other (f32), all dense, on a CPU; then erf of what an f16 tensor would hold of it, and only that stored.
  */
 Test(source, a_chain_is_one_kernel_that_rounds_as_two_would)
