@@ -102,13 +102,28 @@ static void cheap_step(gems_pw_spec *s, const gems_expr *expr, gems_dtype dtype,
 
 /* x * 1 * 1 before and y * a + b behind, where a and b are the operator's further tensors, so that they are read
  * whether or not the operator itself is there. */
+static pw_recipe *with_room(gems_work *work)
+{
+    uint32_t at = work->recipe;
+    gems_shape shape = pw_recipe_of(work)->shape;
+    pw_recipe *r = pw_recipe_new(work, &shape, "chain", NULL, GEMS_OPERANDS, GEMS_PW_STEPS);
+    pw_recipe *old = (pw_recipe *)(void *)(work->bytes + at);
+    if (r) {
+        memcpy(&r->spec, &old->spec, gems_pw_spec_bytes(&old->spec));
+        memcpy(pw_recipe_in(r), pw_recipe_in(old), old->spec.noperands * sizeof(pw_in));
+    }
+    return r;
+}
+
 static bool add_cheap(gems_work *work, gems_dtype dtype, bool with)
 {
     static const char *const names[] = {"x", "y"};
     gems_expr_error error;
     const gems_expr *product = gems_expr_parse("x * y", names, 2, NULL, &error);
     const gems_expr *sum = gems_expr_parse("x + y", names, 2, NULL, &error);
-    pw_recipe *r = pw_recipe_of(work);
+    pw_recipe *r = with_room(work);
+    if (!r)
+        return false;
     gems_pw_spec *s = &r->spec;
     const gems_pw_step step = s->step[0];
     unsigned first = GEMS_OPERANDS, more[2], nmore = 0;
@@ -144,7 +159,7 @@ static bool add_cheap(gems_work *work, gems_dtype dtype, bool with)
     cheap_step(s, gems_expr_first(sum), dtype, (gems_pw_bind){s->nsteps, 0, 0, 0}, more[1]);
     s->step[s->nsteps - 1].store[0] = 0;
     s->operand[0].dtype = (uint8_t)dtype;
-    gems_operand *out = &work->operand[r->in[0].operand];
+    gems_operand *out = &work->operand[pw_recipe_in(r)[0].operand];
     out->element = gems_dtypes[dtype].size;
     out->span = (size_t)r->shape.numel * out->element;
     r->name = with ? "with" : "without";

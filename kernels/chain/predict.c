@@ -33,14 +33,18 @@ uint64_t gems_chain_kind(const gems_call *call)
     unsigned n = 1;
     for (unsigned i = 0; i < call->op->nparams; i++) {
         const gems_value *v = &call->arg[i];
-        const gems_tensor *t = v->kind == GEMS_TENSOR ? v->tensor : NULL, *first = t;
-        for (unsigned k = 0; t && k < i; k++) /* x * x */
-            if (call->arg[k].kind == GEMS_TENSOR && call->arg[k].tensor->address == t->address)
-                first = call->arg[k].tensor;
-        words[n++] = !t           ? (uint64_t)v->kind
-                     : first != t ? 1000u
-                                  : 100u + (64u - (unsigned)__builtin_clzll((uint64_t)t->numel | 1)) +
-                                        10000u * (unsigned)t->dtype;
+        if (v->kind != GEMS_TENSOR) {
+            words[n++] = (uint64_t)v->kind;
+            continue;
+        }
+        unsigned same = i; /* x * x */
+        for (unsigned k = 0; k < i && same == i; k++)
+            if (call->arg[k].kind == GEMS_TENSOR && call->arg[k].tensor && /* never NULL */
+                call->arg[k].tensor->address == v->tensor->address)
+                same = k;
+        words[n++] = same < i ? 1000u
+                              : 100u + (64u - (unsigned)__builtin_clzll((uint64_t)v->tensor->numel | 1)) +
+                                    10000u * (unsigned)v->tensor->dtype;
     }
     return gems_hash_long(7, words, n * sizeof *words);
 }

@@ -42,8 +42,16 @@ static bool copies_bytes(const gems_call *call, const pw_plan *p, const gems_ten
            from->strides[1] == from->sizes[0] && to->numel >= 60 * 60 && gems_tensor_is_contiguous(to);
 }
 
+/* Whether the host makes a tensor of a number, which then has a say in how its iterator lays the result out. */
+static bool is_tensor_there(const gems_call *call, int i)
+{
+    const char *name = call->op->params[i].name;
+    return gems_value_is_number(&call->arg[i]) && (strcmp(name, "self") == 0 || strcmp(name, "other") == 0);
+}
+
 static gems_status make_results(gems_call *call, const pw_plan *p, gems_tensor **results)
 {
+    static const gems_tensor number = {.numel = 1};
     gems_strides strides;
     const int64_t *wanted = NULL;
     const pw_row *row = p->row;
@@ -69,6 +77,8 @@ static gems_status make_results(gems_call *call, const pw_plan *p, gems_tensor *
                 const gems_tensor *t = call->arg[i].tensor;
                 if (call->arg[i].kind == GEMS_TENSOR && (k < 0 || k != row->first))
                     inputs[n++] = (gems_layout_input){t, !(row->masks >> i & 1) && t->dtype != p->compute};
+                else if (is_tensor_there(call, i))
+                    inputs[n++] = (gems_layout_input){&number, false};
             }
             gems_iterator_strides(&p->shape, n, inputs, strides);
         }

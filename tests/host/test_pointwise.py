@@ -466,6 +466,20 @@ def test_strides_where_operands_differ(name):
             agree(fn, *[turned[next(mine)](a) if isinstance(a, torch.Tensor) and a.dim() else a for a in args], op=name, **kwargs)
 
 
+def test_strides_beside_numbers():
+    """The host makes a tensor of some numbers, which shows in strides of dimensions of size 1."""
+    with gems.off():
+        cut = torch.arange(251).view(251, 1).unfold(0, 2, 1)
+        inputs = [cut, cut > 3, torch.arange(6).view(2, 1, 3).permute(0, 2, 1), torch.arange(60).view(3, 4, 5)[:2, :1, :3].permute(2, 1, 0)]
+    for x in inputs:
+        for fn in (lambda t: t.ne(1), lambda t: t == 1, lambda t: torch.bitwise_or(t, 1), lambda t: torch.rsub(t.int(), 1), lambda t: torch.add(t.int(), 1),
+                   lambda t: t.int() % 3, lambda t: torch.where(t > 1, t.float(), 0.5), lambda t: torch.where(t > 1, 0.5, t.float()),
+                   lambda t: t.float().clamp(0, 2), lambda t: t.float() ** 2, lambda t: torch.pow(2.0, t.float())):
+            got = agree(fn, x, routed=None)
+            with gems.off():
+                assert got.stride() == fn(x).stride(), (x.shape, x.stride())
+
+
 def random_layout(r, dtype, shape):
     """A tensor of that shape: permuted, expanded, cut out, overlapping itself, or channels last."""
     n = len(shape)
