@@ -31,7 +31,7 @@ static struct {
     char *user_json;                     /* gems_table_set */
     atomic_bool enabled, opened, no_device;
     atomic_bool opening; /* in the background */
-    bool started;
+    bool started, cannot_fuse;
     atomic_int mode;
     bool enabled_given, mode_given; /* by the C API, perhaps before the start: they stand */
     int scopes;                     /* threads' open GEMS_SCOPE_USE */
@@ -88,7 +88,8 @@ static int64_t table_threshold(const gems_op *op)
  * read what is owed. */
 static int64_t threshold(const gems_op *op)
 {
-    int64_t by_table = table_threshold(op), by_chain = gems_chain_least(fuse_mode());
+    gems_fuse fuse = route.cannot_fuse ? GEMS_FUSE_OFF : fuse_mode();
+    int64_t by_table = table_threshold(op), by_chain = gems_chain_least(fuse);
     bool off = route.mode == GEMS_ROUTE_OFF || route.no_device || (!route.enabled && !route.scopes);
     return off || by_table < by_chain ? by_table : by_chain;
 }
@@ -158,7 +159,7 @@ static void open_device(void)
             gems_tables *tables = gems_tables_build(d->vendor, d->name, route.user_json, NULL);
             if (tables && !gems_tables_replace(tables))
                 gems_tables_free(tables);
-            gems_chain_start(fuse_mode());
+            route.cannot_fuse = !gems_chain_start(fuse_mode());
         } else {
             route.no_device = true;
         }
