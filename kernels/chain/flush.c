@@ -3,6 +3,7 @@
 #include "codegen/evaluate.h"
 #include "kernels/chain/group.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -259,8 +260,9 @@ static void evaluate(chain_pass *p)
         p->memory[index[k]].stride = p->loops.stride[k];
 
     int64_t numel = p->shape->numel, threads = numel * p->spec.nsteps / SHARED_WORK;
-    if (threads > 1) { /* asking costs more than a small pass: libc reads a file */
-        int64_t most = sysconf(_SC_NPROCESSORS_ONLN);
+    if (threads > 1) {
+        cpu_set_t mine;
+        int64_t most = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1;
         threads = threads > most ? most : threads;
     }
     threads = threads < 1 ? 1 : threads > THREADS ? THREADS : threads;
