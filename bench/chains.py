@@ -110,7 +110,8 @@ class Worker:
             OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="passive", PYTHONWARNINGS="ignore",
             GEMS_CACHE_DIR=f"{scratch}/gems", POCL_CACHE_DIR=f"{scratch}/pocl", TORCHINDUCTOR_CACHE_DIR=f"{scratch}/inductor")
         if MODES[mode]:
-            env.update(MODES[mode], **variables)
+            chosen = {name: os.environ[name] for name in ("GEMS_VENDOR", "GEMS_DEVICE") if name in os.environ}
+            env.update(MODES[mode], **chosen, **variables)
         for folder in ("gems", "pocl", "inductor"):
             os.makedirs(f"{scratch}/{folder}", exist_ok=True)
         self.mode = mode

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LEAST_BYTES ((int64_t)1 << 20) /* of a result; below this protecting and showing cost more than memory does */
+#define LEAST_BYTES ((int64_t)2 << 20) /* of a result; below this protecting and showing cost more than memory does */
 #define LEAST_ROW   16                 /* elements that operands of several loops have beside each other */
 
 struct chain_state gems_chains = {.lock = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
@@ -479,11 +479,16 @@ static bool take(draft *d)
     return taken;
 }
 
-/* Inputs that only groups keep may not take more memory than the results that are not there yet, and a tenth. */
+/* With what only groups keep no more than a tenth above the most that the program alone ever had in use. Of two results
+ * in a row the first one is about to go, as a rule. */
 static void keep_memory_low(const draft *d)
 {
-    for (chain_group *g; gems_chains.kept > d->result_bytes + gems_arena_live() / 10 && (g = gems_chains.groups);) {
+    static size_t most; /* with the lock */
+    size_t live = gems_arena_live(), own = live - (gems_chains.kept < live ? gems_chains.kept : live);
+    most = own > most ? own : most;
+    while (gems_chains.kept && gems_chains.groups && gems_arena_live() > most + most / 10 + d->result_bytes) {
         size_t before = gems_chains.kept;
+        chain_group *g = gems_chains.groups;
         while (g->next)
             g = g->next;
         finish(g, g->nsteps, GEMS_CAUSE_MEMORY);
