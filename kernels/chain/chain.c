@@ -479,14 +479,15 @@ static bool take(draft *d)
     return taken;
 }
 
-/* With what only groups keep no more than a tenth above the most that the program alone ever had in use. Of two results
- * in a row the first one is about to go, as a rule. */
+/* With what only groups keep no more than a tenth (and a little) above the most that the program alone ever had in use.
+ * Of two results in a row the first one is about to go, as a rule. */
 static void keep_memory_low(const draft *d)
 {
     static size_t most; /* with the lock */
     size_t live = gems_arena_live(), own = live - (gems_chains.kept < live ? gems_chains.kept : live);
     most = own > most ? own : most;
-    while (gems_chains.kept && gems_chains.groups && gems_arena_live() > most + most / 10 + d->result_bytes) {
+    while (gems_chains.kept && gems_chains.groups &&
+           gems_arena_live() > most + most / 10 + CHAIN_SLACK + d->result_bytes) {
         size_t before = gems_chains.kept;
         chain_group *g = gems_chains.groups;
         while (g->next)

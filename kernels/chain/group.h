@@ -16,6 +16,7 @@ enum {
     CHAIN_READERS = 4, /* groups that read one block */
     CHAIN_COPY = 16384 /* bytes of memory that is not ours: an operand that is read is copied */
 };
+#define CHAIN_SLACK ((size_t)4 << 20) /* bytes that groups may keep in any case */
 _Static_assert((int)CHAIN_LEAVES + (int)CHAIN_STORED <= GEMS_OPERANDS, "a group fits a kernel");
 
 struct chain_group;
