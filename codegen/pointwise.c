@@ -101,7 +101,7 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
         const gems_pw_step *step = &spec->step[s];
         const gems_expr *expr = step->expr;
         uint32_t needed = gems_expr_needs(expr, step->facts), whole = 0; /* names whose values are of the dtype */
-        for (unsigned k = 0; k < gems_expr_name_count(expr); k++) {
+        for (unsigned k = 0; k < GEMS_EXPR_NAMES && k < gems_expr_name_count(expr); k++) {
             const gems_pw_bind *b = &step->bind[k];
             variables[k] = names[k];
             if (!(needed >> k & 1))
