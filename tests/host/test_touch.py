@@ -129,8 +129,8 @@ def start(tmp_path, text, preamble=PREAMBLE, arguments=(), **options):
 
 
 def said(done):
-    """Complaints, but for those of a library that defers nothing."""
-    return [line for line in complaints(done) if "GEMS_FUSE is not a variable" not in line]
+    """Complaints, but for what a forked child says when it leaves a call to PyTorch."""
+    return [line for line in complaints(done) if "forked after OpenCL was opened" not in line]
 
 
 def check(done, *expected):
