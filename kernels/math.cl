@@ -275,6 +275,8 @@ GEMS_LIBRARY(double)
 
 #ifndef GEMS_CPU
 GEMS_LIBRARY(float)
+GEMS_FN float gems_quick_sin(float x, int *odd) { return gems_sin(x); } /* where a CPU's loop runs on another device */
+GEMS_FN float gems_quick_cos(float x, int *odd) { return gems_cos(x); }
 #else
 
 /* ---- f32 on CPUs ------------------------------------------------------------------------------------------------ */
