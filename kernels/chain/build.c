@@ -1,9 +1,11 @@
 /* Kernels of chains are built in the background, by launching them over nothing: until then the evaluator serves. */
 #include "kernels/chain/group.h"
 #include "preload/base/hash.h"
+#include "preload/base/thread.h"
 
-#include <signal.h>
 #include <stdlib.h>
+
+#define STACK ((size_t)8 << 20) /* for compilers */
 
 enum {
     KNOWN = 8192, /* kernels; a power of two */
@@ -28,7 +30,7 @@ static struct {
     gems_work *queue[WAITING]; /* a ring */
     uint64_t hash[WAITING];
     unsigned first, n;
-    bool runs, busy, stopped;
+    bool runs, stopped;
 } build = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 static struct known *find(uint64_t hash)
@@ -53,9 +55,7 @@ static state build_one(gems_work *work)
         o->gaps = -1;
     }
     work->guarded = true;
-    bool done = gems_work_execute(work);
-    bool passing = work->trouble.kind == GEMS_TROUBLE_MEMORY;
-    return done ? BUILT : passing ? UNKNOWN : FAILED;
+    return gems_work_execute(work) ? BUILT : FAILED;
 }
 
 static void *run(void *unused)
@@ -72,7 +72,6 @@ static void *run(void *unused)
         uint64_t hash = build.hash[i];
         build.first = (i + 1) % WAITING;
         build.n--;
-        build.busy = true;
         pthread_mutex_unlock(&build.lock);
         state s = build_one(work);
         gems_work_end(work);
@@ -83,8 +82,7 @@ static void *run(void *unused)
             pthread_mutex_unlock(&gems_chains.lock);
         }
         pthread_mutex_lock(&build.lock);
-        build.busy = false;
-        find(hash)->state = s == UNKNOWN ? FAILED : s;
+        find(hash)->state = s;
         pthread_cond_broadcast(&build.changed);
     }
     build.runs = false;
@@ -93,29 +91,11 @@ static void *run(void *unused)
     return NULL;
 }
 
-/* Signals are for the program's own threads. */
-bool gems_chain_thread(void *(*begin)(void *), void *arg)
-{
-    pthread_t thread;
-    pthread_attr_t attributes;
-    sigset_t all, before;
-    if (pthread_attr_init(&attributes) != 0)
-        return false;
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, (size_t)8 << 20);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&thread, &attributes, begin, arg);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return error == 0;
-}
-
 static void enqueue(const gems_work *work, uint64_t hash, struct known *k)
 {
     if (build.stopped || build.n == WAITING || build.nknown > KNOWN / 2)
         return;
-    if (!build.runs && !(build.runs = gems_chain_thread(run, NULL)))
+    if (!build.runs && !(build.runs = gems_thread_start(NULL, STACK, run, NULL)))
         return;
     gems_work *copy = malloc(sizeof *copy);
     if (!copy || !gems_work_copy(copy, work)) {
@@ -167,6 +147,6 @@ void gems_chain_build_after_fork(void)
 {
     pthread_mutex_init(&build.lock, NULL);
     pthread_cond_init(&build.changed, NULL);
-    build.runs = build.busy = false;
+    build.runs = false;
     build.stopped = true;
 }

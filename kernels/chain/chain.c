@@ -4,6 +4,7 @@
 #include "kernels/chain/touch.h"
 #include "kernels/host.h"
 #include "preload/base/log.h"
+#include "preload/base/thread.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -174,7 +175,6 @@ static bool keeps(gems_block *block)
 typedef struct draft {
     gems_shape shape; /* without sides of 1 */
     uint64_t kind;    /* of a chain that begins with it */
-    gems_work *work;
     pw_recipe *recipe;
     gems_block *block[GEMS_OPERANDS]; /* NULL: a number, or memory to copy */
     chain_view view[GEMS_OPERANDS];
@@ -193,7 +193,6 @@ static bool make_draft(draft *d, const gems_call *call, gems_work *work)
 {
     pw_recipe *r = pw_recipe_of(work);
     d->kind = gems_chain_kind(call);
-    d->work = work;
     d->recipe = r;
     d->shape = (gems_shape){.numel = r->shape.numel};
     d->result_bytes = 0;
@@ -340,8 +339,6 @@ static chain_group *find_group(const draft *d)
             wait_for_a_pass();
             continue;
         }
-        if (!j.n)
-            return gems_chain_group_new(&d->shape, d->kind);
         if (all_steps > CHAIN_STEPS || all_leaves > CHAIN_LEAVES || owed > CHAIN_STORED) {
             finish(j.group[largest], gems_chain_best_cut(j.group[largest]), GEMS_CAUSE_LIMIT);
             continue;
@@ -624,11 +621,6 @@ static void register_end(void)
 {
 }
 
-static bool begin_kernel(const void *p, size_t n, bool write)
-{
-    return gems_chain_pin(p, n, write);
-}
-
 static bool watch_forks(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -643,14 +635,14 @@ bool gems_chain_open(void (*open)(void))
     opening.open = open;
     opening.runs = true;
     (void)atexit(register_end);
-    if (!gems_chain_thread(open_device, NULL))
+    if (!gems_thread_start(NULL, (size_t)8 << 20, open_device, NULL))
         opening.runs = false;
     return opening.runs;
 }
 
 bool gems_chain_start(gems_fuse mode)
 {
-    static const gems_work_memory memory = {begin_kernel, gems_chain_unpin};
+    static const gems_work_memory memory = {gems_chain_pin, gems_chain_unpin};
     const gems_device_info *device = gems_device_get(GEMS_LANE_MAIN);
     bool can = mode != GEMS_FUSE_OFF && !device->short_loops && (device->unified || mode == GEMS_FUSE_ALL);
     if (!can || !watch_forks() || !gems_touch_start(serve))

@@ -2,6 +2,7 @@
  */
 #include "codegen/evaluate.h"
 #include "kernels/chain/group.h"
+#include "preload/base/thread.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -111,7 +112,6 @@ static bool take_temporary(chain_group *g, chain_step *s, unsigned r)
     b->given = true;
     gems_chains.kept += block->bytes;
     b->writer = g;
-    b->view = *v;
     v->address = (uintptr_t)memory;
     b->view = *v;
     s->block[r] = b;
@@ -271,7 +271,7 @@ static void evaluate(chain_pass *p)
     bool started[THREADS];
     for (int64_t i = 0; i < threads; i++) {
         parts[i] = (part){p, numel * i / threads, numel * (i + 1) / threads, false};
-        started[i] = i > 0 && pthread_create(&thread[i], NULL, evaluate_part, &parts[i]) == 0;
+        started[i] = i > 0 && gems_thread_start(&thread[i], 0, evaluate_part, &parts[i]);
     }
     for (int64_t i = 0; i < threads; i++)
         if (!started[i])

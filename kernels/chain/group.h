@@ -121,8 +121,6 @@ void gems_chain_pass_free(struct chain_pass *pass);
 
 /* ---- build.c ---- */
 
-/* A thread of ours, with a stack for compilers. False: the system refuses. */
-bool gems_chain_thread(void *(*begin)(void *), void *arg);
 /* Whether the kernel of the recipe's spec is built, for its work's lane. If not it will be, in the background. */
 bool gems_chain_built(gems_work *work);
 /* Ends the thread that builds, or waits until it has. */

@@ -11,8 +11,7 @@
 enum {
     KNOWN = 4096, /* a power of two */
     SURE = 3,
-    RETRY =
-        64 /* calls that are left alone until another chain is tried; four times as many after each disappointment */
+    RETRY = 64 /* calls left alone until another chain is tried; four times as many after each disappointment */
 };
 
 /* By kind; two that meet share one. Torn reads and lost updates do no harm. */

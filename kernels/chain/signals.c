@@ -4,6 +4,7 @@
  * believes it blocked is a flag of the thread. While the program's handler runs, SIGSEGV counts as blocked (without
  * SA_NODEFER): for that time a substitute really is, so that whatever ends the handler, siglongjmp too, ends this. */
 #include "kernels/chain/touch.h"
+#include "kernels/device/device.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -91,15 +92,9 @@ static bool is_function(const struct sigaction *act)
 
 static owner owner_of(const void *caller)
 {
-    static const char *const drivers[] = {"libLLVM", "libclang", "libpocl"};
     Dl_info info;
-    if (self.in_handler || !dladdr(caller, &info) || !info.dli_fname) /* in a handler no lock of the loader's */
-        return PROGRAM;
-    const char *slash = strrchr(info.dli_fname, '/'), *name = slash ? slash + 1 : info.dli_fname;
-    for (size_t i = 0; i < sizeof drivers / sizeof *drivers; i++)
-        if (strncmp(name, drivers[i], strlen(drivers[i])) == 0)
-            return DRIVER;
-    return PROGRAM;
+    bool found = !self.in_handler && dladdr(caller, &info); /* in a handler no lock of the loader's */
+    return found && info.dli_fname && gems_device_library(info.dli_fname) ? DRIVER : PROGRAM;
 }
 
 /* The process that this memory is of. */

@@ -1,6 +1,7 @@
 /* The handler and its service thread. Between them is an array of slots; both sleep on futexes. */
 #include "kernels/chain/touch.h"
 #include "kernels/memory/arena.h"
+#include "preload/base/thread.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -86,27 +87,6 @@ static void *serve_slots(void *unused)
             sleep_while(&posts, seen);
     }
     return NULL;
-}
-
-/* Signals are for the program's own threads, but for those that tell of a crash: its handlers shall see that. */
-static bool start_thread(void)
-{
-    static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
-    pthread_t thread;
-    pthread_attr_t attributes;
-    sigset_t most, before;
-    if (pthread_attr_init(&attributes) != 0)
-        return false;
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, STACK);
-    sigfillset(&most);
-    for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++)
-        sigdelset(&most, crashes[i]);
-    (void)gems_signal_mask(SIG_SETMASK, &most, &before);
-    int error = pthread_create(&thread, &attributes, serve_slots, NULL);
-    (void)gems_signal_mask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return error == 0;
 }
 
 /* ---- the faulting thread ---- */
@@ -217,7 +197,7 @@ static void start(void)
     serve_page = start_with;
     alive = memory;
     *alive = true;
-    if (madvise(memory, page, MADV_WIPEONFORK) != 0 || !start_thread())
+    if (madvise(memory, page, MADV_WIPEONFORK) != 0 || !gems_thread_start(NULL, STACK, serve_slots, NULL))
         munmap(memory, page);
     else
         started = gems_signal_install(on_fault);

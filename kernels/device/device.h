@@ -58,6 +58,8 @@ typedef struct gems_device_seen {
 /* What gems_device_open found, in order of preference (GEMS_DEVICE counts in this order, within GEMS_VENDOR); their
  * number, 0 before. Those that only serve the small lane of another come last and are not counted. */
 unsigned gems_device_list(const gems_device_seen **list);
+/* Whether a shared library is a part of a driver that we know, such as its compiler. */
+bool gems_device_library(const char *path);
 /* Folder of compiled kernels, or NULL if nothing is kept. */
 const char *gems_cache_dir(void);
 

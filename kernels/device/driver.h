@@ -7,6 +7,8 @@
 
 struct gems_driver {
     const char *vendor; /* as in tune/<vendor>.json */
+    /* How the names of its libraries begin, its compiler's too; NULL after the last one. NULL: not known. */
+    const char *const *libraries;
 
     /* A program's binary as the compiler made it, into one that is to be loaded instead: to free(), its size in *size.
      * NULL: as it is. `version` is part of the binary's key in the cache. */

@@ -164,8 +164,6 @@ void gems_thread_deep(void (*fn)(void *), void *arg, size_t bytes);
 #define GEMS_STACK_COMPILE ((size_t)2 << 20)   /* LLVM's passes */
 #define GEMS_STACK_LAUNCH  ((size_t)160 << 10) /* kernels of the small lane run in the calling thread */
 
-/* A thread of ours, which takes no signals: they are the host's. */
-bool gems_thread_start(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
 /* Of a clock that only goes forward. */
 int64_t gems_seconds(void);
 

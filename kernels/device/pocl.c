@@ -235,7 +235,10 @@ static char *environment(void)
     return folder && asprintf(&entry, "POCL_CACHE_DIR=%s", folder) >= 0 ? entry : NULL;
 }
 
+static const char *const libraries[] = {"libpocl", "libLLVM", "libclang", NULL};
+
 GEMS_DRIVER(pocl) = {.vendor = "pocl",
+                     .libraries = libraries,
                      .may_build = gems_pocl_may_build,
                      .environment = environment,
                      .before_build = before_build,

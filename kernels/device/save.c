@@ -5,6 +5,7 @@
  * others by a thread when nothing has been built for a while. What is left at the end of the process is left to the
  * next one: a compiler whose exit handlers have run must not be called. */
 #include "kernels/device/internal.h"
+#include "preload/base/thread.h"
 
 #include <time.h>
 
@@ -64,7 +65,7 @@ static void *save_loop(void *unused)
 static bool start_thread(void)
 {
     pthread_t thread;
-    bool started = gems_thread_start(&thread, NULL, save_loop, NULL);
+    bool started = gems_thread_start(&thread, 0, save_loop, NULL);
     if (started) {
         pthread_setname_np(thread, "gems-save");
         pthread_detach(thread);

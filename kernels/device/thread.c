@@ -1,7 +1,7 @@
 /* Stacks deep enough for drivers: a program may call operators from threads of 64 KiB. */
 #include "kernels/device/internal.h"
+#include "preload/base/thread.h"
 
-#include <signal.h>
 #include <time.h>
 
 typedef struct task {
@@ -36,29 +36,11 @@ static size_t left(void)
     return end && end < &here ? (size_t)(&here - end) : SIZE_MAX;
 }
 
-bool gems_thread_start(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    bool started = pthread_create(thread, attr, fn, arg) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return started;
-}
-
 void gems_thread_deep(void (*fn)(void *), void *arg, size_t bytes)
 {
     pthread_t thread;
-    pthread_attr_t attr;
     task t = {fn, arg};
-    bool started = false;
-
-    if (left() < bytes && pthread_attr_init(&attr) == 0) {
-        pthread_attr_setstacksize(&attr, 2 * bytes + ((size_t)1 << 20));
-        started = gems_thread_start(&thread, &attr, run, &t);
-        pthread_attr_destroy(&attr);
-    }
-    if (started)
+    if (left() < bytes && gems_thread_start(&thread, 2 * bytes + ((size_t)1 << 20), run, &t))
         pthread_join(thread, NULL);
     else
         fn(arg);

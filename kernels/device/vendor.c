@@ -68,6 +68,16 @@ static const gems_driver *find_driver(const char *vendor)
     return NULL;
 }
 
+bool gems_device_library(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    for (const gems_driver *const *d = __start_gems_drivers; d < __stop_gems_drivers; d++)
+        for (const char *const *begin = (*d)->libraries; begin && *begin; begin++)
+            if (strncmp(name, *begin, strlen(*begin)) == 0)
+                return true;
+    return false;
+}
+
 static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json_t *device)
 {
     const json_t *match = json_object_get(file, "match"), *lanes = json_object_get(device, "lanes");

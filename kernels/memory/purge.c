@@ -5,9 +5,9 @@
 #include "preload/base/config.h"
 #include "preload/base/file.h"
 #include "preload/base/text.h"
+#include "preload/base/thread.h"
 
 #include <linux/close_range.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -207,26 +207,11 @@ static void *watch(void *unused)
     return NULL;
 }
 
-/* Signals are for the program's own threads. */
+/* On a small stack, or where thread-local memory of many libraries leaves nothing of that, on one of the usual size. */
 static bool start_thread(void)
 {
-    pthread_t thread;
-    pthread_attr_t attributes;
-    sigset_t all, before;
-    if (pthread_attr_init(&attributes) != 0)
-        return false;
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, (size_t)256 << 10);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&thread, &attributes, watch, NULL);
-    if (error) { /* thread-local memory of many libraries: the usual size */
-        pthread_attr_setstacksize(&attributes, (size_t)8 << 20);
-        error = pthread_create(&thread, &attributes, watch, NULL);
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return error == 0;
+    return gems_thread_start(NULL, (size_t)256 << 10, watch, NULL) ||
+           gems_thread_start(NULL, (size_t)8 << 20, watch, NULL);
 }
 
 void gems_purge_later(void)

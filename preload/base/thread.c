@@ -1,0 +1,25 @@
+#include "preload/base/thread.h"
+
+#include <signal.h>
+
+bool gems_thread_start(pthread_t *thread, size_t stack, void *(*fn)(void *), void *arg)
+{
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    pthread_t unused;
+    pthread_attr_t attributes;
+    sigset_t most, before;
+    if (pthread_attr_init(&attributes) != 0)
+        return false;
+    if (!thread)
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    if (stack)
+        pthread_attr_setstacksize(&attributes, stack);
+    sigfillset(&most);
+    for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++)
+        sigdelset(&most, crashes[i]);
+    pthread_sigmask(SIG_SETMASK, &most, &before);
+    bool started = pthread_create(thread ? thread : &unused, &attributes, fn, arg) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return started;
+}
