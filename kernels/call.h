@@ -207,6 +207,7 @@ typedef struct gems_call {
     _Alignas(16) unsigned char plan[GEMS_PLAN_BYTES]; /* what plan() found, for prepare(): GEMS_PLAN */
 
     const struct gems_rule *rule; /* the table's choice; NULL: none matched (GEMS_ROUTE=all): defaults */
+    bool deferred;                /* the results are owed (kernels/chain) */
     const char *why;              /* first reason for declining or failing, static or in whybuf */
     char whybuf[160];
     uint64_t bytes;   /* moved to and from the device (staged memory), for the report */

@@ -140,6 +140,8 @@ static void log_call(const gems_call *call, gems_status status, enum gems_where 
             gems_text_put(&t, " (own kernel: %s)", call->why);
         if (call->rule)
             gems_text_put(&t, " by %s", gems_rule_origin(call->rule));
+        if (call->deferred)
+            gems_text_put(&t, ", deferred");
     } else {
         gems_text_put(&t, " -> host: %s", call->why ? call->why : "declined");
     }

@@ -259,7 +259,7 @@ gems_status gems_route(gems_call *call)
     if (status != GEMS_OK)
         return status;
     if (gems_chain_wants(call)) {
-        if (defer(call))
+        if ((call->deferred = defer(call)))
             return GEMS_OK;
         call->host->drop_results(call);
     }

@@ -1,6 +1,7 @@
 """All ways in which a program's memory is read or written outside PyTorch's operators: each finds results that are not
 computed yet, and none spoils what a computation that has not run yet will read. Each way is a small program in a process
 of its own; what it read is compared with plain arithmetic."""
+import re
 import signal
 import sys
 import textwrap
@@ -137,6 +138,41 @@ def check(done, *expected):
     assert done.returncode == 0, f"status {done.returncode}\n{done.stderr}"
     assert [eval(line) for line in done.stdout.splitlines()] == list(expected), done.stderr
     assert not said(done)
+
+
+# ---- results are deferred ----
+
+DEFERS = """
+import time, torch
+x = torch.rand(1 << 20)
+for _ in range(100):
+    y = (x * 2 + 1).sqrt() - x
+    assert abs(y[3].item() - ((x[3].item() * 2 + 1) ** 0.5 - x[3].item())) < 1e-6
+    if {until}:
+        break
+    time.sleep(0.1)
+else:
+    raise SystemExit(7)
+"""
+
+
+@pytest.mark.parametrize("mode", ["all", "auto"])
+def test_results_are_deferred(mode, tmp_path):
+    """What the other tests here count on."""
+    log = tmp_path / "log"
+    done = run([sys.executable, "-c", DEFERS.format(until="_ == 9")], GEMS_FUSE=mode, GEMS_REPORT=1, GEMS_LOG=log)
+    assert done.returncode == 0, done.stderr
+    calls, unstored = re.search(r"chains: (\d+) calls in .*; (\d+) results never stored", done.stderr).groups()
+    assert int(calls) >= 30 and int(unstored) >= 20
+    assert re.search(r"sqrt .* -> routed .*, deferred", log.read_text())
+
+
+def test_the_device_is_opened_in_the_background(tmp_path):
+    threads = "any('gems-touch' in open(f'/proc/self/task/{t}/comm').read() for t in __import__('os').listdir('/proc/self/task'))"
+    done = run([sys.executable, "-c", DEFERS.format(until=threads)], GEMS_FUSE="auto")
+    assert done.returncode == 0, done.stderr
+    off = run([sys.executable, "-c", DEFERS.format(until=threads)], GEMS_FUSE="off")
+    assert off.returncode == 7, off.stderr
 
 
 # ---- results are read ----
