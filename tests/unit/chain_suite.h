@@ -1,5 +1,5 @@
-/* The suites of chains' tests: each test is a process; most run twice: with the device (where a kernel is not built yet,
- * the evaluator) and with a device of which every call fails. */
+/* The suites of chains' tests: each test is a process; most run twice: with the device (where a kernel is not built
+ * yet, the evaluator) and with a device of which every call fails. */
 #ifndef GEMS_TEST_CHAIN_SUITE_H
 #define GEMS_TEST_CHAIN_SUITE_H
 

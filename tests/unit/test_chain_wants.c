@@ -1,5 +1,5 @@
-/* kernels/chain: whoever wants values gets those that the same calls give one by one, bit for bit: a touch, a pin, other
- * threads, a fork, the exit; also where memory runs out, and in any program. */
+/* kernels/chain: whoever wants values gets those that the same calls give one by one, bit for bit: a touch, a pin,
+ * other threads, a fork, the exit; also where memory runs out, and in any program. */
 #include "tests/unit/chain_suite.h"
 
 /* ---- who wants values ---- */
