@@ -1,5 +1,5 @@
-/* From a spec to loops. Types follow C as the kernel's text would, but an array may be narrower than the int that C makes
- * of its elements: it holds the same values, or, where only low bits are wanted, those. */
+/* From a spec to loops. Types follow C as the kernel's text would, but an array may be narrower than the int that C
+ * makes of its elements: it holds the same values, or, where only low bits are wanted, those. */
 #include "codegen/evaluator.h"
 #include "preload/base/clocale.h"
 

@@ -7,7 +7,7 @@
  *   chain_same(y);                                     touches y
  *   node_free(x) ...
  *
- * No test framework in here: a failure is printed and counted in chain_wrong. */
+ * No test framework in here: a failure is printed and counted in trial_failures. */
 #ifndef CHAIN_JOBS_H
 #define CHAIN_JOBS_H
 
@@ -32,21 +32,8 @@ typedef struct node {
     store *store;
 } node;
 
-static atomic_long chain_wrong;
 static __thread long chain_deferred, chain_apart; /* calls of this thread */
 static atomic_bool chain_quiet;                   /* memory is looked at through gems_chain_settle, not touched */
-
-static void chain_failed(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void chain_failed(const char *fmt, ...)
-{
-    if (chain_wrong++ >= 20)
-        return;
-    va_list args;
-    va_start(args, fmt);
-    vfprintf(stderr, fmt, args);
-    va_end(args);
-    fputc('\n', stderr);
-}
 
 /* ---- tensors ---- */
 
@@ -147,7 +134,7 @@ static inline bool chain_same(const node *x)
     size_t i = 0;
     while (s->memory[i] == s->twin[i])
         i++;
-    chain_failed("byte %zu of %zu is other than computed apart (%s)", i, s->bytes, gems_dtypes[x->t.dtype].name);
+    failed("byte %zu of %zu is other than computed apart (%s)", i, s->bytes, gems_dtypes[x->t.dtype].name);
     return false;
 }
 
@@ -304,7 +291,7 @@ static node *chain_apply(const char *name, const gems_value *arg, unsigned n)
     done = op->kernel->plan(&call) == GEMS_OK && chain_run(&call, true);
     chain_twin_runs = false;
     if (!done)
-        chain_failed("%s: not possible on plain memory: %s", name, call.why ? call.why : "no reason");
+        failed("%s: not possible on plain memory: %s", name, call.why ? call.why : "no reason");
     return first;
 }
 #define apply(name, ...)                                                                                               \

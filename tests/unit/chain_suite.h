@@ -26,7 +26,7 @@ static inline void start_alone(void)
 
 static inline void all_right(void)
 {
-    cr_expect_eq(chain_wrong, 0, "%ld values are wrong", chain_wrong);
+    cr_expect_eq(trial_failures, 0, "%ld values are wrong", trial_failures);
 }
 
 TestSuite(chain, .init = start, .fini = all_right, .timeout = 300);

@@ -121,4 +121,16 @@ static inline void remove_folder(char *path)
     free(path);
 }
 
+/* For a suite whose processes must not find kernels of others: .init, .fini. */
+static char *fresh_cache_folder;
+static inline void fresh_cache(void)
+{
+    fresh_cache_folder = make_folder();
+    setenv("GEMS_CACHE_DIR", fresh_cache_folder, 1);
+}
+static inline void drop_fresh_cache(void)
+{
+    remove_folder(fresh_cache_folder);
+}
+
 #endif

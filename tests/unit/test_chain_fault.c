@@ -6,20 +6,7 @@
 
 #include <criterion/criterion.h>
 
-static char *cache;
-
-static void own_cache(void)
-{
-    cache = make_folder();
-    setenv("GEMS_CACHE_DIR", cache, 1);
-}
-
-static void drop_cache(void)
-{
-    remove_folder(cache);
-}
-
-TestSuite(chain_fault, .init = own_cache, .fini = drop_cache, .timeout = 300);
+TestSuite(chain_fault, .init = fresh_cache, .fini = drop_fresh_cache, .timeout = 300);
 
 enum outcome {
     NOT_REACHED,
@@ -65,7 +52,7 @@ static int run_programs(void *fault)
         usleep(2000); /* kernels come from the disk meanwhile */
     }
     gems_chain_end(NULL);
-    if (chain_wrong || !chain_is_empty())
+    if (trial_failures || !chain_is_empty())
         return WRONG_RESULT;
     return n == 1000000 && by_device < 20 ? NEVER_ON_THE_DEVICE : gems_cl_fault_calls() < most ? NOT_REACHED : SURVIVED;
 }

@@ -155,7 +155,7 @@ static void touch(const node *x, bool write)
 {
     volatile int32_t *p = (int32_t *)x->store->memory;
     if (p[1] != ((int32_t *)x->store->twin)[1])
-        chain_failed("element 1 is %d, not %d", p[1], ((int32_t *)x->store->twin)[1]);
+        failed("element 1 is %d, not %d", p[1], ((int32_t *)x->store->twin)[1]);
     if (write)
         p[2] = ((int32_t *)x->store->twin)[2] += 2;
 }
@@ -432,7 +432,7 @@ static void end_world(void)
     drop_x();
     drop_result(0);
     if (!chain_is_empty())
-        chain_failed("something is left");
+        failed("something is left");
 }
 
 /* Goes a way from the start. False: its last event is not possible there. The state's fingerprint, after all. */
@@ -463,13 +463,13 @@ static void set_up(void)
 /* Says what went wrong since; false if it is too much. */
 static bool is_right(long wrong_before, const uint8_t *event, unsigned n)
 {
-    if (chain_wrong == wrong_before)
+    if (trial_failures == wrong_before)
         return true;
     char text[1000] = "";
     for (unsigned i = 0; i < n; i++)
         snprintf(text + strlen(text), sizeof text - strlen(text), " %s;", names[event[i]]);
     cr_expect_fail("after%s", text);
-    return chain_wrong < 10;
+    return trial_failures < 10;
 }
 
 #define BIT(event) (1u << (event))
@@ -490,7 +490,7 @@ static void explore(uint32_t events, unsigned least)
         for (unsigned e = 0; e < EVENTS; e++) {
             way to = states.way[done];
             to.event[to.n++] = (uint8_t)e;
-            long wrong = chain_wrong;
+            long wrong = trial_failures;
             if (!(events >> e & 1) || !replay(&to, &state))
                 continue;
             replays++;
@@ -545,7 +545,7 @@ Test(chain_states, walks)
     unsigned seed = 1, events = 0;
     while (now() - began < SECONDS) {
         uint8_t event[STEPS];
-        long wrong = chain_wrong;
+        long wrong = trial_failures;
         new_x();
         for (unsigned i = 0; i < STEPS; i++) {
             do

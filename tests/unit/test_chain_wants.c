@@ -128,7 +128,7 @@ static void *run_kernel(void *half)
     gems_work_begin(work, GEMS_LANE_MAIN);
     if (call.op->kernel->plan(&call) != GEMS_OK || call.op->kernel->prepare(&call, work) != GEMS_OK ||
         !gems_work_execute(work))
-        chain_failed("the kernel does not run");
+        failed("the kernel does not run");
     gems_work_end(work);
     free(work);
     return NULL;
@@ -209,17 +209,17 @@ static int status_of_child(node *const *x, int n)
 {
     pid_t pid = fork();
     if (pid == 0) {
-        long apart = chain_apart, failures = chain_wrong;
+        long apart = chain_apart, failures = trial_failures;
         for (int i = 0; i < n; i++)
             chain_same(x[i]);
         node *y = ADD(x[0], x[0]);
-        int status = chain_wrong != failures ? 1 : chain_apart == apart ? 2 : gems_chain_is_on() ? 3 : 0;
+        int status = trial_failures != failures ? 1 : chain_apart == apart ? 2 : gems_chain_is_on() ? 3 : 0;
         chain_same(y);
         for (int i = 0; i < n; i++) {
             node_fill(x[i]);
             node_free(x[i]);
         }
-        _exit(chain_wrong != failures ? 4 : status);
+        _exit(trial_failures != failures ? 4 : status);
     }
     int status;
     cr_assert_eq(waitpid(pid, &status, 0), pid);

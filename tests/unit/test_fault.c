@@ -10,20 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 
-static char *cache;
-
-static void own_cache(void)
-{
-    cache = make_folder();
-    setenv("GEMS_CACHE_DIR", cache, 1);
-}
-
-static void drop_cache(void)
-{
-    remove_folder(cache);
-}
-
-TestSuite(fault, .init = own_cache, .fini = drop_cache, .timeout = 300);
+TestSuite(fault, .init = fresh_cache, .fini = drop_fresh_cache, .timeout = 300);
 
 enum {
     N = 40000 /* in staged memory two pieces of the ring */
