@@ -178,14 +178,14 @@ asan_libraries = $(shell $(CC) -print-file-name=libasan.so):$(shell $(CC) -print
 # Fault injection makes hundreds of processes, and the evaluator's test compares millions of values: they are left to the
 # plain build. (Chains are run here, and the evaluator with them.)
 check-asan:
-	$(Q)$(ASAN) $(MAKE) --no-print-directory B=$(B)-asan SAN=address,undefined SKIP="tests/unit/test_fault.c tests/unit/test_evaluate.c" unit all
+	$(Q)$(ASAN) $(MAKE) --no-print-directory -j$(JOBS) B=$(B)-asan SAN=address,undefined SKIP="tests/unit/test_fault.c tests/unit/test_evaluate.c" unit all
 	$(Q)$(call pytest,LD_PRELOAD=$(asan_libraries):$(call plain,$(B)-asan)/libgems_preload.so $(ASAN),tests/host/test_every_kernel.py)
 # What threads share, under ThreadSanitizer: without address randomisation, of which it bears little.
 $(B)/threads $(B)/chains $(B)/bounds $(B)/tables: $(B)/%: $(B)/tests/%.o $(OBJ)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 check-tsan:
-	$(Q)$(MAKE) --no-print-directory B=$(B)-tsan SAN=thread $(B)-tsan/threads $(B)-tsan/chains
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) B=$(B)-tsan SAN=thread $(B)-tsan/threads $(B)-tsan/chains
 	$(Q)for t in threads chains; do \
 	  GEMS_LOG=/dev/null TSAN_OPTIONS=suppressions=tests/tsan.supp setarch -R $(B)-tsan/$$t || exit 1; done
 

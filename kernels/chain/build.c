@@ -30,7 +30,7 @@ static struct {
     gems_work *queue[WAITING]; /* a ring */
     uint64_t hash[WAITING];
     unsigned first, n;
-    bool runs, stopped;
+    bool runs, stopped, builds;
 } build = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 static struct known *find(uint64_t hash)
@@ -72,6 +72,7 @@ static void *run(void *unused)
         uint64_t hash = build.hash[i];
         build.first = (i + 1) % WAITING;
         build.n--;
+        build.builds = true;
         pthread_mutex_unlock(&build.lock);
         state s = build_one(work);
         gems_work_end(work);
@@ -83,6 +84,7 @@ static void *run(void *unused)
         }
         pthread_mutex_lock(&build.lock);
         find(hash)->state = s;
+        build.builds = false;
         pthread_cond_broadcast(&build.changed);
     }
     build.runs = false;
@@ -125,6 +127,14 @@ bool gems_chain_built(gems_work *work)
     return built;
 }
 
+void gems_chain_build_rest(void)
+{
+    pthread_mutex_lock(&build.lock);
+    while (build.runs && (build.n || build.builds))
+        pthread_cond_wait(&build.changed, &build.lock);
+    pthread_mutex_unlock(&build.lock);
+}
+
 void gems_chain_build_stop(void)
 {
     pthread_mutex_lock(&build.lock);
@@ -147,6 +157,6 @@ void gems_chain_build_after_fork(void)
 {
     pthread_mutex_init(&build.lock, NULL);
     pthread_cond_init(&build.changed, NULL);
-    build.runs = false;
+    build.runs = build.builds = false;
     build.stopped = true;
 }

@@ -123,6 +123,8 @@ void gems_chain_pass_free(struct chain_pass *pass);
 
 /* Whether the kernel of the recipe's spec is built, for its work's lane. If not it will be, in the background. */
 bool gems_chain_built(gems_work *work);
+/* Waits until nothing is being built. For tests. */
+void gems_chain_build_rest(void);
 /* Ends the thread that builds, or waits until it has. */
 void gems_chain_build_stop(void);
 void gems_chain_build_lock(bool lock); /* for a fork */

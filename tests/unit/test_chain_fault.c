@@ -46,10 +46,10 @@ static int run_programs(void *fault)
     if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_ALL))
         return gems_cl_fault_calls() < most ? WRONG_RESULT : SURVIVED;
     uint64_t by_device = 0;
-    for (int round = 0; round < (n == 1000000 ? 2000 : 12) && by_device < 20; round++) {
+    for (int round = 0; round < 12 && by_device < 20; round++) {
         program(round % 4 == 3 ? 3000 : 20);
         by_device = chain_counts().passes - chain_counts().evaluated;
-        usleep(2000); /* kernels come from the disk meanwhile */
+        gems_chain_build_rest();
     }
     gems_chain_end(NULL);
     if (trial_failures || !chain_is_empty())

@@ -207,6 +207,9 @@ Test(chain, hidden_under_a_system_call)
 
 static int status_of_child(node *const *x, int n)
 {
+#ifdef GEMS_SANITIZED /* a child of a sanitizer's cannot allocate if another thread was about to */
+    gems_chain_build_rest();
+#endif
     pid_t pid = fork();
     if (pid == 0) {
         long apart = chain_apart, failures = trial_failures;
