@@ -23,6 +23,12 @@ static bool in_memory(const gems_pw_operand *o)
     return o->place != GEMS_PW_VALUE;
 }
 
+/* Of a nest of loops: whether the operand has strides. */
+static bool is_strided(const gems_pw_spec *spec, unsigned i)
+{
+    return in_memory(&spec->operand[i]) && (spec->loop != GEMS_PW_PRODUCE || i > 0);
+}
+
 static bool is_read(const gems_pw_operand *o)
 {
     return o->place == GEMS_PW_READ || o->place == GEMS_PW_UPDATE;
@@ -213,7 +219,7 @@ static void write_offsets(const gems_pw_spec *spec, unsigned first, const char *
 {
     const char *size = spec->wide ? "long" : "int";
     for (unsigned i = 0; i < spec->noperands; i++)
-        if (in_memory(&spec->operand[i]))
+        if (is_strided(spec, i))
             gems_code_add(out, "%s%s o%u = 0;\n", indent, size, i);
     for (unsigned d = first; d < spec->rank; d++) {
         if (d + 1 < spec->rank) {
@@ -223,7 +229,7 @@ static void write_offsets(const gems_pw_spec *spec, unsigned first, const char *
         } else
             gems_code_add(out, "%sconst %s k%u = left;\n", indent, size, d);
         for (unsigned i = 0; i < spec->noperands; i++)
-            if (in_memory(&spec->operand[i]))
+            if (is_strided(spec, i))
                 gems_code_add(out, "%so%u += k%u * t%u.s%u;\n", indent, i, d, i, d);
     }
 }
@@ -365,12 +371,59 @@ static bool write_vec(const gems_pw_spec *spec, gems_code *out)
     return ok;
 }
 
+/* A list of what PRODUCE needs: `memory`, `value` and `stride` say how each operand's type and number are written. */
+static void write_list(const gems_pw_spec *spec, const char *memory, const char *value, const char *sizes,
+                       const char *stride, gems_code *out)
+{
+    const char *nest = spec->wide ? "long8" : "int8";
+    for (unsigned i = 1; i < spec->noperands; i++)
+        if (in_memory(&spec->operand[i]))
+            gems_code_add(out, memory, memory_type(spec->operand[i].dtype), i);
+    for (unsigned i = 1; i < spec->noperands; i++)
+        if (!in_memory(&spec->operand[i]))
+            gems_code_add(out, value, compute_type(spec->operand[i].dtype), i);
+    gems_code_add(out, sizes, nest);
+    for (unsigned i = 1; i < spec->noperands; i++)
+        if (in_memory(&spec->operand[i]))
+            gems_code_add(out, stride, nest, i);
+}
+
+static bool write_producer(const gems_pw_spec *spec, gems_code *out)
+{
+    const char *size = spec->wide ? "long" : "int", *to = memory_type(spec->operand[0].dtype);
+    gems_code_add(out, "#define PRODUCER_PARAMETERS ");
+    write_list(spec, "GEMS_BUFFER(const %s, p%u), ", "const %s c%u, ", "const %s sizes", ", const %s t%u", out);
+    gems_code_add(out, "\n#define PRODUCER_OPEN GEMS_ALL_REGISTERS ");
+    for (unsigned i = 1; i < spec->noperands; i++)
+        if (in_memory(&spec->operand[i]))
+            gems_code_add(out, "GEMS_AT(const %s, p%u); ", memory_type(spec->operand[i].dtype), i);
+    gems_code_add(out, "\n#define PRODUCE(start, count, to) produce(");
+    write_list(spec, "(const __global %s *)p%u, ", "(%s)c%u, ", "(%s)sizes", ", (%s)t%u", out);
+    gems_code_add(out, ", start, count, (__global %s *)(to))\nstatic void produce(", to);
+    write_list(spec, "const __global %s *p%u, ", "const %s c%u, ", "const %s sizes", ", const %s t%u", out);
+    gems_code_add(out, ", const long start, const long count, __global %s *restrict p0)\n{\n", to);
+    gems_code_add(out, "    %s row = (%s)(start / sizes.s0), from = (%s)(start - (long)row * sizes.s0);\n", size, size,
+                  size);
+    gems_code_add(out, "    for (long done = 0; done < count;) {\n        %s left = row;\n", size);
+    write_offsets(spec, 1, "        ", out);
+    gems_code_add(out, "        const %s begin = from, end = (%s)min((long)sizes.s0, from + (count - done));\n", size,
+                  size);
+    gems_code_add(out, "        const long o0 = done - from;\n");
+    bool ok = write_loop(spec, size, "        ", out);
+    gems_code_add(out, "        done += end - begin;\n        from = 0;\n        row++;\n    }\n");
+    return ok;
+}
+
 char *gems_pw_source(const gems_pw_spec *spec, const char *name)
 {
     gems_code out = {NULL, 0, 0, false};
     bool ok;
-    write_parameters(spec, name, &out);
+    if (spec->loop != GEMS_PW_PRODUCE)
+        write_parameters(spec, name, &out);
     switch (spec->loop) {
+    case GEMS_PW_PRODUCE:
+        ok = write_producer(spec, &out);
+        break;
     case GEMS_PW_RUN:
         ok = write_run(spec, &out);
         break;

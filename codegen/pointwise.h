@@ -11,7 +11,13 @@
  *                                                      work-item i: chunk i % chunks, of `run` elements of dimension 0,
  *                                                      of rows (i / chunks) * deep and the `deep` - 1 after it
  *     GRID  size8 sizes, size8 strides of each operand in memory, size n      grid-stride over elements
- *   where size is int, or long if `wide`. RUN and ROWS want work-groups of one item. */
+ *   where size is int, or long if `wide`. RUN and ROWS want work-groups of one item.
+ *
+ * PRODUCE is no kernel but a part of one, which does something else with the values (a reduction): operand 0 alone is
+ * written, and is no parameter. The text defines
+ *   PRODUCER_PARAMETERS         of the kernel, as for ROWS without the last four
+ *   PRODUCER_OPEN               to stand at the kernel's begin
+ *   PRODUCE(start, count, to)   elements `start` to start + count - 1, dimension 0 fastest, to to[0], to[1], ... */
 #ifndef GEMS_POINTWISE_H
 #define GEMS_POINTWISE_H
 
@@ -25,7 +31,8 @@ typedef enum gems_pw_loop {
     GEMS_PW_RUN,
     GEMS_PW_VEC,
     GEMS_PW_ROWS,
-    GEMS_PW_GRID
+    GEMS_PW_GRID,
+    GEMS_PW_PRODUCE
 } gems_pw_loop;
 
 typedef enum gems_pw_place {

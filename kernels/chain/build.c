@@ -116,8 +116,9 @@ bool gems_chain_built(gems_work *work)
 {
     if (!pw_recipe_choose(work))
         return false;
-    const gems_pw_spec *spec = &pw_recipe_of(work)->spec;
-    uint64_t hash = gems_hash_long(16 + (uint64_t)work->lane, spec, gems_pw_spec_bytes(spec));
+    const pw_recipe *r = pw_recipe_of(work);
+    uint64_t hash =
+        gems_hash_long(r->end_id << 8 | (16 + (uint64_t)work->lane), &r->spec, gems_pw_spec_bytes(&r->spec));
     pthread_mutex_lock(&build.lock);
     struct known *k = find(hash);
     bool built = k->state == BUILT;

@@ -547,6 +547,48 @@ bool gems_chain_wants(const gems_call *call)
                                      (goes_on(call) || gems_chain_pays(gems_chain_kind(call))));
 }
 
+/* ---- reductions ---- */
+
+/* Whether the tensor is a result that is owed, and which step of which group it is. */
+static chain_group *owed_by(const gems_tensor *t, unsigned *step, unsigned *result)
+{
+    gems_block *block = gems_arena_find((const void *)t->address); /* NOLINT(performance-no-int-to-ptr) */
+    const chain_block *b = block ? gems_chain_block_of(block) : NULL;
+    if (!b || !b->writer || t->ndim > GEMS_DIMS)
+        return NULL;
+    chain_view view;
+    gems_shape shape = {.numel = t->numel};
+    memset(&view, 0, sizeof view);
+    view.address = t->address;
+    view.dtype = t->dtype;
+    for (int d = 0; d < t->ndim; d++)
+        if (t->sizes[d] != 1) {
+            view.stride[shape.ndim] = t->strides[d];
+            shape.size[shape.ndim++] = t->sizes[d];
+        }
+    if (!same_shape(&b->writer->shape, &shape) || memcmp(&b->view, &view, sizeof view) != 0)
+        return NULL;
+    *step = (unsigned)gems_chain_group_last(b->writer, b, result);
+    return as_stored(b->writer, b) ? b->writer : NULL;
+}
+
+bool gems_chain_fold(gems_call *call)
+{
+    if (!atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !call->op->kernel->fold ||
+        call->arg[0].kind != GEMS_TENSOR || !gems_device_get(GEMS_LANE_MAIN)->is_cpu)
+        return false;
+    bool done = false;
+    unsigned step, result;
+    lock();
+    chain_group *g;
+    while ((g = owed_by(call->arg[0].tensor, &step, &result)) && g->running)
+        wait_for_a_pass();
+    if (g && g->folds < CHAIN_FOLDS)
+        done = gems_chain_run_fold(g, step + 1, result, call);
+    unlock();
+    return done;
+}
+
 /* ---- start and end ---- */
 
 static struct {

@@ -57,6 +57,11 @@ bool gems_chain_wants(const gems_call *call);
 /* After prepare(): true if the results are owed now. False: it must be run. */
 bool gems_chain_take(const gems_call *call, gems_work *work);
 
+/* A call, after plan(), that reduces what is owed: computes it and, on the way, what it reads, which stays owed: as a
+ * rule nobody wants it any more. False: it must be run as if nothing were owed; results that it may have made are to be
+ * dropped. */
+bool gems_chain_fold(gems_call *call);
+
 /* Whether anything may be owed or hidden. */
 extern atomic_bool gems_chain_active;
 /* Computes what is owed at n bytes, and lets the host read them, or `write`. */
@@ -68,6 +73,7 @@ void gems_chain_unpin(const void *p, size_t n);
 /* What the report tells. */
 typedef struct gems_chain_counts {
     uint64_t calls, passes, steps; /* deferred; kernels run for them; expressions computed in those */
+    uint64_t folds;                /* reductions that were computed with what they read */
     uint64_t unstored;             /* results that were never stored */
     uint64_t bytes_saved;          /* of reads and writes that the calls one by one would have made */
     uint64_t evaluated;            /* passes that the device did not compute */

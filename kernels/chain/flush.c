@@ -152,8 +152,9 @@ static unsigned add_operand(chain_pass *p, unsigned dtype, gems_pw_place place, 
     return i;
 }
 
-/* The steps among the first n that are needed, and their operands. How many results are stored. */
-static unsigned write_pass(chain_group *g, const uses *u, unsigned n)
+/* The steps among the first n that are needed, and their operands; u is NULL: for the last one's result r alone, which
+ * is not stored. How many results are stored. */
+static unsigned write_pass(chain_group *g, const uses *u, unsigned n, unsigned only)
 {
     chain_pass *p = g->pass;
     bool needed[CHAIN_STEPS] = {false};
@@ -164,12 +165,12 @@ static unsigned write_pass(chain_group *g, const uses *u, unsigned n)
     for (unsigned s = 0; s < n; s++)
         for (unsigned r = 0; r < g->step[s].pw.nresults; r++) {
             store[s][r] = GEMS_PW_UNSTORED;
-            if (!must_store(g, u, n, s, r))
+            if (u ? !must_store(g, u, n, s, r) : s + 1 != n || r != only)
                 continue;
             const chain_view *v = &g->step[s].view[r];
             needed[s] = true;
-            store[s][r] =
-                (uint8_t)add_operand(p, (unsigned)v->dtype, GEMS_PW_WRITE, v, place_of(g->step[s].block[r], v));
+            store[s][r] = (uint8_t)add_operand(p, (unsigned)v->dtype, GEMS_PW_WRITE, v,
+                                               u ? place_of(g->step[s].block[r], v) : NULL);
         }
     unsigned stored = p->spec.noperands;
     for (unsigned i = 0; i < g->nleaves; i++)
@@ -298,7 +299,9 @@ static void write_work(gems_work *work, const chain_pass *p)
                          .numel = p->shape->numel,
                          .ndim = p->shape->ndim,
                          .dtype = (gems_dtype)o->dtype};
-        if (o->place == GEMS_PW_VALUE)
+        if (o->place == GEMS_PW_WRITE && !t.address)
+            pw_recipe_produced(r, t.dtype);
+        else if (o->place == GEMS_PW_VALUE)
             pw_recipe_value(r, (gems_dtype)o->dtype, p->memory[i].number);
         else
             pw_recipe_memory(work, r, &t, o->place == GEMS_PW_READ ? GEMS_PW_READ : GEMS_PW_WRITE);
@@ -309,7 +312,8 @@ static void write_work(gems_work *work, const chain_pass *p)
     r->spec.nsteps = p->spec.nsteps;
 }
 
-static bool run_on_device(const chain_pass *p)
+/* fold: a call whose first argument is what the pass comes to; NULL: none. */
+static bool run_on_device(const chain_pass *p, gems_call *fold)
 {
     gems_work *work = malloc(sizeof *work);
     if (!work)
@@ -317,7 +321,8 @@ static bool run_on_device(const chain_pass *p)
     gems_work_begin(work, p->shape->numel * p->spec.nsteps < SMALL_WORK ? GEMS_LANE_SMALL : GEMS_LANE_MAIN);
     work->guarded = true;
     write_work(work, p);
-    bool done = work->trouble.kind == GEMS_TROUBLE_NONE && gems_chain_built(work) && gems_work_execute(work);
+    bool done = work->trouble.kind == GEMS_TROUBLE_NONE && (!fold || fold->op->kernel->fold(fold, work) == GEMS_OK) &&
+                gems_chain_built(work) && gems_work_execute(work);
     gems_work_end(work);
     free(work);
     return done;
@@ -362,7 +367,7 @@ void gems_chain_flush(chain_group *g, unsigned n, gems_cause cause)
     find_uses(g, &u);
     if (n < g->nsteps && !can_cut(g, &u, n))
         n = g->nsteps;
-    unsigned stored = write_pass(g, &u, n);
+    unsigned stored = write_pass(g, &u, n, 0);
     gems_chain_counts *c = &gems_chains.counts;
     int64_t apart, together;
     count_bytes(g, n, &apart, &together);
@@ -379,7 +384,7 @@ void gems_chain_flush(chain_group *g, unsigned n, gems_cause cause)
         pthread_mutex_unlock(&gems_chains.lock);
         /* The threads of the device may be waiting for this very pass. */
         bool blocked = cause == GEMS_CAUSE_TOUCH && gems_work_any_unguarded();
-        bool done = !blocked && run_on_device(g->pass);
+        bool done = !blocked && run_on_device(g->pass, NULL);
         if (!done)
             evaluate(g->pass);
         pthread_mutex_lock(&gems_chains.lock);
@@ -391,4 +396,22 @@ void gems_chain_flush(chain_group *g, unsigned n, gems_cause cause)
     if (rests && gems_chain_group_is_dead(g)) /* whoever held the rest's results has given them back meanwhile */
         gems_chain_group_free(g);
     pthread_cond_broadcast(&gems_chains.done);
+}
+
+bool gems_chain_run_fold(chain_group *g, unsigned n, unsigned result, gems_call *call)
+{
+    write_pass(g, NULL, n, result);
+    g->running = true;
+    pthread_mutex_unlock(&gems_chains.lock);
+    bool done = run_on_device(g->pass, call);
+    pthread_mutex_lock(&gems_chains.lock);
+    g->running = false;
+    if (done) {
+        g->folds++;
+        gems_chains.counts.folds++;
+        gems_chains.counts.passes++;
+        gems_chains.counts.steps += g->pass->spec.nsteps;
+    }
+    pthread_cond_broadcast(&gems_chains.done);
+    return done;
 }

@@ -14,6 +14,7 @@ enum {
     CHAIN_LEAVES = 24, /* operands that are read, numbers included */
     CHAIN_STORED = 16, /* results that may have to be stored */
     CHAIN_READERS = 4, /* groups that read one block */
+    CHAIN_FOLDS = 3,   /* reductions that compute a group's steps for themselves; then they are stored */
     CHAIN_COPY = 16384 /* bytes of memory that is not ours: an operand that is read is copied */
 };
 #define CHAIN_SLACK ((size_t)4 << 20) /* bytes that groups may keep in any case */
@@ -61,6 +62,7 @@ typedef struct chain_group {
     unsigned nsteps, nleaves;
     uint64_t kind;   /* of the call that began it (predict.c) */
     unsigned hidden; /* blocks that were in use, for it */
+    unsigned folds;
     struct chain_group *next, **link;
     /* Of the pass that is being computed: room that must not fail then. */
     struct chain_pass *pass;
@@ -113,6 +115,9 @@ void gems_chain_group_cut(chain_group *g, unsigned n);
 
 /* Computes the first n steps, without the lock. The group may be gone afterwards. It is not running. */
 void gems_chain_flush(chain_group *g, unsigned n, gems_cause cause);
+/* Computes a call that reads a result of step n - 1, and on the way that result, which stays owed; without the lock.
+ * The group is not running. False: it was not computed. */
+bool gems_chain_run_fold(chain_group *g, unsigned n, unsigned result, gems_call *call);
 /* How many steps to compute so that there is room again: where the least must be stored. */
 unsigned gems_chain_best_cut(const chain_group *g);
 /* Memory for passes. */

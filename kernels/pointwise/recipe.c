@@ -21,6 +21,8 @@ pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const char *n
     r->operands = operands;
     r->steps = steps;
     r->nothing = false;
+    r->end = 0;
+    r->end_id = 0;
     r->vec = gems_rule_param(rule, "vec", 0);
     r->run = gems_rule_param(rule, "run", 0);
     r->group = gems_rule_param(rule, "group", 0);
@@ -57,6 +59,12 @@ int pw_recipe_value(pw_recipe *r, gems_dtype dtype, gems_element number)
     pw_recipe_in(r)[i].operand = -1;
     pw_recipe_in(r)[i].number = number;
     return i;
+}
+
+int pw_recipe_produced(pw_recipe *r, gems_dtype dtype)
+{
+    pw_recipe_in(r)[r->spec.noperands].operand = -1;
+    return add(r, dtype, GEMS_PW_WRITE);
 }
 
 void pw_recipe_update(gems_work *work, pw_recipe *r, int i)
@@ -98,7 +106,10 @@ static bool choose_loops(gems_work *work, gems_loops *loops)
             int size = gems_dtypes[s->operand[i].dtype].size;
             widest = size > widest ? size : widest;
         }
-    gems_collapse(&r->shape, n, (const gems_strides *)strides, loops);
+    if (r->end)
+        gems_collapse_in_order(&r->shape, n, (const gems_strides *)strides, loops);
+    else
+        gems_collapse(&r->shape, n, (const gems_strides *)strides, loops);
     if (loops->rank > GEMS_RANK) {
         gems_trouble_note(&work->trouble, GEMS_TROUBLE_NO_DEVICE, "more than %d loops", GEMS_RANK);
         return false;
@@ -108,9 +119,13 @@ static bool choose_loops(gems_work *work, gems_loops *loops)
             int64_t stride = loops->stride[k++][0];
             s->operand[i].stride = stride == 0 ? GEMS_PW_BROADCAST : stride == 1 ? GEMS_PW_UNIT : GEMS_PW_STRIDED;
             dense = dense && stride <= 1 && (stride == 1 || s->operand[i].place == GEMS_PW_READ);
+        } else if (s->operand[i].place == GEMS_PW_WRITE) {
+            s->operand[i].stride = GEMS_PW_UNIT;
         }
-    dense = dense && loops->rank == 1;
-    s->loop = dense ? (r->cpu ? GEMS_PW_RUN : GEMS_PW_VEC) : (r->cpu ? GEMS_PW_ROWS : GEMS_PW_GRID);
+    dense = dense && loops->rank == 1 && !r->end;
+    s->loop = r->end  ? GEMS_PW_PRODUCE
+              : dense ? (r->cpu ? GEMS_PW_RUN : GEMS_PW_VEC)
+                      : (r->cpu ? GEMS_PW_ROWS : GEMS_PW_GRID);
     s->vec = s->rank = s->wide = 0;
     if (s->loop == GEMS_PW_VEC) {
         int64_t vec = r->vec ? r->vec : widest < 16 ? 16 / widest : 1;
@@ -133,12 +148,6 @@ bool pw_recipe_choose(gems_work *work)
 }
 
 /* ---- launch ---- */
-
-/* A kernel's sizes: eight int or long, or one. */
-typedef union pw_sizes {
-    int32_t i[8];
-    int64_t l[8];
-} pw_sizes;
 
 static gems_arg one_size(bool wide, int64_t v, pw_sizes *to)
 {
@@ -170,6 +179,37 @@ static int64_t clamp(int64_t v, int64_t low, int64_t high)
     return v < low ? low : v > high ? high : v;
 }
 
+/* The first arguments: memory, values, and where loops are nested sizes and strides, of which `used` says how many. */
+static int operand_args(pw_recipe *r, const gems_loops *loops, gems_arg *args, pw_sizes *sizes, int *used)
+{
+    const gems_pw_spec *s = &r->spec;
+    const pw_in *in = pw_recipe_in(r);
+    int n = 0, nmemory = 0;
+    for (unsigned i = 0; i < s->noperands; i++)
+        if (in[i].operand >= 0) {
+            args[n++] = GEMS_OPERAND(in[i].operand);
+            nmemory++;
+        }
+    for (unsigned i = 0; i < s->noperands; i++)
+        if (s->operand[i].place == GEMS_PW_VALUE)
+            args[n++] = GEMS_BYTES(&in[i].number, strcmp(gems_dtypes[s->operand[i].dtype].compute, "float") == 0
+                                                      ? sizeof(float)
+                                                      : gems_dtypes[s->operand[i].dtype].size);
+    if (s->rank) {
+        args[n++] = eight_sizes(s->wide, s->rank, loops->size, &sizes[(*used)++]);
+        for (int k = 0; k < nmemory; k++)
+            args[n++] = eight_sizes(s->wide, s->rank, loops->stride[k], &sizes[(*used)++]);
+    }
+    return n;
+}
+
+int pw_recipe_producer(gems_work *work, gems_arg *args, pw_sizes *sizes)
+{
+    gems_loops loops;
+    int used = 0;
+    return choose_loops(work, &loops) ? operand_args(pw_recipe_of(work), &loops, args, sizes, &used) : -1;
+}
+
 /* Arguments in the order that codegen/pointwise.h gives, and how many work-items share the work. */
 static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gems_loops *loops)
 {
@@ -177,26 +217,10 @@ static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gem
     const gems_pw_spec *s = &r->spec;
     gems_arg args[3 * GEMS_OPERANDS + 8];
     pw_sizes sizes[GEMS_OPERANDS + 6];
-    int n = 0, used = 0, nmemory = 0;
-    for (unsigned i = 0; i < s->noperands; i++)
-        if (pw_recipe_in(r)[i].operand >= 0) {
-            args[n++] = GEMS_OPERAND(pw_recipe_in(r)[i].operand);
-            nmemory++;
-        }
-    for (unsigned i = 0; i < s->noperands; i++)
-        if (pw_recipe_in(r)[i].operand < 0)
-            args[n++] =
-                GEMS_BYTES(&pw_recipe_in(r)[i].number, strcmp(gems_dtypes[s->operand[i].dtype].compute, "float") == 0
-                                                           ? sizeof(float)
-                                                           : gems_dtypes[s->operand[i].dtype].size);
+    int used = 0, n = operand_args(r, loops, args, sizes, &used);
     int64_t numel = r->nothing ? 0 : r->shape.numel, units = device->compute_units;
     int64_t least = r->run ? r->run : 8192;
     size_t local = 1, global;
-    if (s->rank) {
-        args[n++] = eight_sizes(s->wide, s->rank, loops->size, &sizes[used++]);
-        for (int k = 0; k < nmemory; k++)
-            args[n++] = eight_sizes(s->wide, s->rank, loops->stride[k], &sizes[used++]);
-    }
     if (s->loop == GEMS_PW_RUN) {
         int64_t items = units > 1 ? clamp(numel / least, 1, 4 * units) : 1;
         int64_t run = numel ? (divide_up(numel, items) + 63) & ~INT64_C(63) : 64;

@@ -21,6 +21,8 @@ typedef struct pw_recipe {
     const char *name;         /* of the kernel, for people: a constant */
     bool cpu;                 /* variant */
     bool nothing;             /* its kernel is only to be built: it is launched, and touches no element */
+    uint32_t end;             /* of a chain that another family ends: where in the work's bytes its record stands; 0 */
+    uint64_t end_id;          /* tells kernels of several ends apart */
     int64_t vec, run, group;  /* parameters; 0: found from sizes and device */
     uint32_t operands, steps; /* as many as there is room for */
     gems_pw_spec spec;        /* loop, vec, wide, rank and the operands' strides are chosen when it is run */
@@ -40,6 +42,8 @@ static inline pw_in *pw_recipe_in(pw_recipe *r)
 {
     return (pw_in *)(void *)&r->spec.step[r->steps];
 }
+/* Adds the operand that only the family at the chain's end sees (GEMS_PW_PRODUCE); the first one. */
+int pw_recipe_produced(pw_recipe *r, gems_dtype dtype);
 /* Adds an operand in memory, or by value; its index, or -1 if there are too many. Operands that are written come first.
  */
 int pw_recipe_memory(gems_work *work, pw_recipe *r, const gems_tensor *tensor, gems_pw_place place);
@@ -50,6 +54,18 @@ void pw_recipe_update(gems_work *work, pw_recipe *r, int operand);
 gems_status pw_recipe_end(gems_call *call, gems_work *work, pw_recipe *r);
 /* Chooses the loops, so that the spec is that of the kernel. False: see the work's trouble. */
 bool pw_recipe_choose(gems_work *work);
+/* A kernel's sizes: eight int or long, or one. */
+typedef union pw_sizes {
+    int32_t i[8];
+    int64_t l[8];
+} pw_sizes;
+
+/* For a family that ends a chain, once its `lower` runs: chooses the loops, and writes the arguments that
+ * PRODUCER_PARAMETERS wants; their number, or -1: see the work's trouble. */
+enum {
+    PW_PRODUCER_ARGS = 2 * GEMS_OPERANDS + 1
+};
+int pw_recipe_producer(gems_work *work, gems_arg *args, pw_sizes *sizes);
 /* The recipe of a pointwise work. */
 static inline pw_recipe *pw_recipe_of(gems_work *work)
 {

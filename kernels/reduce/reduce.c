@@ -19,9 +19,9 @@ static gems_status plan(gems_call *call)
 }
 
 /* The dtype whose compute type accumulates. */
-static gems_dtype acc_dtype(const gems_call *call, gems_dtype from)
+static gems_dtype acc_dtype(const gems_op *op, gems_dtype from)
 {
-    const char *acc = gems_op_attr_or(call->op, "acc", "same");
+    const char *acc = gems_op_attr_or(op, "acc", "same");
     if (strcmp(acc, "i64") == 0 || (strcmp(acc, "wide") == 0 && gems_dtypes[from].category != GEMS_CAT_FLOAT))
         return GEMS_I64;
     if (from == GEMS_F16 || from == GEMS_BF16)
@@ -29,10 +29,20 @@ static gems_dtype acc_dtype(const gems_call *call, gems_dtype from)
     return from == GEMS_BOOL ? GEMS_U8 : from;
 }
 
+void gems_reduce_types_of(gems_reduce_types *t, const gems_call *call)
+{
+    const gems_reduction *r = GEMS_PLAN(gems_reduction, call);
+    t->op = call->op;
+    t->in = call->arg[0].tensor->dtype;
+    t->from = (gems_dtype)r->from;
+    t->acc = acc_dtype(call->op, t->from);
+    t->out = (gems_dtype)r->to;
+}
+
 /* A reduction with its results made. */
 typedef struct problem {
     const gems_tensor *input, *output;
-    gems_dtype in, from, acc, out;
+    gems_reduce_types types;
     gems_nest kept;
     gems_cut cut;
     int64_t results, total;
@@ -56,28 +66,31 @@ enum {
     GROUP
 };
 
-static void write_defines(const gems_choice *c, char *out, size_t n)
+void gems_reduce_defines(const gems_reduce_types *t, char *out, size_t n)
 {
-    const gems_call *call = c->call;
-    const problem *p = c->problem;
-    bool compensated = gems_op_attr(call->op, "compensated") && gems_dtypes[p->acc].category == GEMS_CAT_FLOAT;
+    bool compensated = gems_op_attr(t->op, "compensated") && gems_dtypes[t->acc].category == GEMS_CAT_FLOAT;
     snprintf(out, n,
              "#define IN %s\n#define C %s\n#define A %s\n#define OUT %s\n#define O %s\n%s"
              "#define LOWEST %s\n#define HIGHEST %s\n#define IDENTITY ((A)(%s))\n#define MAP_(x, zero, one) (%s)\n"
              "#define COMBINE(a, b) (%s)\n#define FINISH_(a, n) (%s)\n",
-             gems_dtypes[p->in].name, gems_dtypes[p->from].compute, gems_dtypes[p->acc].compute,
-             gems_dtypes[p->out].name, gems_dtypes[p->out].compute, compensated ? "#define COMPENSATED\n" : "",
-             lowest[p->acc], highest[p->acc], gems_op_attr_or(call->op, "identity", "0"),
-             gems_op_attr_or(call->op, "map", "x"), gems_op_attr_or(call->op, "combine", "a + b"),
-             gems_op_attr_or(call->op, "finish", "a"));
+             gems_dtypes[t->in].name, gems_dtypes[t->from].compute, gems_dtypes[t->acc].compute,
+             gems_dtypes[t->out].name, gems_dtypes[t->out].compute, compensated ? "#define COMPENSATED\n" : "",
+             lowest[t->acc], highest[t->acc], gems_op_attr_or(t->op, "identity", "0"),
+             gems_op_attr_or(t->op, "map", "x"), gems_op_attr_or(t->op, "combine", "a + b"),
+             gems_op_attr_or(t->op, "finish", "a"));
+}
+
+static void write_defines(const gems_choice *c, char *out, size_t n)
+{
+    gems_reduce_defines(&((const problem *)c->problem)->types, out, n);
 }
 
 static gems_kernel *kernel_for(const gems_choice *c, const char *entry, bool part, size_t group)
 {
     const problem *p = c->problem;
-    return gems_kernel_for(c, &(gems_kernel_wanted){"kernels/reduce/reduce.cl", entry,
-                                                    (uint64_t)(p->in << 12 | p->from << 8 | p->acc << 4 | p->out),
-                                                    group, p->cut.stride == 1, part, write_defines});
+    return gems_kernel_for(c,
+                           &(gems_kernel_wanted){"kernels/reduce/reduce.cl", entry, gems_reduce_types_number(&p->types),
+                                                 group, p->cut.stride == 1, part, write_defines});
 }
 
 enum {
@@ -111,7 +124,7 @@ static void launch(const gems_choice *c)
     bool cut = p.cut.splits > 1;
     /* States of at most two numbers each. */
     gems_arg parts = GEMS_SCRATCH(
-        cut ? gems_work_scratch(work, (size_t)(p.results * p.cut.splits) * 2 * gems_dtypes[p.acc].size) : 0);
+        cut ? gems_work_scratch(work, (size_t)(p.results * p.cut.splits) * 2 * gems_dtypes[p.types.acc].size) : 0);
     gems_arg args[] = {GEMS_IN(p.input),
                        cut ? parts : GEMS_OUT_ARG(p.output),
                        GEMS_VALUE(p.kept),
@@ -164,21 +177,20 @@ static gems_status prepare(gems_call *call, gems_work *work)
     const gems_tensor *in = call->arg[0].tensor;
     if (!gems_device_get(work->lane)->f64 && (in->dtype == GEMS_F64 || r->from == GEMS_F64))
         return gems_decline(call, "the device has no f64");
-    problem p = {.input = in,
-                 .in = in->dtype,
-                 .from = (gems_dtype)r->from,
-                 .acc = acc_dtype(call, (gems_dtype)r->from),
-                 .out = (gems_dtype)r->to,
-                 .total = call->sizes.v[GEMS_SIZE_COLS],
-                 .results = call->sizes.v[GEMS_SIZE_ROWS]};
+    problem p = {.input = in, .total = call->sizes.v[GEMS_SIZE_COLS], .results = call->sizes.v[GEMS_SIZE_ROWS]};
+    gems_reduce_types_of(&p.types, call);
     if (!gems_nest_dims(in, ~r->dims, &p.kept) || !gems_nest_dims(in, r->dims, &p.cut.outer))
         return gems_decline(call, "rank above 8");
     gems_nest_sort(&p.cut.outer);
     gems_nest_split_inner(&p.cut.outer, &p.cut.n, &p.cut.stride);
     p.cut.outer_count = gems_nest_count(&p.cut.outer);
-    p.output = gems_reduce_result(call, 0, p.out, r);
+    p.output = gems_reduce_result(call, 0, p.types.out, r);
     return p.output ? gems_launch_variant(call, work, &p) : GEMS_DECLINED;
 }
 
-const gems_family gems_family_reduce = {
-    .name = "reduce", .plan = plan, .prepare = prepare, .variants = variants, .small_numel = 65536};
+const gems_family gems_family_reduce = {.name = "reduce",
+                                        .plan = plan,
+                                        .prepare = prepare,
+                                        .fold = gems_reduce_fold,
+                                        .variants = variants,
+                                        .small_numel = 65536};

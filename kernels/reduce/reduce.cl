@@ -13,7 +13,9 @@
  * column  one work-item walks neighbouring results together (CPU; results dense in the input)
  * group   one work-group a unit, neighbouring items take neighbouring terms (GPU)
  * across  neighbouring items take neighbouring results (GPU; results dense in the input)
- * merge   one work-group (of one item on a CPU) puts the parts of a result together */
+ * merge   one work-group (of one item on a CPU) puts the parts of a result together
+ * fold    one work-item computes the terms itself, a piece at a time (PRODUCE of codegen/pointwise.h), and does several
+ *         units (CPU; `inner` neighbouring results whose terms are `inner` apart, or 1) */
 #ifndef IN
 #define IN f32
 #define C float
@@ -263,6 +265,117 @@ __kernel void column(ARGS, long columns)
             STORE(q, c, one);
         }
     }
+}
+#endif
+
+/* ---- CPU: fold. Terms come in the input's order, a piece of up to PIECE of them at a time into the item's own memory.
+ *
+ * A piece is a part of a row, several rows, or with inner > 1 several steps of up to PIECE / 2 neighbouring results. */
+#ifdef KERNEL_fold
+#define FOLD_ARGS                                                                                                      \
+    GEMS_BUFFER(MEM_IN, pieces), GEMS_BUFFER(out_t, out), long n, long inner, long results, long splits, long chunk,    \
+        long total, PRODUCER_PARAMETERS
+
+/* Rows of n terms, all in memory. */
+static void rows_in_memory(__global out_t *out, const __global MEM_IN *x, long rows, long n, long total)
+{
+    long r = 0;
+    if (n <= 32) /* too short for vectors along them */
+        for (; r + 16 <= rows; r += 16) {
+            A16 a = gather16(x, r * n, n);
+            _Pragma("unroll 1") for (long i = 1; i < n; i++) a = combine16(a, gather16(x, r * n + i, n));
+            state16 s;
+            START(s);
+            JOIN(A16, s, a);
+            STORE16(out, r, s);
+        }
+    for (; r < rows; r++) {
+        state s;
+        START(s);
+        walk(&s, x + r * n, n, 1);
+        STORE(out, r, s);
+    }
+}
+
+__kernel void fold(FOLD_ARGS)
+{
+    PRODUCER_OPEN;
+    GEMS_AT(MEM_IN, pieces);
+    GEMS_AT(out_t, out);
+    __global MEM_IN *x = pieces + get_global_id(0) * (PIECE + 16);
+#ifdef FOLD_COLUMNS
+    const long width = min(inner, (long)PIECE / 2), bands = (inner + width - 1) / width, steps = PIECE / width;
+    A16 a[PIECE / 32];
+    state16 s[PIECE / 32];
+    ROW_SHARE(u, results / inner * bands * splits) {
+        const long split = SPLIT_OF(u, results / inner * bands), unit = u - split * (results / inner * bands);
+        const long block = unit / bands, c0 = unit % bands * width;
+        const long mine = min(width, inner - c0), first = split * chunk, last = min(first + chunk, n);
+        const int vectors = (int)((mine + 15) / 16);
+        for (int v = 0; v < vectors; v++) {
+            START(s[v]);
+            a[v] = IDENTITY;
+        }
+        int added = 0;
+        for (long i = first, count; i < last; i += count) {
+            count = bands == 1 ? min(steps, last - i) : 1;
+            PRODUCE((block * n + i) * inner + c0, count * mine, x);
+            for (long k = 0; k < count; k++) {
+                for (int v = 0; v < vectors; v++) /* the last one's rest is of no meaning */
+                    a[v] = combine16(a[v], TERM16(x + k * mine, v * 16));
+                if (++added == 16) {
+                    for (int v = 0; v < vectors; v++) {
+                        JOIN(A16, s[v], a[v]);
+                        a[v] = IDENTITY;
+                    }
+                    added = 0;
+                }
+            }
+        }
+        __global out_t *q = out + split * results + block * inner + c0;
+        for (int v = 0; v < vectors; v++) {
+            JOIN(A16, s[v], a[v]);
+            if (v * 16 + 16 <= mine) {
+                STORE16(q, v * 16, s[v]);
+                continue;
+            }
+            A high[16];
+            vstore16(s[v].high, 0, high);
+#ifdef COMPENSATED
+            A low[16];
+            vstore16(s[v].low, 0, low);
+#endif
+            for (int l = 0; v * 16 + l < mine; l++) {
+                state one;
+                one.high = high[l];
+#ifdef COMPENSATED
+                one.low = low[l];
+#endif
+                STORE(q, v * 16 + l, one);
+            }
+        }
+    }
+#else
+    const long together = n <= PIECE / 2 ? PIECE / n : 1, units = (results + together - 1) / together;
+    ROW_SHARE(u, units * splits) {
+        const long split = SPLIT_OF(u, units), k = (u - split * units) * together;
+        if (together > 1) {
+            const long rows = min(together, results - k);
+            PRODUCE(k * n, rows * n, x);
+            rows_in_memory(out + k, x, rows, n, total);
+            continue;
+        }
+        const long first = split * chunk, last = min(first + chunk, n);
+        state s;
+        START(s);
+        for (long i = first; i < last; i += PIECE) {
+            const long count = min((long)PIECE, last - i);
+            PRODUCE(k * n + i, count, x);
+            walk(&s, x, count, 1);
+        }
+        STORE(out, u, s);
+    }
+#endif
 }
 #endif
 

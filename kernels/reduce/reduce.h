@@ -21,6 +21,24 @@ gems_status gems_reduce_dtypes(gems_call *call, gems_reduction *r);
 /* Makes or takes result i, contiguous and apart from the input; NULL: declined. */
 gems_tensor *gems_reduce_result(gems_call *call, unsigned i, gems_dtype dtype, const gems_reduction *r);
 
+/* What a reduction's kernel is made of. */
+typedef struct gems_reduce_types {
+    const gems_op *op;
+    gems_dtype in, from, acc, out; /* read, worked in, accumulated in, written */
+} gems_reduce_types;
+
+/* Of a call after plan(). */
+void gems_reduce_types_of(gems_reduce_types *types, const gems_call *call);
+/* The dtypes as one number. */
+static inline uint64_t gems_reduce_types_number(const gems_reduce_types *t)
+{
+    return (uint64_t)(t->in << 12 | t->from << 8 | t->acc << 4 | t->out);
+}
+/* The definitions that reduce.cl begins with. */
+void gems_reduce_defines(const gems_reduce_types *types, char *text, size_t n);
+/* gems_family.fold */
+gems_status gems_reduce_fold(gems_call *call, gems_work *work);
+
 /* The reduced loops of a tensor, cut into `splits` parts of chunk_outer visits and chunk terms. */
 typedef struct gems_cut {
     gems_nest outer;

@@ -83,10 +83,8 @@ static bool merges(const gems_loops *loops, int n, const gems_strides *strides, 
     return true;
 }
 
-void gems_collapse(const gems_shape *shape, int n, const gems_strides *strides, gems_loops *loops)
+static void merge(const gems_shape *shape, int n, const gems_strides *strides, const int *perm, gems_loops *loops)
 {
-    int perm[GEMS_DIMS];
-    gems_order_dims(shape, n, strides, perm);
     int rank = 0;
     for (int k = 0; k < shape->ndim; k++) {
         int d = perm[k];
@@ -115,4 +113,19 @@ void gems_collapse(const gems_shape *shape, int n, const gems_strides *strides, 
             last += (loops->size[k] - 1) * loops->stride[i][k];
         loops->wide |= last > INT32_MAX;
     }
+}
+
+void gems_collapse(const gems_shape *shape, int n, const gems_strides *strides, gems_loops *loops)
+{
+    int perm[GEMS_DIMS];
+    gems_order_dims(shape, n, strides, perm);
+    merge(shape, n, strides, perm, loops);
+}
+
+void gems_collapse_in_order(const gems_shape *shape, int n, const gems_strides *strides, gems_loops *loops)
+{
+    int perm[GEMS_DIMS];
+    for (int d = 0; d < shape->ndim; d++)
+        perm[d] = shape->ndim - 1 - d;
+    merge(shape, n, strides, perm, loops);
 }

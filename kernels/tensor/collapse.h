@@ -41,5 +41,7 @@ typedef struct gems_loops {
 
 /* Orders and merges. n: operands, strides[i] as gems_shape_strides gives them; outputs should come first. */
 void gems_collapse(const gems_shape *shape, int n, const gems_strides *strides, gems_loops *loops);
+/* Only merges: the loops visit the elements in the shape's own order, the last dimension fastest. */
+void gems_collapse_in_order(const gems_shape *shape, int n, const gems_strides *strides, gems_loops *loops);
 
 #endif

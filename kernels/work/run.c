@@ -345,7 +345,7 @@ static void run_work(void *arg)
     gems_work *w = arg;
     gems_bound own[GEMS_WORK_OPERANDS];
     if (w->lower) {
-        w->nlaunches = w->nargs = 0; /* of an earlier run */
+        w->nlaunches = w->nargs = w->nscratch = 0; /* of an earlier run */
         w->lower(w);
     }
     if (w->trouble.kind != GEMS_TROUBLE_NONE || !w->nlaunches)

@@ -262,6 +262,10 @@ gems_status gems_route(gems_call *call)
         if ((call->deferred = defer(call)))
             return GEMS_OK;
         call->host->drop_results(call);
+    } else if (gems_chain_active && op->kernel->fold) {
+        if (gems_chain_fold(call))
+            return GEMS_OK;
+        call->host->drop_results(call);
     }
     const gems_table *table = gems_tables_hold();
     call->rule = table ? gems_table_lookup(table, op, call->dtype, &call->sizes) : NULL;
