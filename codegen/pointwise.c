@@ -29,6 +29,11 @@ static bool is_strided(const gems_pw_spec *spec, unsigned i)
     return in_memory(&spec->operand[i]) && (spec->loop != GEMS_PW_PRODUCE || i > 0);
 }
 
+static bool has_table(const gems_pw_operand *o)
+{
+    return in_memory(o) && o->stride == GEMS_PW_TABLE;
+}
+
 static bool is_read(const gems_pw_operand *o)
 {
     return o->place == GEMS_PW_READ || o->place == GEMS_PW_UPDATE;
@@ -75,6 +80,7 @@ static void write_index(const gems_pw_spec *spec, unsigned i, gems_code *out)
         gems_code_add(out,
                       o->stride == GEMS_PW_BROADCAST ? "p%u[o%u]"
                       : o->stride == GEMS_PW_UNIT    ? "p%u[o%u + i]"
+                      : o->stride == GEMS_PW_TABLE   ? "p%u[o%u + f%u.at[i]]"
                                                      : "p%u[o%u + i * t%u.s0]",
                       i, i, i);
 }
@@ -202,6 +208,9 @@ static void write_parameters(const gems_pw_spec *spec, const char *name, gems_co
         for (unsigned i = 0; i < spec->noperands; i++)
             if (in_memory(&spec->operand[i]))
                 gems_code_add(out, "const %s8 t%u, ", size, i);
+        for (unsigned i = 0; i < spec->noperands; i++)
+            if (has_table(&spec->operand[i]))
+                gems_code_add(out, "const gems_table f%u, ", i);
         if (spec->loop == GEMS_PW_ROWS)
             gems_code_add(out, "const %s rows, const %s run, const %s chunks, const %s deep)\n{\n", size, size, size,
                           size);
@@ -373,7 +382,7 @@ static bool write_vec(const gems_pw_spec *spec, gems_code *out)
 
 /* A list of what PRODUCE needs: `memory`, `value` and `stride` say how each operand's type and number are written. */
 static void write_list(const gems_pw_spec *spec, const char *memory, const char *value, const char *sizes,
-                       const char *stride, gems_code *out)
+                       const char *stride, const char *table, gems_code *out)
 {
     const char *nest = spec->wide ? "long8" : "int8";
     for (unsigned i = 1; i < spec->noperands; i++)
@@ -386,21 +395,26 @@ static void write_list(const gems_pw_spec *spec, const char *memory, const char 
     for (unsigned i = 1; i < spec->noperands; i++)
         if (in_memory(&spec->operand[i]))
             gems_code_add(out, stride, nest, i);
+    for (unsigned i = 1; i < spec->noperands; i++)
+        if (has_table(&spec->operand[i]))
+            gems_code_add(out, table, i);
 }
 
 static bool write_producer(const gems_pw_spec *spec, gems_code *out)
 {
     const char *size = spec->wide ? "long" : "int", *to = memory_type(spec->operand[0].dtype);
     gems_code_add(out, "#define PRODUCER_PARAMETERS ");
-    write_list(spec, "GEMS_BUFFER(const %s, p%u), ", "const %s c%u, ", "const %s sizes", ", const %s t%u", out);
+    write_list(spec, "GEMS_BUFFER(const %s, p%u), ", "const %s c%u, ", "const %s sizes", ", const %s t%u",
+               ", const gems_table f%u", out);
     gems_code_add(out, "\n#define PRODUCER_OPEN GEMS_ALL_REGISTERS ");
     for (unsigned i = 1; i < spec->noperands; i++)
         if (in_memory(&spec->operand[i]))
             gems_code_add(out, "GEMS_AT(const %s, p%u); ", memory_type(spec->operand[i].dtype), i);
     gems_code_add(out, "\n#define PRODUCE(start, count, to) produce(");
-    write_list(spec, "(const __global %s *)p%u, ", "(%s)c%u, ", "(%s)sizes", ", (%s)t%u", out);
+    write_list(spec, "(const __global %s *)p%u, ", "(%s)c%u, ", "(%s)sizes", ", (%s)t%u", ", f%u", out);
     gems_code_add(out, ", start, count, (__global %s *)(to))\nstatic void produce(", to);
-    write_list(spec, "const __global %s *p%u, ", "const %s c%u, ", "const %s sizes", ", const %s t%u", out);
+    write_list(spec, "const __global %s *p%u, ", "const %s c%u, ", "const %s sizes", ", const %s t%u",
+               ", const gems_table f%u", out);
     gems_code_add(out, ", const long start, const long count, __global %s *restrict p0)\n{\n", to);
     gems_code_add(out, "    %s row = (%s)(start / sizes.s0), from = (%s)(start - (long)row * sizes.s0);\n", size, size,
                   size);
@@ -418,6 +432,7 @@ char *gems_pw_source(const gems_pw_spec *spec, const char *name)
 {
     gems_code out = {NULL, 0, 0, false};
     bool ok;
+    gems_code_add(&out, "typedef struct { int at[%d]; } gems_table;\n", GEMS_PW_ROW);
     if (spec->loop != GEMS_PW_PRODUCE)
         write_parameters(spec, name, &out);
     switch (spec->loop) {

@@ -11,7 +11,8 @@
  *                                                      work-item i: chunk i % chunks, of `run` elements of dimension 0,
  *                                                      of rows (i / chunks) * deep and the `deep` - 1 after it
  *     GRID  size8 sizes, size8 strides of each operand in memory, size n      grid-stride over elements
- *   where size is int, or long if `wide`. RUN and ROWS want work-groups of one item.
+ *   where size is int, or long if `wide`; after the strides stands an int[GEMS_PW_ROW] for each operand with a table.
+ * RUN and ROWS want work-groups of one item.
  *
  * PRODUCE is no kernel but a part of one, which does something else with the values (a reduction): operand 0 alone is
  * written, and is no parameter. The text defines
@@ -26,6 +27,7 @@
 #include "kernels/call.h"
 
 #define GEMS_PW_STEPS 48
+#define GEMS_PW_ROW   64 /* elements of a table */
 
 typedef enum gems_pw_loop {
     GEMS_PW_RUN,
@@ -45,7 +47,8 @@ typedef enum gems_pw_place {
 typedef enum gems_pw_stride {
     GEMS_PW_BROADCAST,
     GEMS_PW_UNIT,
-    GEMS_PW_STRIDED
+    GEMS_PW_STRIDED,
+    GEMS_PW_TABLE /* ROWS, PRODUCE: where element i of dimension 0 is stands in a table */
 } gems_pw_stride;
 
 typedef struct gems_pw_operand {

@@ -236,7 +236,7 @@ static bool has_long_rows(const draft *d)
         if (pw_recipe_in(d->recipe)[i].operand >= 0)
             memcpy(strides[n++], d->view[i].stride, sizeof *strides);
     gems_collapse(&d->shape, n, (const gems_strides *)strides, &loops);
-    return loops.rank == 1 || loops.size[0] >= LEAST_ROW;
+    return loops.rank == 1 || pw_row_length(&loops) >= LEAST_ROW;
 }
 
 static bool same_shape(const gems_shape *a, const gems_shape *b)

@@ -291,6 +291,7 @@ static void write_work(gems_work *work, const chain_pass *p)
     pw_recipe *r = pw_recipe_new(work, p->shape, "chain", NULL, p->spec.noperands, p->spec.nsteps);
     if (!r)
         return;
+    r->tables = true;
     for (unsigned i = 0; i < p->spec.noperands; i++) {
         const gems_pw_operand *o = &p->spec.operand[i];
         gems_tensor t = {.address = (uintptr_t)p->memory[i].address,

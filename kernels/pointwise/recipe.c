@@ -20,7 +20,7 @@ pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const char *n
     r->name = name;
     r->operands = operands;
     r->steps = steps;
-    r->nothing = false;
+    r->nothing = r->tables = false;
     r->end = 0;
     r->end_id = 0;
     r->vec = gems_rule_param(rule, "vec", 0);
@@ -92,8 +92,66 @@ gems_status pw_recipe_end(gems_call *call, gems_work *work, pw_recipe *r)
 
 /* ---- loops ---- */
 
+#define SHORT_ROW 32
+
+/* How many of the inner loops are walked as one. */
+static int loops_in_row(const gems_loops *loops, int64_t *length)
+{
+    int n = 1;
+    *length = loops->size[0];
+    for (; *length < SHORT_ROW && n < loops->rank && *length * loops->size[n] <= GEMS_PW_ROW; n++)
+        *length *= loops->size[n];
+    return n;
+}
+
+int64_t pw_row_length(const gems_loops *loops)
+{
+    int64_t length;
+    (void)loops_in_row(loops, &length);
+    return length;
+}
+
+/* Where an operand's elements are in the first n loops, one after the other; how it is to be walked. */
+static gems_pw_stride walk_row(const gems_loops *loops, int n, int64_t length, const int64_t *stride, int32_t *at)
+{
+    int64_t dense = 1;
+    bool unit = true, broadcast = true;
+    for (int k = 0; k < n; k++) {
+        unit = unit && stride[k] == dense;
+        broadcast = broadcast && stride[k] == 0;
+        dense *= loops->size[k];
+    }
+    for (int64_t i = 0; i < length; i++) {
+        int64_t left = i, offset = 0;
+        for (int k = 0; k < n; k++) {
+            offset += left % loops->size[k] * stride[k];
+            left /= loops->size[k];
+        }
+        at[i] = (int32_t)offset;
+    }
+    return broadcast ? GEMS_PW_BROADCAST : unit ? GEMS_PW_UNIT : GEMS_PW_TABLE;
+}
+
+/* Makes the short inner loops one, of operands whose walk is told by `strides` and, where that is a table, by `at`. */
+static void join_short_loops(gems_loops *loops, int noperands, uint8_t *strides, int32_t (*at)[GEMS_PW_ROW])
+{
+    int64_t length;
+    const int n = loops_in_row(loops, &length);
+    if (n == 1 || loops->wide)
+        return;
+    for (int i = 0; i < noperands; i++) {
+        int64_t *s = loops->stride[i];
+        strides[i] = (uint8_t)walk_row(loops, n, length, s, at[i]);
+        memmove(s + 1, s + n, (size_t)(loops->rank - n) * sizeof *s);
+        s[0] = strides[i] == GEMS_PW_UNIT;
+    }
+    memmove(loops->size + 1, loops->size + n, (size_t)(loops->rank - n) * sizeof *loops->size);
+    loops->size[0] = length;
+    loops->rank -= n - 1;
+}
+
 /* Merges the loops and chooses how they are walked. False: too many of them. */
-static bool choose_loops(gems_work *work, gems_loops *loops)
+static bool choose_loops(gems_work *work, gems_loops *loops, pw_tables tables)
 {
     pw_recipe *r = pw_recipe_of(work);
     gems_pw_spec *s = &r->spec;
@@ -110,14 +168,23 @@ static bool choose_loops(gems_work *work, gems_loops *loops)
         gems_collapse_in_order(&r->shape, n, (const gems_strides *)strides, loops);
     else
         gems_collapse(&r->shape, n, (const gems_strides *)strides, loops);
+    uint8_t rows[GEMS_OPERANDS];
+    memset(rows, GEMS_PW_STRIDED, sizeof rows);
+    if (r->tables && r->cpu)
+        join_short_loops(loops, n, rows, tables);
     if (loops->rank > GEMS_RANK) {
         gems_trouble_note(&work->trouble, GEMS_TROUBLE_NO_DEVICE, "more than %d loops", GEMS_RANK);
         return false;
     }
     for (unsigned i = 0, k = 0; i < s->noperands; i++)
         if (pw_recipe_in(r)[i].operand >= 0) {
-            int64_t stride = loops->stride[k++][0];
-            s->operand[i].stride = stride == 0 ? GEMS_PW_BROADCAST : stride == 1 ? GEMS_PW_UNIT : GEMS_PW_STRIDED;
+            int64_t stride = loops->stride[k][0];
+            bool table = rows[k++] == GEMS_PW_TABLE;
+            s->operand[i].stride = table         ? GEMS_PW_TABLE
+                                   : stride == 0 ? GEMS_PW_BROADCAST
+                                   : stride == 1 ? GEMS_PW_UNIT
+                                                 : GEMS_PW_STRIDED;
+            dense = dense && !table;
             dense = dense && stride <= 1 && (stride == 1 || s->operand[i].place == GEMS_PW_READ);
         } else if (s->operand[i].place == GEMS_PW_WRITE) {
             s->operand[i].stride = GEMS_PW_UNIT;
@@ -144,7 +211,8 @@ static bool choose_loops(gems_work *work, gems_loops *loops)
 bool pw_recipe_choose(gems_work *work)
 {
     gems_loops loops;
-    return choose_loops(work, &loops);
+    pw_tables tables;
+    return choose_loops(work, &loops, tables);
 }
 
 /* ---- launch ---- */
@@ -180,7 +248,8 @@ static int64_t clamp(int64_t v, int64_t low, int64_t high)
 }
 
 /* The first arguments: memory, values, and where loops are nested sizes and strides, of which `used` says how many. */
-static int operand_args(pw_recipe *r, const gems_loops *loops, gems_arg *args, pw_sizes *sizes, int *used)
+static int operand_args(pw_recipe *r, const gems_loops *loops, pw_tables tables, gems_arg *args, pw_sizes *sizes,
+                        int *used)
 {
     const gems_pw_spec *s = &r->spec;
     const pw_in *in = pw_recipe_in(r);
@@ -199,25 +268,39 @@ static int operand_args(pw_recipe *r, const gems_loops *loops, gems_arg *args, p
         args[n++] = eight_sizes(s->wide, s->rank, loops->size, &sizes[(*used)++]);
         for (int k = 0; k < nmemory; k++)
             args[n++] = eight_sizes(s->wide, s->rank, loops->stride[k], &sizes[(*used)++]);
+        for (unsigned i = 0, k = 0; i < s->noperands; i++)
+            if (in[i].operand >= 0) {
+                if (s->operand[i].stride == GEMS_PW_TABLE)
+                    args[n++] = GEMS_BYTES(tables[k], sizeof *tables);
+                k++;
+            }
     }
     return n;
 }
 
-int pw_recipe_producer(gems_work *work, gems_arg *args, pw_sizes *sizes)
+size_t pw_recipe_room(gems_work *work)
+{
+    const pw_recipe *r = pw_recipe_of(work);
+    size_t tables = r->tables ? r->spec.noperands * (sizeof(int32_t) * GEMS_PW_ROW) : 0;
+    return (sizeof(pw_sizes) + 16) * (r->spec.noperands + 6u) + tables;
+}
+
+int pw_recipe_producer(gems_work *work, gems_arg *args, pw_sizes *sizes, pw_tables tables)
 {
     gems_loops loops;
     int used = 0;
-    return choose_loops(work, &loops) ? operand_args(pw_recipe_of(work), &loops, args, sizes, &used) : -1;
+    return choose_loops(work, &loops, tables) ? operand_args(pw_recipe_of(work), &loops, tables, args, sizes, &used)
+                                              : -1;
 }
 
 /* Arguments in the order that codegen/pointwise.h gives, and how many work-items share the work. */
-static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gems_loops *loops)
+static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gems_loops *loops, pw_tables tables)
 {
     const gems_device_info *device = gems_device_get(work->lane);
     const gems_pw_spec *s = &r->spec;
-    gems_arg args[3 * GEMS_OPERANDS + 8];
+    gems_arg args[PW_PRODUCER_ARGS + 8];
     pw_sizes sizes[GEMS_OPERANDS + 6];
-    int used = 0, n = operand_args(r, loops, args, sizes, &used);
+    int used = 0, n = operand_args(r, loops, tables, args, sizes, &used);
     int64_t numel = r->nothing ? 0 : r->shape.numel, units = device->compute_units;
     int64_t least = r->run ? r->run : 8192;
     size_t local = 1, global;
@@ -250,11 +333,12 @@ static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gem
 
 static void lower(gems_work *work)
 {
-    if (!gems_work_room(work, (sizeof(pw_sizes) + 16) * (pw_recipe_of(work)->spec.noperands + 6u)))
+    if (!gems_work_room(work, pw_recipe_room(work)))
         return;
     pw_recipe *r = pw_recipe_of(work); /* which stays put now */
     gems_loops loops;
-    if (!choose_loops(work, &loops))
+    pw_tables tables;
+    if (!choose_loops(work, &loops, tables))
         return;
     gems_kernel *kernel = gems_work_find(work, &r->spec, gems_pw_spec_bytes(&r->spec));
     if (!kernel && work->trouble.kind == GEMS_TROUBLE_NONE) {
@@ -266,7 +350,7 @@ static void lower(gems_work *work)
                                      &(gems_kernel_text){r->name, "kernels/math.cl", source, "", entry});
         free(source);
     }
-    launch(work, kernel, r, &loops);
+    launch(work, kernel, r, &loops, tables);
 }
 
 const gems_variant pw_variants[] = {

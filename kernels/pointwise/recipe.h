@@ -20,6 +20,7 @@ typedef struct pw_recipe {
     gems_shape shape;         /* of at least one element; operands are broadcast to it */
     const char *name;         /* of the kernel, for people: a constant */
     bool cpu;                 /* variant */
+    bool tables;              /* short loops may be walked as one, by tables */
     bool nothing;             /* its kernel is only to be built: it is launched, and touches no element */
     uint32_t end;             /* of a chain that another family ends: where in the work's bytes its record stands; 0 */
     uint64_t end_id;          /* tells kernels of several ends apart */
@@ -54,18 +55,25 @@ void pw_recipe_update(gems_work *work, pw_recipe *r, int operand);
 gems_status pw_recipe_end(gems_call *call, gems_work *work, pw_recipe *r);
 /* Chooses the loops, so that the spec is that of the kernel. False: see the work's trouble. */
 bool pw_recipe_choose(gems_work *work);
+/* Elements that a kernel of a CPU visits in one loop, of loops that are walked with tables. */
+int64_t pw_row_length(const gems_loops *loops);
+
 /* A kernel's sizes: eight int or long, or one. */
 typedef union pw_sizes {
     int32_t i[8];
     int64_t l[8];
 } pw_sizes;
 
+typedef int32_t pw_tables[GEMS_OPERANDS][GEMS_PW_ROW]; /* of operands in memory, by their position among them */
+
 /* For a family that ends a chain, once its `lower` runs: chooses the loops, and writes the arguments that
  * PRODUCER_PARAMETERS wants; their number, or -1: see the work's trouble. */
 enum {
-    PW_PRODUCER_ARGS = 2 * GEMS_OPERANDS + 1
+    PW_PRODUCER_ARGS = 3 * GEMS_OPERANDS + 1
 };
-int pw_recipe_producer(gems_work *work, gems_arg *args, pw_sizes *sizes);
+int pw_recipe_producer(gems_work *work, gems_arg *args, pw_sizes *sizes, pw_tables tables);
+/* Bytes of arguments of a launch, at most. */
+size_t pw_recipe_room(gems_work *work);
 /* The recipe of a pointwise work. */
 static inline pw_recipe *pw_recipe_of(gems_work *work)
 {

@@ -74,12 +74,13 @@ static void lower(gems_work *work)
         OWN = 8 /* arguments before the producer's */
     };
     gems_arg args[OWN + PW_PRODUCER_ARGS];
-    pw_sizes sizes[PW_PRODUCER_ARGS];
-    if (!gems_work_room(work, (sizeof *sizes + 16) * (pw_recipe_of(work)->spec.noperands + 16u)))
+    pw_sizes sizes[GEMS_OPERANDS + 1];
+    pw_tables tables;
+    if (!gems_work_room(work, pw_recipe_room(work) + 16 * 32))
         return;
     const fold *f = fold_of(work); /* which stays put now */
     const bool nothing = pw_recipe_of(work)->nothing, cut = f->splits > 1;
-    int nproducer = pw_recipe_producer(work, args + OWN, sizes);
+    int nproducer = pw_recipe_producer(work, args + OWN, sizes, tables);
     if (nproducer < 0)
         return;
     const int64_t results = nothing ? 0 : f->results, items = nothing ? 1 : f->items;
