@@ -112,13 +112,15 @@ static void enqueue(const gems_work *work, uint64_t hash, struct known *k)
     pthread_cond_broadcast(&build.changed);
 }
 
-bool gems_chain_built(gems_work *work)
+bool gems_chain_built(gems_work *work, uint64_t *id)
 {
+    *id = 0;
     if (!pw_recipe_choose(work))
         return false;
     const pw_recipe *r = pw_recipe_of(work);
     uint64_t hash =
         gems_hash_long(r->end_id << 8 | (16 + (uint64_t)work->lane), &r->spec, gems_pw_spec_bytes(&r->spec));
+    *id = hash;
     pthread_mutex_lock(&build.lock);
     struct known *k = find(hash);
     bool built = k->state == BUILT;
@@ -126,6 +128,14 @@ bool gems_chain_built(gems_work *work)
         enqueue(work, hash, k);
     pthread_mutex_unlock(&build.lock);
     return built;
+}
+
+bool gems_chain_is_building(uint64_t id)
+{
+    pthread_mutex_lock(&build.lock);
+    bool queued = find(id)->state == QUEUED;
+    pthread_mutex_unlock(&build.lock);
+    return queued;
 }
 
 void gems_chain_build_rest(void)

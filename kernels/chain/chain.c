@@ -515,7 +515,7 @@ bool gems_chain_take(const gems_call *call, gems_work *work)
 
 int64_t gems_chain_least(gems_fuse mode)
 {
-    return mode == GEMS_FUSE_OFF ? INT64_MAX : mode == GEMS_FUSE_ALL ? INT64_MIN : LEAST_BYTES / 8;
+    return mode == GEMS_FUSE_OFF ? INT64_MAX : mode == GEMS_FUSE_ALL ? INT64_MIN : LEAST_BYTES / 4;
 }
 
 /* Whether an argument is owed: the call goes on with a chain. */

@@ -314,16 +314,22 @@ static void write_work(gems_work *work, const chain_pass *p)
 }
 
 /* fold: a call whose first argument is what the pass comes to; NULL: none. */
-static bool run_on_device(const chain_pass *p, gems_call *fold)
+static bool run_on_device(const chain_group *g, gems_call *fold)
 {
+    const chain_pass *p = g->pass;
+    uint64_t kernel;
     gems_work *work = malloc(sizeof *work);
     if (!work)
         return false;
     gems_work_begin(work, p->shape->numel * p->spec.nsteps < SMALL_WORK ? GEMS_LANE_SMALL : GEMS_LANE_MAIN);
     work->guarded = true;
     write_work(work, p);
-    bool done = work->trouble.kind == GEMS_TROUBLE_NONE && (!fold || fold->op->kernel->fold(fold, work) == GEMS_OK) &&
-                gems_chain_built(work) && gems_work_execute(work);
+    bool done = work->trouble.kind == GEMS_TROUBLE_NONE && (!fold || fold->op->kernel->fold(fold, work) == GEMS_OK);
+    if (done && !gems_chain_built(work, &kernel)) {
+        gems_chain_awaits(g->kind, kernel);
+        done = false;
+    }
+    done = done && gems_work_execute(work);
     gems_work_end(work);
     free(work);
     return done;
@@ -385,7 +391,7 @@ void gems_chain_flush(chain_group *g, unsigned n, gems_cause cause)
         pthread_mutex_unlock(&gems_chains.lock);
         /* The threads of the device may be waiting for this very pass. */
         bool blocked = cause == GEMS_CAUSE_TOUCH && gems_work_any_unguarded();
-        bool done = !blocked && run_on_device(g->pass, NULL);
+        bool done = !blocked && run_on_device(g, NULL);
         if (!done)
             evaluate(g->pass);
         pthread_mutex_lock(&gems_chains.lock);
@@ -404,7 +410,7 @@ bool gems_chain_run_fold(chain_group *g, unsigned n, unsigned result, gems_call 
     write_pass(g, NULL, n, result);
     g->running = true;
     pthread_mutex_unlock(&gems_chains.lock);
-    bool done = run_on_device(g->pass, call);
+    bool done = run_on_device(g, call);
     pthread_mutex_lock(&gems_chains.lock);
     g->running = false;
     if (done) {

@@ -126,8 +126,10 @@ void gems_chain_pass_free(struct chain_pass *pass);
 
 /* ---- build.c ---- */
 
-/* Whether the kernel of the recipe's spec is built, for its work's lane. If not it will be, in the background. */
-bool gems_chain_built(gems_work *work);
+/* Whether the kernel of the recipe's spec is built, for its work's lane. If not it will be, in the background. id: of
+ * the kernel, or 0 if there can be none. */
+bool gems_chain_built(gems_work *work, uint64_t *id);
+bool gems_chain_is_building(uint64_t id);
 /* Waits until nothing is being built. For tests. */
 void gems_chain_build_rest(void);
 /* Ends the thread that builds, or waits until it has. */
@@ -139,8 +141,10 @@ void gems_chain_build_after_fork(void);
 
 /* A number for calls that chains may begin with: the same operator on operands that are alike. */
 uint64_t gems_chain_kind(const gems_call *call);
-/* Whether chains that began so paid until now. */
+/* Whether chains that began so paid until now, and their kernels are built. */
 bool gems_chain_pays(uint64_t kind);
+/* A pass of a chain that began so has no kernel yet. */
+void gems_chain_awaits(uint64_t kind, uint64_t id);
 /* A chain, or a part of one, is computed: what its calls would have moved one by one, what it moves. */
 void gems_chain_learn(const chain_group *g, int64_t apart, int64_t together, unsigned stored);
 

@@ -18,6 +18,7 @@ enum {
 static struct outlook {
     _Atomic int8_t score; /* how sure that it pays; below 0: it does not */
     _Atomic uint16_t skipped;
+    _Atomic uint64_t awaits; /* a kernel; until it is built the host is quicker than the evaluator */
 } outlooks[KNOWN];
 
 static struct outlook *find(uint64_t kind)
@@ -51,6 +52,10 @@ uint64_t gems_chain_kind(const gems_call *call)
 bool gems_chain_pays(uint64_t kind)
 {
     struct outlook *o = find(kind);
+    uint64_t awaits = o->awaits;
+    if (awaits && gems_chain_is_building(awaits))
+        return false;
+    o->awaits = 0;
     int score = o->score;
     if (score >= 0)
         return true;
@@ -58,6 +63,11 @@ bool gems_chain_pays(uint64_t kind)
         return false;
     o->skipped = 0;
     return true;
+}
+
+void gems_chain_awaits(uint64_t kind, uint64_t id)
+{
+    find(kind)->awaits = id;
 }
 
 void gems_chain_learn(const chain_group *g, int64_t apart, int64_t together, unsigned stored)

@@ -167,6 +167,24 @@ def test_results_are_deferred(mode, tmp_path):
     assert re.search(r"sqrt .* -> routed .*, deferred", log.read_text())
 
 
+REDUCES = """
+import time, torch
+with torch.inference_mode():
+    x, y = torch.rand(1536, 1000), torch.rand(1000)
+    wanted = (x.double() * y.double() + 1).sum(-1)
+    for _ in range(400):
+        got = (x * y + 1).sum(-1)
+        assert torch.allclose(got.double(), wanted, rtol=1e-5)
+        time.sleep(0.03)
+"""
+
+
+def test_reductions_compute_what_they_read():
+    done = run([sys.executable, "-c", REDUCES], GEMS_FUSE="auto", GEMS_REPORT=1)
+    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"chains: .*, (\d+) ended by a reduction", done.stderr)[1]) >= 20, done.stderr
+
+
 def test_the_device_is_opened_in_the_background(tmp_path):
     threads = "any('gems-touch' in open(f'/proc/self/task/{t}/comm').read() for t in __import__('os').listdir('/proc/self/task'))"
     done = run([sys.executable, "-c", DEFERS.format(until=threads)], GEMS_FUSE="auto")
