@@ -406,7 +406,7 @@ static bool write_producer(const gems_pw_spec *spec, gems_code *out)
     gems_code_add(out, "#define PRODUCER_PARAMETERS ");
     write_list(spec, "GEMS_BUFFER(const %s, p%u), ", "const %s c%u, ", "const %s sizes", ", const %s t%u",
                ", const gems_table f%u", out);
-    gems_code_add(out, "\n#define PRODUCER_OPEN GEMS_ALL_REGISTERS ");
+    gems_code_add(out, ", const int nothing\n#define PRODUCER_OPEN GEMS_ALL_REGISTERS if (nothing) return; ");
     for (unsigned i = 1; i < spec->noperands; i++)
         if (in_memory(&spec->operand[i]))
             gems_code_add(out, "GEMS_AT(const %s, p%u); ", memory_type(spec->operand[i].dtype), i);

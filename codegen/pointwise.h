@@ -16,7 +16,8 @@
  *
  * PRODUCE is no kernel but a part of one, which does something else with the values (a reduction): operand 0 alone is
  * written, and is no parameter. The text defines
- *   PRODUCER_PARAMETERS         of the kernel, as for ROWS without the last four
+ *   PRODUCER_PARAMETERS         of the kernel, as for ROWS without the last four, and int nothing: not 0 if it only is
+ *                               to be built
  *   PRODUCER_OPEN               to stand at the kernel's begin
  *   PRODUCE(start, count, to)   elements `start` to start + count - 1, dimension 0 fastest, to to[0], to[1], ... */
 #ifndef GEMS_POINTWISE_H

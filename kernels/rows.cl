@@ -79,6 +79,20 @@
             STEP(1, _part, i)                                                                                          \
     }
 
+/* Where row k begins, in a kernel of a row a work-item. At the end of a chain it is computed first, into the item's own
+ * memory (kernels/pointwise/end.h): then `in` is that, and the kernel has the parameters ROW_MORE. */
+#ifdef PRODUCER_PARAMETERS
+#define ROW_MORE , PRODUCER_PARAMETERS
+#define ROW_OPEN PRODUCER_OPEN;
+#define ROW_IN(T, p, in, kept, k, n)                                                                                   \
+    const __global T *p = in + get_global_id(0) * (((n) + 31) & ~15L);                                                 \
+    PRODUCE((k) * (n), n, p);
+#else
+#define ROW_MORE
+#define ROW_OPEN
+#define ROW_IN(T, p, in, kept, k, n) const __global T *p = in + gems_nest_offset(&kept, k);
+#endif
+
 /* A loop over the units of which this work-item has its share: all have equal runs of neighbours. */
 #define ROW_SHARE(u, units)                                                                                            \
     const long share_ = ((units) + get_global_size(0) - 1) / get_global_size(0);                                       \

@@ -46,7 +46,7 @@ static _Alignas(64) char nothing[64];
 
 static state build_one(gems_work *work)
 {
-    pw_recipe_of(work)->nothing = true;
+    pw_recipe_nothing(work);
     for (uint32_t i = 0; i < work->noperands; i++) {
         gems_operand *o = &work->operand[i];
         o->allocation = (uintptr_t)nothing;
@@ -118,8 +118,7 @@ bool gems_chain_built(gems_work *work, uint64_t *id)
     if (!pw_recipe_choose(work))
         return false;
     const pw_recipe *r = pw_recipe_of(work);
-    uint64_t hash =
-        gems_hash_long(r->end_id << 8 | (16 + (uint64_t)work->lane), &r->spec, gems_pw_spec_bytes(&r->spec));
+    uint64_t hash = gems_hash_long(r->end_id * 64 + 16 + (uint64_t)work->lane, &r->spec, gems_pw_spec_bytes(&r->spec));
     *id = hash;
     pthread_mutex_lock(&build.lock);
     struct known *k = find(hash);

@@ -450,6 +450,7 @@ static bool add_steps(chain_group *g, draft *d)
         }
     }
     g->nsteps += spec->nsteps;
+    g->calls++;
     return true;
 }
 
@@ -572,11 +573,22 @@ static chain_group *owed_by(const gems_tensor *t, unsigned *step, unsigned *resu
     return as_stored(b->writer, b) ? b->writer : NULL;
 }
 
-bool gems_chain_fold(gems_call *call)
+/* What the call reads beside its first argument, and where that lies again: then it is not for us. */
+static bool pin_others(const gems_call *call, bool *pinned)
 {
-    if (!atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !call->op->kernel->fold ||
-        call->arg[0].kind != GEMS_TENSOR || !gems_device_get(GEMS_LANE_MAIN)->is_cpu)
-        return false;
+    bool apart = true;
+    memset(pinned, 0, GEMS_MAX_ARGS * sizeof *pinned);
+    for (unsigned i = 1; i < call->op->nparams && apart; i++) {
+        const gems_tensor *t = call->arg[i].kind == GEMS_TENSOR ? call->arg[i].tensor : NULL;
+        apart = call->arg[i].kind != GEMS_TENSORS && (!t || gems_tensor_overlap(call->arg[0].tensor, t) == GEMS_APART);
+        if (t && apart)
+            pinned[i] = gems_chain_pin((const void *)t->address, 1, false); /* NOLINT(performance-no-int-to-ptr) */
+    }
+    return apart;
+}
+
+static bool fold(gems_call *call)
+{
     bool done = false;
     unsigned step, result;
     lock();
@@ -586,6 +598,25 @@ bool gems_chain_fold(gems_call *call)
     if (g && g->folds < CHAIN_FOLDS)
         done = gems_chain_run_fold(g, step + 1, result, call);
     unlock();
+    return done;
+}
+
+bool gems_chain_fold(gems_call *call)
+{
+    bool pinned[GEMS_MAX_ARGS];
+    unsigned step, result;
+    if (!atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !call->op->kernel->fold ||
+        call->arg[0].kind != GEMS_TENSOR || !gems_device_get(GEMS_LANE_MAIN)->is_cpu)
+        return false;
+    lock();
+    bool owed = owed_by(call->arg[0].tensor, &step, &result) != NULL;
+    unlock();
+    if (!owed)
+        return false;
+    bool done = pin_others(call, pinned) && fold(call);
+    for (unsigned i = 1; i < call->op->nparams; i++)
+        if (pinned[i])
+            gems_chain_unpin((const void *)call->arg[i].tensor->address, 1); /* NOLINT(performance-no-int-to-ptr) */
     return done;
 }
 

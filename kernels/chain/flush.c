@@ -326,7 +326,7 @@ static bool run_on_device(const chain_group *g, gems_call *fold)
     write_work(work, p);
     bool done = work->trouble.kind == GEMS_TROUBLE_NONE && (!fold || fold->op->kernel->fold(fold, work) == GEMS_OK);
     if (done && !gems_chain_built(work, &kernel)) {
-        gems_chain_awaits(g->kind, kernel);
+        gems_chain_awaits(g, kernel);
         done = false;
     }
     done = done && gems_work_execute(work);

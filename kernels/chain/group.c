@@ -125,7 +125,7 @@ chain_group *gems_chain_group_new(const gems_shape *shape, uint64_t kind)
     g->running = false;
     g->nsteps = g->nleaves = 0;
     g->kind = kind;
-    g->hidden = g->folds = 0;
+    g->hidden = g->calls = g->folds = 0;
     g->pass = pass;
     g->next = gems_chains.groups;
     g->link = &gems_chains.groups;
@@ -235,6 +235,7 @@ void gems_chain_group_merge(chain_group *to, chain_group *from)
         }
     }
     to->hidden += from->hidden;
+    to->calls += from->calls;
     to->folds += from->folds;
     from->nsteps = from->nleaves = 0;
     for (unsigned i = 0; i < set.n; i++) {

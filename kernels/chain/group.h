@@ -62,7 +62,7 @@ typedef struct chain_group {
     unsigned nsteps, nleaves;
     uint64_t kind;   /* of the call that began it (predict.c) */
     unsigned hidden; /* blocks that were in use, for it */
-    unsigned folds;
+    unsigned calls, folds;
     struct chain_group *next, **link;
     /* Of the pass that is being computed: room that must not fail then. */
     struct chain_pass *pass;
@@ -143,8 +143,8 @@ void gems_chain_build_after_fork(void);
 uint64_t gems_chain_kind(const gems_call *call);
 /* Whether chains that began so paid until now, and their kernels are built. */
 bool gems_chain_pays(uint64_t kind);
-/* A pass of a chain that began so has no kernel yet. */
-void gems_chain_awaits(uint64_t kind, uint64_t id);
+/* A pass of the chain has no kernel yet. */
+void gems_chain_awaits(const chain_group *g, uint64_t id);
 /* A chain, or a part of one, is computed: what its calls would have moved one by one, what it moves. */
 void gems_chain_learn(const chain_group *g, int64_t apart, int64_t together, unsigned stored);
 

@@ -19,6 +19,7 @@ static struct outlook {
     _Atomic int8_t score; /* how sure that it pays; below 0: it does not */
     _Atomic uint16_t skipped;
     _Atomic uint64_t awaits; /* a kernel; until it is built the host is quicker than the evaluator */
+    _Atomic uint16_t calls;  /* of the chain that awaits it */
 } outlooks[KNOWN];
 
 static struct outlook *find(uint64_t kind)
@@ -51,10 +52,17 @@ uint64_t gems_chain_kind(const gems_call *call)
 
 bool gems_chain_pays(uint64_t kind)
 {
+    static __thread unsigned passed_over; /* calls of a chain that is not begun: they begin none of their own */
     struct outlook *o = find(kind);
     uint64_t awaits = o->awaits;
-    if (awaits && gems_chain_is_building(awaits))
+    if (passed_over) {
+        passed_over--;
         return false;
+    }
+    if (awaits && gems_chain_is_building(awaits)) {
+        passed_over = o->calls;
+        return false;
+    }
     o->awaits = 0;
     int score = o->score;
     if (score >= 0)
@@ -65,9 +73,11 @@ bool gems_chain_pays(uint64_t kind)
     return true;
 }
 
-void gems_chain_awaits(uint64_t kind, uint64_t id)
+void gems_chain_awaits(const chain_group *g, uint64_t id)
 {
-    find(kind)->awaits = id;
+    struct outlook *o = find(g->kind);
+    o->calls = (uint16_t)(g->calls > 0 ? g->calls - 1 : 0);
+    o->awaits = id;
 }
 
 void gems_chain_learn(const chain_group *g, int64_t apart, int64_t together, unsigned stored)

@@ -1,5 +1,6 @@
 /* Layer norm and RMS norm over the trailing dimensions. A row of shim/ops.json may say "center": subtract the mean
  * (layer norm). Results after the first are the saved mean and rstd, or rstd alone where there are two. */
+#include "kernels/pointwise/end.h"
 #include "kernels/tensor/nest.h"
 #include "kernels/work/launcher.h"
 
@@ -184,5 +185,10 @@ static gems_status prepare(gems_call *call, gems_work *work)
     return gems_launch_variant(call, work, &p);
 }
 
+static gems_status fold(gems_call *call, gems_work *work)
+{
+    return pw_end_rows(call, work, prepare);
+}
+
 const gems_family gems_family_norm = {
-    .name = "norm", .plan = plan, .prepare = prepare, .variants = variants, .small_numel = 65536};
+    .name = "norm", .plan = plan, .prepare = prepare, .fold = fold, .variants = variants, .small_numel = 65536};

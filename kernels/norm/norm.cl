@@ -51,8 +51,9 @@ ROW_GET(W, get_w, T)
 #define ARGS                                                                                                           \
     GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(MEM_IN, out), const gems_nest kept, long rows, long n, long stride,     \
         T eps IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)) IF_BIAS(, GEMS_BUFFER(const MEM_W, bias))                  \
-            IF_MEAN(, GEMS_BUFFER(MEM_S, means)) IF_RSTD(, GEMS_BUFFER(MEM_S, rstds))
+            IF_MEAN(, GEMS_BUFFER(MEM_S, means)) IF_RSTD(, GEMS_BUFFER(MEM_S, rstds)) ROW_MORE
 #define OPEN                                                                                                           \
+    ROW_OPEN                                                                                                           \
     GEMS_AT(const MEM_IN, in);                                                                                         \
     GEMS_AT(MEM_IN, out);                                                                                              \
     IF_WEIGHT(GEMS_AT(const MEM_W, weight);)                                                                           \
@@ -98,7 +99,7 @@ __kernel void run(ARGS)
 {
     OPEN
     ROW_SHARE(k, rows) {
-        const __global MEM_IN *p = in + gems_nest_offset(&kept, k);
+        ROW_IN(MEM_IN, p, in, kept, k, n)
         __global MEM_IN *q = out + k * n;
         T mean = 0, squares = 0, left = 0, low = 0;
 #ifdef CENTER

@@ -21,7 +21,7 @@ pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const char *n
     r->operands = operands;
     r->steps = steps;
     r->nothing = r->tables = false;
-    r->end = 0;
+    r->end = false;
     r->end_id = 0;
     r->vec = gems_rule_param(rule, "vec", 0);
     r->run = gems_rule_param(rule, "run", 0);
@@ -278,13 +278,6 @@ static int operand_args(pw_recipe *r, const gems_loops *loops, pw_tables tables,
     return n;
 }
 
-size_t pw_recipe_room(gems_work *work)
-{
-    const pw_recipe *r = pw_recipe_of(work);
-    size_t tables = r->tables ? r->spec.noperands * (sizeof(int32_t) * GEMS_PW_ROW) : 0;
-    return (sizeof(pw_sizes) + 16) * (r->spec.noperands + 6u) + tables;
-}
-
 int pw_recipe_producer(gems_work *work, gems_arg *args, pw_sizes *sizes, pw_tables tables)
 {
     gems_loops loops;
@@ -331,11 +324,26 @@ static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gem
     gems_launch(work, kernel, 1, &global, &local, args, n);
 }
 
+void pw_recipe_nothing(gems_work *work)
+{
+    const int32_t nothing = 1;
+    pw_recipe_of(work)->nothing = true;
+    for (uint32_t i = 0; i < work->nlaunches; i++) {
+        gems_work_launch *l = &work->launch[i];
+        if (l->produces)
+            memcpy(work->bytes + work->arg[l->arg + l->nargs - 1].at, &nothing, sizeof nothing);
+        else /* one group, whose result is of no meaning */
+            memcpy(l->global, l->local, sizeof l->global);
+    }
+}
+
 static void lower(gems_work *work)
 {
-    if (!gems_work_room(work, pw_recipe_room(work)))
+    pw_recipe *r = pw_recipe_of(work);
+    size_t ntables = r->tables ? r->spec.noperands : 0;
+    if (!gems_work_room(work, (sizeof(pw_sizes) + 16) * (r->spec.noperands + 6u) + ntables * sizeof(pw_tables[0])))
         return;
-    pw_recipe *r = pw_recipe_of(work); /* which stays put now */
+    r = pw_recipe_of(work); /* which stays put now */
     gems_loops loops;
     pw_tables tables;
     if (!choose_loops(work, &loops, tables))

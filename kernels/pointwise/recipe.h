@@ -22,8 +22,8 @@ typedef struct pw_recipe {
     bool cpu;                 /* variant */
     bool tables;              /* short loops may be walked as one, by tables */
     bool nothing;             /* its kernel is only to be built: it is launched, and touches no element */
-    uint32_t end;             /* of a chain that another family ends: where in the work's bytes its record stands; 0 */
-    uint64_t end_id;          /* tells kernels of several ends apart */
+    bool end;                 /* another family's call ends it (end.h) */
+    uint64_t end_id;          /* tells their kernels apart */
     int64_t vec, run, group;  /* parameters; 0: found from sizes and device */
     uint32_t operands, steps; /* as many as there is room for */
     gems_pw_spec spec;        /* loop, vec, wide, rank and the operands' strides are chosen when it is run */
@@ -66,14 +66,14 @@ typedef union pw_sizes {
 
 typedef int32_t pw_tables[GEMS_OPERANDS][GEMS_PW_ROW]; /* of operands in memory, by their position among them */
 
-/* For a family that ends a chain, once its `lower` runs: chooses the loops, and writes the arguments that
- * PRODUCER_PARAMETERS wants; their number, or -1: see the work's trouble. */
+/* Chooses the loops, and writes the arguments that PRODUCER_PARAMETERS wants, but for the last one; their number, or
+ * -1: see the work's trouble. They point to what is given. */
 enum {
     PW_PRODUCER_ARGS = 3 * GEMS_OPERANDS + 1
 };
 int pw_recipe_producer(gems_work *work, gems_arg *args, pw_sizes *sizes, pw_tables tables);
-/* Bytes of arguments of a launch, at most. */
-size_t pw_recipe_room(gems_work *work);
+/* Makes it a work that does nothing but have its kernels built. */
+void pw_recipe_nothing(gems_work *work);
 /* The recipe of a pointwise work. */
 static inline pw_recipe *pw_recipe_of(gems_work *work)
 {

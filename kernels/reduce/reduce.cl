@@ -273,7 +273,7 @@ __kernel void column(ARGS, long columns)
  * A piece is a part of a row, several rows, or with inner > 1 several steps of up to PIECE / 2 neighbouring results. */
 #ifdef KERNEL_fold
 #define FOLD_ARGS                                                                                                      \
-    GEMS_BUFFER(MEM_IN, pieces), GEMS_BUFFER(out_t, out), long n, long inner, long results, long splits, long chunk,    \
+    GEMS_BUFFER(const MEM_IN, pieces), GEMS_BUFFER(out_t, out), long n, long inner, long results, long splits, long chunk,    \
         long total, PRODUCER_PARAMETERS
 
 /* Rows of n terms, all in memory. */
@@ -300,9 +300,9 @@ static void rows_in_memory(__global out_t *out, const __global MEM_IN *x, long r
 __kernel void fold(FOLD_ARGS)
 {
     PRODUCER_OPEN;
-    GEMS_AT(MEM_IN, pieces);
+    GEMS_AT(const MEM_IN, pieces);
     GEMS_AT(out_t, out);
-    __global MEM_IN *x = pieces + get_global_id(0) * (PIECE + 16);
+    const __global MEM_IN *x = pieces + get_global_id(0) * (PIECE + 16);
 #ifdef FOLD_COLUMNS
     const long width = min(inner, (long)PIECE / 2), bands = (inner + width - 1) / width, steps = PIECE / width;
     A16 a[PIECE / 32];

@@ -1,5 +1,6 @@
 /* Softmax and log_softmax along one dimension, forward and backward. A row of shim/ops.json gives the expressions of
  * softmax.cl: "row", "finish", for backward also "term"; and "keep" where the first exponentials can be kept. */
+#include "kernels/pointwise/end.h"
 #include "kernels/reduce/rows.h"
 
 #include <stdio.h>
@@ -119,5 +120,12 @@ static gems_status prepare(gems_call *call, gems_work *work)
     return status == GEMS_OK ? gems_launch_variant(call, work, &p) : status;
 }
 
+static gems_status fold(gems_call *call, gems_work *work)
+{
+    if (GEMS_PLAN(found, call)->backward)
+        return gems_decline(call, "reads a second tensor");
+    return pw_end_rows(call, work, prepare);
+}
+
 const gems_family gems_family_softmax = {
-    .name = "softmax", .plan = plan, .prepare = prepare, .variants = variants, .small_numel = 65536};
+    .name = "softmax", .plan = plan, .prepare = prepare, .fold = fold, .variants = variants, .small_numel = 65536};

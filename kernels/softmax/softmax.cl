@@ -48,15 +48,16 @@ ROW_PUT(OUT, put_out)
 #define INPUTS(p2) const __global MEM_IN *p2 = in2 + out_base;
 #else
 #define ARGS                                                                                                           \
-    GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(MEM_OUT, out), const gems_nest kept, long rows, long n, long stride, long inner
+    GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(MEM_OUT, out), const gems_nest kept, long rows, long n, long stride, long inner ROW_MORE
 #define OPEN                                                                                                           \
+    ROW_OPEN                                                                                                           \
     GEMS_AT(const MEM_IN, in);                                                                                         \
     GEMS_AT(MEM_OUT, out)
 #define INPUTS(p2)
 #endif
 #define ROW_BASE(k)                                                                                                    \
     long out_base = inner == 1 ? (k) * n : (k) / inner * n * inner + (k) % inner;                                      \
-    const __global MEM_IN *p = in + gems_nest_offset(&kept, k);                                                        \
+    ROW_IN(MEM_IN, p, in, kept, k, n)                                                                                  \
     __global MEM_OUT *q = out + out_base;                                                                              \
     INPUTS(p2)
 

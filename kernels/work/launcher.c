@@ -81,23 +81,76 @@ typedef struct kernel_id {
     uint64_t types, group;
 } kernel_id;
 
-gems_kernel *gems_kernel_for(const gems_choice *c, const gems_kernel_wanted *k)
+static kernel_id id_of(const gems_op *op, const gems_kernel_wanted *k)
+{
+    return (kernel_id){k->file, k->entry, op, k->types << 2 | (uint64_t)k->dense << 1 | k->part, k->group};
+}
+
+/* An identity and n more bytes; free it. */
+static unsigned char *whole_id(const gems_kernel_parts *parts, const void *more, size_t n)
+{
+    const kernel_id id = id_of(parts->op, &parts->wanted);
+    unsigned char *whole = malloc(sizeof id + n);
+    if (whole) {
+        memcpy(whole, &id, sizeof id);
+        if (n)
+            memcpy(whole + sizeof id, more, n);
+    }
+    return whole;
+}
+
+gems_kernel *gems_kernel_find_parts(gems_work *work, const gems_kernel_parts *parts, const void *more, size_t n)
+{
+    unsigned char *id = whole_id(parts, more, n);
+    gems_kernel *kernel = id ? gems_work_find(work, id, sizeof(kernel_id) + n) : NULL;
+    free(id);
+    return kernel;
+}
+
+gems_kernel *gems_kernel_build_parts(gems_work *work, const gems_kernel_parts *parts, const char *includes,
+                                     const char *before, const void *more, size_t n)
 {
     static const char helpers[] =
         "#include \"kernels/types.cl\"\n#include \"kernels/nest.cl\"\n#include \"kernels/rows.cl\"\n";
-    const gems_op *op = c->call->op;
-    const kernel_id id = {k->file, k->entry, op, k->types << 2 | (uint64_t)k->dense << 1 | k->part, k->group};
+    const gems_kernel_wanted *k = &parts->wanted;
+    const gems_embedded_file *f = gems_embedded_find(k->file);
+    unsigned char *id = whole_id(parts, more, n);
+    char *source = NULL;
+    gems_kernel *kernel = NULL;
+    if (f && id &&
+        asprintf(&source, "%s#define KERNEL_%s\n#define GROUP %zu\n%s%s%s%s%s", before, k->entry, k->group,
+                 k->dense ? "#define DENSE_ROWS\n" : "", k->part ? "#define PART\n" : "", parts->defines, helpers,
+                 f->text) >= 0)
+        kernel = gems_work_build(work, id, sizeof(kernel_id) + n,
+                                 &(gems_kernel_text){parts->op->strukt, includes, source, "-w", k->entry});
+    free(id);
+    free(source);
+    return kernel;
+}
+
+static void write_parts(gems_kernel_parts *parts, const gems_choice *c, const gems_kernel_wanted *k)
+{
+    parts->wanted = *k;
+    parts->op = c->call->op;
+    *parts->defines = '\0';
+    k->defines(c, parts->defines, sizeof parts->defines);
+}
+
+gems_kernel *gems_kernel_for(const gems_choice *c, const gems_kernel_wanted *k)
+{
+    if (c->work->late) {
+        gems_kernel_parts *parts = gems_work_reserve(c->work, sizeof *parts);
+        if (!parts)
+            return NULL;
+        write_parts(parts, c, k);
+        c->work->wanted = (uint32_t)((unsigned char *)parts - c->work->bytes);
+        return (gems_kernel *)(void *)parts;
+    }
+    const kernel_id id = id_of(c->call->op, k);
     gems_kernel *kernel = gems_work_find(c->work, &id, sizeof id);
     if (kernel || c->work->trouble.kind != GEMS_TROUBLE_NONE)
         return kernel;
-    const gems_embedded_file *f = gems_embedded_find(k->file);
-    char text[1024] = "", *source = NULL;
-    k->defines(c, text, sizeof text);
-    if (f &&
-        asprintf(&source, "#define KERNEL_%s\n#define GROUP %zu\n%s%s%s%s%s", k->entry, k->group,
-                 k->dense ? "#define DENSE_ROWS\n" : "", k->part ? "#define PART\n" : "", text, helpers, f->text) >= 0)
-        kernel =
-            gems_work_build(c->work, &id, sizeof id, &(gems_kernel_text){op->strukt, NULL, source, "-w", k->entry});
-    free(source);
-    return kernel;
+    gems_kernel_parts parts;
+    write_parts(&parts, c, k);
+    return gems_kernel_build_parts(c->work, &parts, NULL, "", NULL, 0);
 }

@@ -33,7 +33,19 @@ typedef struct gems_kernel_wanted {
     void (*defines)(const gems_choice *choice, char *text, size_t n);
 } gems_kernel_wanted;
 
-/* NULL: see the work's trouble. */
+/* NULL: see the work's trouble. Where kernels are found later (gems_work.late) a placeholder for gems_launch. */
 gems_kernel *gems_kernel_for(const gems_choice *choice, const gems_kernel_wanted *wanted);
+
+/* What gems_work_launch.wanted names. */
+typedef struct gems_kernel_parts {
+    gems_kernel_wanted wanted; /* `defines` is not used */
+    const gems_op *op;
+    char defines[1024];
+} gems_kernel_parts;
+/* The kernel of these parts for a work; NULL: it is to be built (or see trouble). `more` bytes tell it apart, too. */
+gems_kernel *gems_kernel_find_parts(gems_work *work, const gems_kernel_parts *parts, const void *more, size_t n);
+/* Builds it, with `before` standing before its own text, and the included files before that. */
+gems_kernel *gems_kernel_build_parts(gems_work *work, const gems_kernel_parts *parts, const char *includes,
+                                     const char *before, const void *more, size_t n);
 
 #endif

@@ -345,9 +345,12 @@ static void run_work(void *arg)
     gems_work *w = arg;
     gems_bound own[GEMS_WORK_OPERANDS];
     if (w->lower) {
-        w->nlaunches = w->nargs = w->nscratch = 0; /* of an earlier run */
+        w->nlaunches = w->nargs = 0; /* of an earlier run */
         w->lower(w);
     }
+    for (uint32_t i = 0; i < w->nlaunches && w->trouble.kind == GEMS_TROUBLE_NONE; i++)
+        if (!w->launch[i].kernel && !w->launch[i].library)
+            w->launch[i].kernel = w->late(w, &w->launch[i]);
     if (w->trouble.kind != GEMS_TROUBLE_NONE || !w->nlaunches)
         return;
     run r = {.work = w, .stage = is_staged(w), .place = own};

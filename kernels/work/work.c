@@ -15,6 +15,8 @@ void gems_work_begin(gems_work *w, gems_lane lane)
     w->trouble.kind = GEMS_TROUBLE_NONE;
     w->trouble.code = 0;
     w->lower = NULL;
+    w->late = NULL;
+    w->produced = NULL;
     w->recipe = w->noperands = w->nlaunches = w->nargs = w->nbytes = w->nscratch = w->ngaps = 0;
     w->operand_room = GEMS_WORK_OPERANDS;
     w->launch_room = GEMS_WORK_LAUNCHES;
@@ -83,6 +85,7 @@ bool gems_work_copy(gems_work *to, const gems_work *from)
     memcpy(to->gaps, from->gaps, from->ngaps * sizeof *to->gaps);
     to->trouble = from->trouble;
     to->lower = from->lower;
+    to->late = from->late;
     to->recipe = from->recipe;
     to->noperands = from->noperands;
     to->nlaunches = from->nlaunches;
@@ -184,7 +187,11 @@ static void keep_arg(gems_work *w, const gems_arg *arg)
 {
     gems_kept_arg *kept = &w->arg[w->nargs++];
     *kept = (gems_kept_arg){.kind = (uint8_t)arg->kind, .n = (uint32_t)arg->n, .at = (uint32_t)arg->n};
-    if (arg->kind == GEMS_ARG_TENSOR) {
+    if (arg->kind == GEMS_ARG_TENSOR && w->produced && ((const gems_tensor *)arg->p)->address == w->produced->address) {
+        kept->kind = GEMS_ARG_SCRATCH;
+        kept->at = (uint32_t)gems_work_scratch(w, 0); /* its size is that of the launch */
+        w->launch[w->nlaunches - 1].produces = true;
+    } else if (arg->kind == GEMS_ARG_TENSOR) {
         kept->kind = GEMS_ARG_OPERAND;
         kept->at = (uint32_t)gems_work_operand(w, arg->p, arg->access);
     } else if (arg->kind == GEMS_ARG_VALUE) {
@@ -207,6 +214,20 @@ static gems_work_launch *new_launch(gems_work *w, const gems_arg *args, int narg
     return l;
 }
 
+/* What the launch needs to compute one of its arguments. */
+static void add_produced(gems_work *w, gems_work_launch *l, size_t items)
+{
+    const gems_produced *p = w->produced;
+    for (uint32_t i = 0; i < l->nargs; i++)
+        if (w->arg[l->arg + i].kind == GEMS_ARG_SCRATCH && !w->scratch[w->arg[l->arg + i].at])
+            w->scratch[w->arg[l->arg + i].at] = items * (size_t)p->room * p->element;
+    if (!GROW(w, arg, own_arg, nargs, arg_room, (size_t)p->nargs))
+        return;
+    for (int i = 0; i < p->nargs; i++)
+        keep_arg(w, &p->args[i]);
+    l->nargs += (uint32_t)p->nargs;
+}
+
 void gems_launch(gems_work *w, gems_kernel *kernel, int dims, const size_t *global, const size_t *local,
                  const gems_arg *args, int nargs)
 {
@@ -215,7 +236,12 @@ void gems_launch(gems_work *w, gems_kernel *kernel, int dims, const size_t *glob
         gems_trouble_note(&w->trouble, GEMS_TROUBLE_OTHER, "no kernel to launch");
     if (!l)
         return;
-    l->kernel = kernel;
+    if (w->late)
+        l->wanted = w->wanted;
+    else
+        l->kernel = kernel;
+    if (l->produces)
+        add_produced(w, l, global[0]);
     l->dims = (uint8_t)dims;
     l->any_group = !local;
     for (int i = 0; i < dims; i++) {

@@ -65,8 +65,20 @@ typedef struct gems_kept_arg {
 /* Another library's work: `run` gets the places of the launch's arguments (operands first) and its payload. */
 typedef void gems_library(gems_queue *queue, gems_lane lane, const gems_bound *places, const void *payload);
 
+/* A tensor that a launch computes for itself, a piece at a time (kernels/pointwise/end.h): where it is an argument the
+ * launch gets memory of `room` elements for each work-item in its place, and these arguments after its own. */
+typedef struct gems_produced {
+    uintptr_t address;
+    int64_t room;
+    size_t element; /* bytes */
+    const gems_arg *args;
+    int nargs;
+} gems_produced;
+
 typedef struct gems_work_launch {
-    gems_kernel *kernel;
+    gems_kernel *kernel; /* NULL: found by gems_work.late when the work runs */
+    uint32_t wanted;     /* for that: where in gems_work.bytes stands which one */
+    bool produces;
     gems_library *library; /* NULL: the kernel */
     uint8_t dims;
     bool any_group; /* the size of a group is the device room's choice */
@@ -89,6 +101,10 @@ typedef struct gems_work {
     gems_trouble trouble;                  /* the first thing that went wrong while it was written */
     void (*lower)(struct gems_work *work); /* writes launches from the recipe; NULL: they stand */
     uint32_t recipe;                       /* where in bytes it begins */
+    /* Set while launches are written of which kernels are to be found later, and for which something is produced. */
+    gems_kernel *(*late)(struct gems_work *work, const gems_work_launch *launch);
+    const gems_produced *produced;
+    uint32_t wanted; /* of the next launch */
     uint32_t noperands, nlaunches, nargs, nbytes, nscratch, ngaps;
     uint32_t operand_room, launch_room, arg_room, byte_room;
     gems_operand *operand;

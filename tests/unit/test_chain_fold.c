@@ -16,6 +16,8 @@ typedef struct reduction {
     bool one_dim;
 } reduction;
 
+/* ---- reductions ---- */
+
 static const reduction sum = {"sum.dim_IntList", 0, SUM, false}, mean = {"mean.dim", 0, MEAN, false},
                        amax = {"amax", -INFINITY, LARGEST, false}, any = {"any.dim", 0, ANY, true};
 
@@ -162,6 +164,140 @@ Test(chain, folds_of_every_dtype)
                 FINISH(x, y, rest, b);
             }
 }
+
+/* ---- softmax, norms ---- */
+
+/* Runs the call, whose first argument is x, at the end of x's chain; results in chain_made. */
+static void end_surely(const char *op, const gems_value *arg, node *x)
+{
+    for (int i = 0; i < 3; i++) {
+        gems_call call;
+        memset(chain_made, 0, sizeof chain_made);
+        chain_call_begin(&call, gems_op_find(op), arg, NULL);
+        cr_assert_eq(call.op->kernel->plan(&call), GEMS_OK);
+        if (gems_chain_fold(&call)) {
+            cr_expect(is_owed(x), "what was read stays owed");
+            return;
+        }
+        chain_drop_results(&call);
+        gems_chain_build_rest();
+    }
+    cr_assert_fail("%s: not computed on the way", op);
+}
+
+static double twin_at(const node *x, int64_t i)
+{
+    return gems_number_double(
+        gems_element_number(x->t.dtype, (char *)x->twin.address + i * gems_dtypes[x->t.dtype].size));
+}
+
+/* Element i of result k beside what it is to be, of values of about `size`. */
+static void near(const char *op, unsigned k, int64_t i, double wanted, double size)
+{
+    const node *y = chain_made[k];
+    double got =
+        gems_number_double(gems_element_number(y->t.dtype, (char *)y->t.address + i * gems_dtypes[y->t.dtype].size));
+    double slack = step_at(y->t.dtype, wanted) + 32 * size * (y->t.dtype == GEMS_F64 ? 0x1p-53 : 0x1p-24);
+    if (!(fabs(got - wanted) <= slack))
+        failed("%s of %s: element %lld of result %u is %.17g, not %.17g", op, gems_dtypes[y->t.dtype].name,
+               (long long)i, k, got, wanted);
+}
+
+enum {
+    ROWS = 21
+};
+
+static void softmax_of(node *x, int64_t n, bool logarithm)
+{
+    const char *op = logarithm ? "_log_softmax" : "_softmax";
+    end_surely(op, (gems_value[]){T(x), I(-1), {.kind = GEMS_SCALAR_BOOL}}, x);
+    for (int64_t r = 0; r < ROWS; r++) {
+        double most = -INFINITY, total = 0;
+        for (int64_t i = r * n; i < (r + 1) * n; i++)
+            most = fmax(most, twin_at(x, i));
+        for (int64_t i = r * n; i < (r + 1) * n; i++)
+            total += exp(twin_at(x, i) - most);
+        for (int64_t i = r * n; i < (r + 1) * n; i++) {
+            double v = twin_at(x, i) - most;
+            near(op, 0, i, logarithm ? v - log(total) : exp(v) / total, logarithm ? fabs(v) + fabs(most) + 1 : 1);
+        }
+    }
+    node_free(chain_made[0]);
+}
+
+static void norm_of(node *x, int64_t n, node *weight, node *bias)
+{
+    const gems_value dims = {.kind = GEMS_INTS, .ints = {(const int64_t[]){n}, 1}};
+    const char *op = bias ? "native_layer_norm" : "rms_norm";
+    const gems_value layer[] = {T(x), dims, T(weight), bias ? T(bias) : NONE, F(1e-3)};
+    const gems_value rms[] = {T(x), dims, T(weight), F(1e-3)};
+    end_surely(op, bias ? layer : rms, x);
+    for (int64_t r = 0; r < ROWS; r++) {
+        double center = 0, squares = 0, most = 0;
+        for (int64_t i = r * n; i < (r + 1) * n; i++)
+            center += bias ? twin_at(x, i) / (double)n : 0;
+        for (int64_t i = r * n; i < (r + 1) * n; i++) {
+            double v = twin_at(x, i) - center;
+            squares += v * v / (double)n;
+            most = fmax(most, fabs(v));
+        }
+        double rstd = 1 / sqrt(squares + 1e-3);
+        for (int64_t i = 0; i < n; i++)
+            near(op, 0, r * n + i,
+                 (twin_at(x, r * n + i) - center) * rstd * twin_at(weight, i) + (bias ? twin_at(bias, i) : 0),
+                 most * rstd * fabs(twin_at(weight, i)) + 40);
+        if (bias) {
+            near(op, 1, r, center, most + fabs(center));
+            near(op, 2, r, rstd, rstd);
+        }
+    }
+    for (unsigned k = 0; k < (bias ? 3 : 1); k++)
+        node_free(chain_made[k]);
+}
+
+Test(chain, softmax_and_norms_end_chains)
+{
+    static const gems_dtype dtypes[] = {GEMS_F32, GEMS_BF16, GEMS_F64};
+    static const int64_t lengths[] = {1, 7, 300, 5000};
+    for (int k = 0; k < 3; k++)
+        for (int l = 0; l < 4; l++) {
+            const int64_t n = lengths[l];
+            node *x = node_new(dtypes[k], SHAPE(3, ROWS / 3, n)), *y = node_new(dtypes[k], SHAPE(ROWS / 3, 1)), *rest;
+            node *weight = node_new(dtypes[k], SHAPE(n)), *bias = node_new(dtypes[k], SHAPE(n));
+            node *b = expression(x, y, &rest);
+            softmax_of(b, n, l % 2);
+            norm_of(b, n, weight, bias);
+            norm_of(b, n, weight, NULL);
+            FINISH(x, y, weight, bias, rest, b);
+        }
+}
+
+/* A weight that is owed itself, by the same group or another one, is computed first; one that is the same memory. */
+Test(chain, norms_whose_weights_are_owed)
+{
+    node *x = node_new(GEMS_F32, SHAPE(ROWS, 300)), *y = node_new(GEMS_F32, SHAPE(300)), *rest;
+    for (int i = 0; i < 2; i++) {
+        node *b = expression(x, y, &rest), *weight = MUL(y, y), *bias = ADD(y, y);
+        norm_of(b, 300, weight, bias);
+        cr_expect_not(is_owed(weight) || is_owed(bias));
+        node_free(rest);
+        node_free(weight);
+        node_free(bias);
+        chain_same(b);
+        node_free(b);
+    }
+    node *b = expression(x, y, &rest), *row = node_view(b, 0, SHAPE(300), NULL);
+    gems_call call;
+    chain_call_begin(&call, gems_op_find("rms_norm"),
+                     (gems_value[]){T(b), {.kind = GEMS_INTS, .ints = {(const int64_t[]){300}, 1}}, T(row), F(1e-3)},
+                     NULL);
+    cr_assert_eq(call.op->kernel->plan(&call), GEMS_OK);
+    cr_expect_not(gems_chain_fold(&call));
+    node_free(row);
+    FINISH(x, y, rest, b);
+}
+
+/* ---- when not ---- */
 
 /* Several results, casts, in place: what the reduction reads is an earlier step, or one that replaced what it read. */
 Test(chain, folds_of_any_step)
