@@ -58,8 +58,8 @@ typedef struct gems_family {
      * nothing that the caller can see has changed. If a result may alias an argument, only the last launch may write
      * it. */
     gems_status (*prepare)(gems_call *call, struct gems_work *work);
-    /* For a call whose first argument is what the recipe in the work comes to (kernels/pointwise/recipe.h), and need not
-     * be in memory: as prepare(). NULL: the argument must be stored first. */
+    /* For a call whose first argument is what the recipe in the work comes to (kernels/pointwise/recipe.h), and need
+     * not be in memory: as prepare(). NULL: the argument must be stored first. */
     gems_status (*fold)(gems_call *call, struct gems_work *work);
     const gems_variant *variants; /* ends with a NULL name */
     /* Without a rule the small lane is used below so many elements, or bytes; 0: never. */

@@ -14,6 +14,7 @@ enum {
 
 typedef enum state {
     UNKNOWN,
+    WANTED, /* once: what is computed once only is not worth a kernel */
     QUEUED,
     BUILT,
     FAILED
@@ -95,7 +96,7 @@ static void *run(void *unused)
 
 static void enqueue(const gems_work *work, uint64_t hash, struct known *k)
 {
-    if (build.stopped || build.n == WAITING || build.nknown > KNOWN / 2)
+    if (build.stopped || build.n == WAITING)
         return;
     if (!build.runs && !(build.runs = gems_thread_start(NULL, STACK, run, NULL)))
         return;
@@ -107,7 +108,6 @@ static void enqueue(const gems_work *work, uint64_t hash, struct known *k)
     unsigned i = (build.first + build.n++) % WAITING;
     build.queue[i] = copy;
     build.hash[i] = hash;
-    build.nknown++;
     *k = (struct known){hash, QUEUED};
     pthread_cond_broadcast(&build.changed);
 }
@@ -123,8 +123,12 @@ bool gems_chain_built(gems_work *work, uint64_t *id)
     pthread_mutex_lock(&build.lock);
     struct known *k = find(hash);
     bool built = k->state == BUILT;
-    if (k->state == UNKNOWN)
+    if (k->state == WANTED)
         enqueue(work, hash, k);
+    else if (k->state == UNKNOWN && build.nknown < KNOWN / 2) {
+        build.nknown++;
+        *k = (struct known){hash, WANTED};
+    }
     pthread_mutex_unlock(&build.lock);
     return built;
 }

@@ -16,10 +16,10 @@ enum {
 
 /* By kind; two that meet share one. Torn reads and lost updates do no harm. */
 static struct outlook {
-    _Atomic int8_t score; /* how sure that it pays; below 0: it does not */
-    _Atomic uint16_t skipped;
     _Atomic uint64_t awaits; /* a kernel; until it is built the host is quicker than the evaluator */
     _Atomic uint16_t calls;  /* of the chain that awaits it */
+    _Atomic uint16_t skipped;
+    _Atomic int8_t score; /* how sure that it pays; below 0: it does not */
 } outlooks[KNOWN];
 
 static struct outlook *find(uint64_t kind)

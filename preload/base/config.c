@@ -66,7 +66,7 @@ const gems_variable gems_variables[] = {
     {"GEMS_POOL_LIMIT", "a number from 0 to 100000000, or auto", "auto",
      "MiB that the pool keeps for the next tensors. auto: with those in use no more than were ever in use at once.",
      "pool-limit", GEMS_VAR_INT, FIELD(pool_limit), WORDS("auto"), 0, 100000000},
-    {"GEMS_FUSE", "off, auto or all", "off",
+    {"GEMS_FUSE", "off, auto or all", "auto",
      "Defer results of pointwise operators and compute chains of them in one pass. auto: where it pays. all: whatever "
      "can be (for tests).",
      "fuse", GEMS_VAR_CHOICE, FIELD(fuse), WORDS("off", "auto", "all")},

@@ -321,11 +321,12 @@ static void write_chains(void (*line)(const char *text))
         return;
     gems_text t = gems_text_in(s, sizeof s);
     gems_text_put(&t,
-                  "chains: %llu calls in %llu passes of %llu steps, %llu ended by a reduction; %llu results never stored, %.1f MB not moved; %llu "
+                  "chains: %llu calls in %llu passes of %llu steps, %llu of them for a reduction, softmax or norm; "
+                  "%llu results never stored, %.1f MB not moved; %llu "
                   "kernels built, %llu passes evaluated; computed for:",
                   (unsigned long long)c.calls, (unsigned long long)c.passes, (unsigned long long)c.steps,
-                  (unsigned long long)c.folds, (unsigned long long)c.unstored, 1e-6 * (double)c.bytes_saved, (unsigned long long)c.kernels,
-                  (unsigned long long)c.evaluated);
+                  (unsigned long long)c.folds, (unsigned long long)c.unstored, 1e-6 * (double)c.bytes_saved,
+                  (unsigned long long)c.kernels, (unsigned long long)c.evaluated);
     for (int i = 0; i < GEMS_CAUSE_COUNT; i++)
         if (c.causes[i])
             gems_text_put(&t, " %s (%llu)", gems_cause_names[i], (unsigned long long)c.causes[i]);

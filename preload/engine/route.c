@@ -21,6 +21,8 @@
 #include <stdlib.h>
 
 #define CANDIDATES 16
+/* Calls that might be deferred before a device is opened for that: a script of a few would be over before it pays. */
+#define OPENS_AFTER 16
 
 /* The process's side of routing. It changes under the lock alone; what calls read without it is atomic. */
 static struct {
@@ -31,6 +33,7 @@ static struct {
     char *user_json;                     /* gems_table_set */
     atomic_bool enabled, opened, no_device;
     atomic_bool opening; /* in the background */
+    atomic_int seen;     /* calls that might be deferred, until then */
     bool started, cannot_fuse;
     atomic_int mode;
     bool enabled_given, mode_given; /* by the C API, perhaps before the start: they stand */
@@ -53,6 +56,12 @@ static bool excluded(const gems_op *op)
     return route.allowed && !gems_opset_has(route.allowed, op->index);
 }
 
+static bool asked_for_device(void)
+{
+    const gems_config *c = gems_config_get();
+    return c->vendor || c->device >= 0;
+}
+
 static gems_fuse fuse_mode(void)
 {
     const gems_config *c = gems_config_get();
@@ -72,7 +81,7 @@ static int64_t table_threshold(const gems_op *op)
     const gems_table *table = gems_tables_current();
     if (table)
         return gems_table_min_numel(table, op);
-    if (gems_config_get()->vendor || gems_config_get()->device >= 0)
+    if (asked_for_device())
         return INT64_MIN; /* who asked for a device is to hear early if there is none: the first call opens it */
     /* Which vendor it will be is not known before OpenCL is opened, and that is only done for a call that may be worth
      * it to one of them. */
@@ -175,8 +184,10 @@ static bool device_ready(void)
 {
     if (route.opened)
         return gems_device_open(); /* false after fork */
-    if (fuse_mode() == GEMS_FUSE_AUTO && route.mode == GEMS_ROUTE_TABLE && !gems_route_takes_time()) {
-        if (atomic_exchange(&route.opening, true) || gems_chain_open(open_device))
+    if (fuse_mode() == GEMS_FUSE_AUTO && route.mode == GEMS_ROUTE_TABLE && !asked_for_device() &&
+        !gems_route_takes_time()) {
+        if (atomic_fetch_add(&route.seen, 1) < OPENS_AFTER || atomic_exchange(&route.opening, true) ||
+            gems_chain_open(open_device))
             return false;
     }
     open_device();
