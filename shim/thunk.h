@@ -9,7 +9,8 @@
  *
  * The slow half puts the address of each argument into an array in schema order and calls gems_enter; if that declines,
  * it too calls the original. What the gate compares is the number of elements of the largest tensor that is read (`out`
- * does not count); with a list of tensors, or none, INT64_MAX - 1. */
+ * does not count), of two of a pointwise operator that of the result if that may be enough (gems_spread); with a list
+ * of tensors, or none, INT64_MAX - 1. */
 #ifndef GEMS_THUNK_H
 #define GEMS_THUNK_H
 
@@ -44,6 +45,16 @@ static inline int64_t gems_numel(const void *tensor)
 static inline int64_t gems_larger(int64_t a, int64_t b)
 {
     return a > b ? a : b;
+}
+/* Elements of the two tensors broadcast to each other, at most five dimensions; 0 if that is not known. */
+int64_t gems_broadcast(const void *a, const void *b);
+/* The same where it may reach `least` though neither tensor does, else those of the larger one. */
+static inline int64_t gems_spread(const void *a, const void *b, int64_t least)
+{
+    int64_t na = gems_numel(a), nb = gems_numel(b), most, n = gems_larger(na, nb);
+    if (__builtin_expect(n >= least || (!__builtin_mul_overflow(na, nb, &most) && most < least), 1))
+        return n;
+    return gems_broadcast(a, b);
 }
 /* An optional tensor that is absent has no elements. */
 static inline int64_t gems_numel_opt(const void *opt)

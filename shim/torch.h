@@ -54,6 +54,7 @@ struct torch {
     uint64_t names;          /* the bit excluded where names are ignored, or 0 */
     struct torch_keys below; /* thread state below autograd and ADInplaceOrView */
     int keyset_offset;       /* of key_set_ in TensorImpl */
+    int sizes_offset;        /* of up to five sizes in TensorImpl, after their number; 0: not found */
     int wrapped_offset;      /* byte holding is_wrapped_number_ */
     uint8_t wrapped_mask;    /* its bit; 0: not found */
     const char *why;         /* if not ready: the reason, in words */

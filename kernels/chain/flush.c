@@ -324,7 +324,8 @@ static bool run_on_device(const chain_group *g, gems_call *fold)
     gems_work_begin(work, p->shape->numel * p->spec.nsteps < SMALL_WORK ? GEMS_LANE_SMALL : GEMS_LANE_MAIN);
     work->guarded = true;
     write_work(work, p);
-    bool done = work->trouble.kind == GEMS_TROUBLE_NONE && (!fold || fold->op->kernel->fold(fold, work) == GEMS_OK);
+    bool done = work->trouble.kind == GEMS_TROUBLE_NONE && (!fold || fold->op->kernel->fold(fold, work) == GEMS_OK) &&
+                work->trouble.kind == GEMS_TROUBLE_NONE;
     if (done && !gems_chain_built(work, &kernel)) {
         gems_chain_awaits(g, kernel);
         done = false;
@@ -383,7 +384,8 @@ void gems_chain_flush(chain_group *g, unsigned n, gems_cause cause)
     c->unstored -= stored;
     c->causes[cause]++;
     c->bytes_saved += (uint64_t)(apart > together ? apart - together : 0);
-    gems_chain_learn(g, apart, together, stored);
+    if (!g->unready)
+        gems_chain_learn(g, apart, together, stored);
     if (stored) {
         c->passes++;
         c->steps += g->pass->spec.nsteps;
@@ -413,6 +415,7 @@ bool gems_chain_run_fold(chain_group *g, unsigned n, unsigned result, gems_call 
     bool done = run_on_device(g, call);
     pthread_mutex_lock(&gems_chains.lock);
     g->running = false;
+    g->unready |= !done;
     if (done) {
         g->folds++;
         gems_chains.counts.folds++;

@@ -122,7 +122,7 @@ chain_group *gems_chain_group_new(const gems_shape *shape, uint64_t kind)
         return NULL;
     }
     g->shape = *shape;
-    g->running = false;
+    g->running = g->unready = false;
     g->nsteps = g->nleaves = 0;
     g->kind = kind;
     g->hidden = g->calls = g->folds = 0;
@@ -237,6 +237,7 @@ void gems_chain_group_merge(chain_group *to, chain_group *from)
     to->hidden += from->hidden;
     to->calls += from->calls;
     to->folds += from->folds;
+    to->unready |= from->unready;
     from->nsteps = from->nleaves = 0;
     for (unsigned i = 0; i < set.n; i++) {
         chain_block *b = set.block[i];

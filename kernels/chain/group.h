@@ -63,6 +63,7 @@ typedef struct chain_group {
     uint64_t kind;   /* of the call that began it (predict.c) */
     unsigned hidden; /* blocks that were in use, for it */
     unsigned calls, folds;
+    bool unready; /* what would have read it has no kernel yet: what becomes of it now says nothing */
     struct chain_group *next, **link;
     /* Of the pass that is being computed: room that must not fail then. */
     struct chain_pass *pass;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LONGEST_ROW 65536 /* elements: a row of every work-item is to stay in its core's cache */
+#define LONGEST_ROW 16384 /* elements: a row of every work-item is to stay in its core's cache */
 
 /* Arguments that point to what stands beside them. */
 typedef struct producer {

@@ -25,7 +25,7 @@ def run_options(folder, name, arguments, library=None):
     """One process: what it printed, its results, its times."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GEMS_") and key != "LD_PRELOAD"}
     if library:
-        environment.update(LD_PRELOAD=str(library), GEMS_FUSE="auto")
+        environment["LD_PRELOAD"] = str(library)
     saved, times = folder / "results.npz", folder / "times.json"
     before = time.perf_counter()
     done = subprocess.run([sys.executable, str(HERE / "options.py"), "--save", str(saved), "--times", str(times), *arguments],

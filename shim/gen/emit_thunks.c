@@ -96,11 +96,38 @@ static void sign(thunk *t)
     t->args = finish_list(fa, &args);
 }
 
+/* For pointwise operators of two tensors, which are broadcast to each other: elements of the result. NULL: others. */
+static char *spread_of(const thunk *t)
+{
+    const gems_schema *s = &t->row->schema;
+    const char *tensor[2];
+    unsigned n = 0;
+    char *text;
+    if (!t->row->kernel || strcmp(t->row->kernel, "pointwise") != 0)
+        return NULL;
+    for (unsigned i = 0; i < s->nparams; i++) {
+        const gems_schema_item *p = &s->params[i];
+        if (p->type->work == GEMS_WORK_NONE || (p->written && s->form == GEMS_OUT))
+            continue;
+        if (p->type->work != GEMS_WORK_TENSOR || n == 2)
+            return NULL;
+        tensor[n++] = p->name;
+    }
+    if (n < 2)
+        return NULL;
+    if (asprintf(&text, "gems_spread(%s, %s, gems_min_numel(%u))", tensor[0], tensor[1], t->index) < 0)
+        abort();
+    return text;
+}
+
 /* What the gate compares, as an expression: the elements of the largest operand. */
 static char *size_of(const thunk *t)
 {
     const gems_schema *s = &t->row->schema;
-    char *text = strdup("");
+    char *text = spread_of(t);
+    if (text)
+        return text;
+    text = strdup("");
     for (unsigned i = 0; i < s->nparams; i++) {
         const gems_schema_item *p = &s->params[i];
         if (p->type->work == GEMS_WORK_ANY) {

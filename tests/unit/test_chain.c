@@ -111,6 +111,22 @@ static void views(void)
 }
 BOTH(views)
 
+/* Loops that are too short to be vectors are walked by tables: read and written, dense, broadcast and across. */
+static void short_rows(void)
+{
+    node *x = node_new(GEMS_F32, SHAPE(70, 1, 4)), *y = node_new(GEMS_F32, SHAPE(9, 4)),
+         *z = node_new(GEMS_BF16, SHAPE(9, 1));
+    node *a = apply("sub.Tensor", T(x), T(y), I(1)), *b = MUL(a, a), *c = ADD(b, z);
+    node *p = node_new(GEMS_I32, SHAPE(3, 5, 2, 80)),
+         *q = node_view(p, 0, SHAPE(80, 3, 2, 5), STRIDES(1, 800, 80, 160));
+    node *d = ADD(q, q), *out = node_new(GEMS_I32, SHAPE(80, 5, 3, 2));
+    node *turned = node_view(out, 0, SHAPE(80, 3, 2, 5), STRIDES(30, 2, 1, 6));
+    COPY_(turned, d);
+    apply("neg_", T(turned));
+    FINISH(x, y, z, a, b, c, p, q, d, out, turned);
+}
+BOTH(short_rows)
+
 /* Whatever is read of memory that is owed elsewhere, and written of memory that is still to be read. */
 static void other_elements(void)
 {
