@@ -7,6 +7,7 @@
  *
  *   who wants a value              how we hear of it
  *   a routed kernel, an operator   settled by the calling thread before it runs (gems_chain_settle)
+ *   a reduction, softmax, a norm   computes it on the way; it stays owed (gems_chain_fold)
  *   a touch of the memory          touch.c: the page faults
  *   the kernel (read, write, ...)  preload/libc.c: pinned for the length of the call
  *   a limit, a fork, the exit      settled here
