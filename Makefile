@@ -143,8 +143,9 @@ plain   = $(shell scripts/plain-path '$(abspath $(1))')
 LIB     = $(call plain,$(B))/libgems_preload.so
 # Asked when a recipe runs: before `make setup` there is none.
 PYTHON  = $(shell scripts/python)
-# Tests against the real PyTorch, preloaded, with every kernel in use. $(1): further variables, $(2): what to run.
-pytest  = LD_PRELOAD=$(LIB) GEMS_ROUTE=all OMP_NUM_THREADS=1 $(1) '$(PYTHON)' -m pytest -q -p no:cacheprovider $(2)
+# Tests against the real PyTorch, which computes with one thread, preloaded, with every kernel in use and several threads.
+# $(1): further variables, $(2): what to run.
+pytest  = LD_PRELOAD=$(LIB) GEMS_ROUTE=all OMP_NUM_THREADS=1 POCL_MAX_PTHREAD_COUNT=$(JOBS) $(1) '$(PYTHON)' -m pytest -q -p no:cacheprovider $(2)
 spread  = -n $(JOBS) --dist $(1)
 # All kernels of all tests: more than a program has, and one check leaves them to the next.
 unit check-%: export GEMS_CACHE_MB := 4096

@@ -368,12 +368,18 @@ static void drop_results(gems_call *call)
     call->why = NULL;
 }
 
+static int threads(void)
+{
+    return gems_torch.api.num_threads ? gems_torch.api.num_threads() : 0;
+}
+
 static bool is_watched(void)
 {
     return gems_torch.api.has_callbacks();
 }
 
-const gems_host gems_pytorch = {make, is_complex, drop, default_dtype, set_min_numel, drop_results, is_watched};
+const gems_host gems_pytorch = {make,          is_complex,   drop,    default_dtype,
+                                set_min_numel, drop_results, threads, is_watched};
 
 void gems_drop_results(struct frame *f)
 {

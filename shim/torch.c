@@ -83,6 +83,7 @@ static bool resolve_api(void)
     *(void **)&a->get_const_data_ptr = dlsym(gems_torch.handle, "torch_get_const_data_ptr");
     if (!a->get_const_data_ptr) /* before 2.10 */
         a->get_const_data_ptr = a->get_data_ptr;
+    *(void **)&a->num_threads = dlsym(gems_torch.handle, "_ZN2at15get_num_threadsEv");
     static const char *const dtype_functions[GEMS_DTYPE_COUNT] = {
         [GEMS_F16] = "aoti_torch_dtype_float16", [GEMS_BF16] = "aoti_torch_dtype_bfloat16",
         [GEMS_F32] = "aoti_torch_dtype_float32", [GEMS_F64] = "aoti_torch_dtype_float64",

@@ -26,6 +26,7 @@ struct torch_api {
     bool (*requires_grad)(const void *impl);                           /* c10::TensorImpl::requires_grad() const */
     void **(*fw_grad)(const void *impl, uint64_t level, const void *); /* c10::TensorImpl::_fw_grad */
     int8_t (*default_dtype)(void);                                     /* c10::get_default_dtype_as_scalartype() */
+    int (*num_threads)(void);                                          /* at::get_num_threads(); NULL: there is none */
     bool (*has_callbacks)(void);                                       /* at::hasCallbacks(): a profiler is on */
     void *undefined;                                                   /* c10::UndefinedTensorImpl::_singleton */
 };

@@ -133,12 +133,12 @@ bool gems_chain_built(gems_work *work, uint64_t *id)
     return built;
 }
 
-bool gems_chain_is_building(uint64_t id)
+bool gems_chain_lacks(uint64_t id)
 {
     pthread_mutex_lock(&build.lock);
-    bool queued = find(id)->state == QUEUED;
+    state s = find(id)->state;
     pthread_mutex_unlock(&build.lock);
-    return queued;
+    return s == QUEUED || s == FAILED;
 }
 
 void gems_chain_build_rest(void)

@@ -263,7 +263,9 @@ static void evaluate(chain_pass *p)
     int64_t numel = p->shape->numel, threads = numel * p->spec.nsteps / SHARED_WORK;
     if (threads > 1) {
         cpu_set_t mine;
-        int64_t most = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1;
+        int64_t most = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1,
+                given = gems_device_threads(0);
+        most = given && given < most ? given : most;
         threads = threads > most ? most : threads;
     }
     threads = threads < 1 ? 1 : threads > THREADS ? THREADS : threads;

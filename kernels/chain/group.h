@@ -130,7 +130,8 @@ void gems_chain_pass_free(struct chain_pass *pass);
 /* Whether the kernel of the recipe's spec is built, for its work's lane. If not it will be, in the background. id: of
  * the kernel, or 0 if there can be none. */
 bool gems_chain_built(gems_work *work, uint64_t *id);
-bool gems_chain_is_building(uint64_t id);
+/* Whether it is being built, or cannot be. */
+bool gems_chain_lacks(uint64_t id);
 /* Waits until nothing is being built. For tests. */
 void gems_chain_build_rest(void);
 /* Ends the thread that builds, or waits until it has. */

@@ -16,7 +16,7 @@ enum {
 
 /* By kind; two that meet share one. Torn reads and lost updates do no harm. */
 static struct outlook {
-    _Atomic uint64_t awaits; /* a kernel; until it is built the host is quicker than the evaluator */
+    _Atomic uint64_t awaits; /* a kernel; without it the host is quicker than the evaluator */
     _Atomic uint16_t calls;  /* of the chain that awaits it */
     _Atomic uint16_t skipped;
     _Atomic int8_t score; /* how sure that it pays; below 0: it does not */
@@ -59,7 +59,7 @@ bool gems_chain_pays(uint64_t kind)
         passed_over--;
         return false;
     }
-    if (awaits && gems_chain_is_building(awaits)) {
+    if (awaits && gems_chain_lacks(awaits)) {
         passed_over = o->calls;
         return false;
     }

@@ -20,8 +20,9 @@ struct gems_driver {
     /* Around a build from source, in the thread that builds. */
     void (*before_build)(gems_program *program);
     void (*after_build)(gems_program *program, bool built);
-    /* Before the driver is loaded: NAME=value that it must find in its environment, to free(). */
-    char *(*environment)(void);
+    /* Before the driver is loaded: the i-th NAME=value that it must find in its environment, to free(). NULL: no more.
+     */
+    char *(*environment)(unsigned i);
 
     /* Around a launch; false: it must not be made (the queue's trouble says why). */
     bool (*before_launch)(gems_queue *queue, gems_kernel *kernel, const size_t local[3], const size_t global[3]);

@@ -3,6 +3,7 @@
 #include "preload/base/config.h"
 #include "preload/base/log.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -282,6 +283,14 @@ unsigned gems_device_list(const gems_device_seen **list)
 {
     *list = seen;
     return nseen;
+}
+
+int gems_device_threads(int n)
+{
+    static atomic_int threads;
+    if (n > 0)
+        atomic_store(&threads, n);
+    return atomic_load(&threads);
 }
 
 static void open_device(void *ok)

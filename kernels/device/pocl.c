@@ -227,12 +227,17 @@ static void end_binary(void)
     atomic_fetch_sub(&gems_state_building, 1);
 }
 
-/* Whatever the user's variable says: that folder's content is not ours to trust. */
-static char *environment(void)
+static char *environment(unsigned i)
 {
-    const char *folder = gems_pocl_folder();
+    const char *folder = gems_pocl_folder(); /* whatever the user's variable says: its content is not ours to trust */
+    const int threads = gems_device_threads(0);
     char *entry = NULL;
-    return folder && asprintf(&entry, "POCL_CACHE_DIR=%s", folder) >= 0 ? entry : NULL;
+    i += !folder;
+    if (i == 0)
+        return asprintf(&entry, "POCL_CACHE_DIR=%s", folder) >= 0 ? entry : NULL;
+    if (i == 1 && threads > 0 && !getenv("POCL_MAX_PTHREAD_COUNT"))
+        return asprintf(&entry, "POCL_MAX_PTHREAD_COUNT=%d", threads) >= 0 ? entry : NULL;
+    return NULL;
 }
 
 static const char *const libraries[] = {"libpocl", "libLLVM", "libclang", NULL};

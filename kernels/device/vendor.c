@@ -227,8 +227,8 @@ void gems_vendor_lend_environment(void)
         return;
     (void)gems_vendor_all();
     for (const gems_vendor_data *v = vendors; v->name; v++) {
-        char *chosen = v->driver && v->driver->environment ? v->driver->environment() : NULL;
-        if (chosen)
+        char *chosen = NULL;
+        for (unsigned i = 0; v->driver && v->driver->environment && n < 64 && (chosen = v->driver->environment(i)); i++)
             copy[n++] = chosen;
         if (forced && strcasecmp(forced, v->name) != 0)
             continue;

@@ -178,6 +178,13 @@ static void open_device(void)
     pthread_mutex_unlock(&route.lock);
 }
 
+/* A program that limits its threads limits those of its CPU device. */
+static void pass_threads(void)
+{
+    if (route.host->threads)
+        (void)gems_device_threads(route.host->threads());
+}
+
 /* Whether the device is open, which the first call that may be worth it sees to: in the background if all that it is
  * worth is to be deferred. */
 static bool device_ready(void)
@@ -186,10 +193,13 @@ static bool device_ready(void)
         return gems_device_open(); /* false after fork */
     if (fuse_mode() == GEMS_FUSE_AUTO && route.mode == GEMS_ROUTE_TABLE && !asked_for_device() &&
         !gems_route_takes_time()) {
-        if (atomic_fetch_add(&route.seen, 1) < OPENS_AFTER || atomic_exchange(&route.opening, true) ||
-            gems_chain_open(open_device))
+        if (atomic_fetch_add(&route.seen, 1) < OPENS_AFTER || atomic_exchange(&route.opening, true))
+            return false;
+        pass_threads();
+        if (gems_chain_open(open_device))
             return false;
     }
+    pass_threads();
     open_device();
     return !route.no_device;
 }

@@ -421,6 +421,24 @@ def test_drivers_variable_that_makes_no_sense(name, value):
     assert len(complaints(done)) == 1 and f"{name}={value}" in complaints(done)[0], done.stderr
 
 
+def test_a_cpu_device_has_as_many_threads_as_the_host():
+    script = """
+import os, torch
+x = torch.rand(1000000)
+before = len(os.listdir("/proc/self/task"))
+(x + x).sum().item()
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    def came(**limits):
+        done = python(script, **{"GEMS_FUSE": "off", "POCL_MAX_PTHREAD_COUNT": None, **limits})
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    one, two = came(OMP_NUM_THREADS=1), came(OMP_NUM_THREADS=2)
+    assert two == one + 1
+    assert came(OMP_NUM_THREADS=1, POCL_MAX_PTHREAD_COUNT=2) == two  # who asks for it gets it
+
+
 def test_kernels_run_while_binaries_are_made(tmp_path):
     """Binaries are made when nothing has been built for a while, also of a kernel that runs all the time: PoCL must not be
     asked for one then."""
