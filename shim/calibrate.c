@@ -52,7 +52,7 @@ void gems_torch_observe(unsigned op, enum gems_entry entry, uint64_t ks, void **
 
 static host_tensor *make(int ndim, const int64_t *sizes, gems_dtype dtype, int32_t device)
 {
-    int64_t strides[4];
+    int64_t strides[5];
     int64_t step = 1;
     for (int d = ndim - 1; d >= 0; d--) {
         strides[d] = step;
