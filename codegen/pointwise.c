@@ -23,8 +23,8 @@ static bool in_memory(const gems_pw_operand *o)
     return o->place != GEMS_PW_VALUE;
 }
 
-/* Of a nest of loops: whether the operand has strides. */
-static bool is_strided(const gems_pw_spec *spec, unsigned i)
+/* Whether the kernel is given its memory, and, of a nest of loops, its strides. */
+static bool is_parameter(const gems_pw_spec *spec, unsigned i)
 {
     return in_memory(&spec->operand[i]) && (spec->loop != GEMS_PW_PRODUCE || i > 0);
 }
@@ -187,40 +187,79 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
 
 /* ---- loop nests -------------------------------------------------------------------------------------------------- */
 
+/* How the operands and the nest of loops are passed. */
+typedef enum passing {
+    TO_KERNEL,  /* parameters of a kernel */
+    TO_PRODUCE, /* of the function that it calls */
+    AS_NAMES    /* the arguments for that */
+} passing;
+
+static const char *constness(const gems_pw_operand *o)
+{
+    return o->place == GEMS_PW_READ ? "const " : "";
+}
+
+static void write_passed(passing how, const char *type, char letter, unsigned i, gems_code *out)
+{
+    if (how != AS_NAMES)
+        gems_code_add(out, "const %s ", type);
+    gems_code_add(out, "%c%u, ", letter, i);
+}
+
+/* A comma stands after each. */
+static void write_list(const gems_pw_spec *spec, passing how, gems_code *out)
+{
+    const char *nest = spec->wide ? "long8" : "int8";
+    for (unsigned i = 0; i < spec->noperands; i++) {
+        const char *fixed = constness(&spec->operand[i]), *type = memory_type(spec->operand[i].dtype);
+        if (!is_parameter(spec, i))
+            continue;
+        if (how == TO_KERNEL)
+            gems_code_add(out, "GEMS_BUFFER(%s%s, p%u), ", fixed, type, i);
+        else if (how == TO_PRODUCE)
+            gems_code_add(out, "%s__global %s *p%u, ", fixed, type, i);
+        else
+            gems_code_add(out, "p%u, ", i);
+    }
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (!in_memory(&spec->operand[i]))
+            write_passed(how, compute_type(spec->operand[i].dtype), 'c', i, out);
+    if (spec->loop == GEMS_PW_RUN || spec->loop == GEMS_PW_VEC)
+        return;
+    if (how != AS_NAMES)
+        gems_code_add(out, "const %s ", nest);
+    gems_code_add(out, "sizes, ");
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (is_parameter(spec, i))
+            write_passed(how, nest, 't', i, out);
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (has_table(&spec->operand[i]))
+            write_passed(how, "gems_table", 'f', i, out);
+}
+
+static void write_pointers(const gems_pw_spec *spec, const char *indent, const char *end, gems_code *out)
+{
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (is_parameter(spec, i))
+            gems_code_add(out, "%sGEMS_AT(%s%s, p%u);%s", indent, constness(&spec->operand[i]),
+                          memory_type(spec->operand[i].dtype), i, end);
+}
+
 static void write_parameters(const gems_pw_spec *spec, const char *name, gems_code *out)
 {
     bool cpu = spec->loop == GEMS_PW_RUN || spec->loop == GEMS_PW_ROWS;
     const char *size = spec->wide ? "long" : "int";
     gems_code_add(out, "__kernel %svoid %s(\n    ", cpu ? "__attribute__((reqd_work_group_size(1, 1, 1))) " : "", name);
-    for (unsigned i = 0; i < spec->noperands; i++)
-        if (in_memory(&spec->operand[i]))
-            gems_code_add(out, "GEMS_BUFFER(%s%s, p%u), ", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
-                          memory_type(spec->operand[i].dtype), i);
-    for (unsigned i = 0; i < spec->noperands; i++)
-        if (!in_memory(&spec->operand[i]))
-            gems_code_add(out, "const %s c%u, ", compute_type(spec->operand[i].dtype), i);
+    write_list(spec, TO_KERNEL, out);
     if (spec->loop == GEMS_PW_RUN)
         gems_code_add(out, "const long n, const long run)\n{\n");
     else if (spec->loop == GEMS_PW_VEC)
         gems_code_add(out, "const long n)\n{\n");
-    else {
-        gems_code_add(out, "const %s8 sizes, ", size);
-        for (unsigned i = 0; i < spec->noperands; i++)
-            if (in_memory(&spec->operand[i]))
-                gems_code_add(out, "const %s8 t%u, ", size, i);
-        for (unsigned i = 0; i < spec->noperands; i++)
-            if (has_table(&spec->operand[i]))
-                gems_code_add(out, "const gems_table f%u, ", i);
-        if (spec->loop == GEMS_PW_ROWS)
-            gems_code_add(out, "const %s rows, const %s run, const %s chunks, const %s deep)\n{\n", size, size, size,
-                          size);
-        else
-            gems_code_add(out, "const %s n)\n{\n", size);
-    }
-    for (unsigned i = 0; i < spec->noperands; i++)
-        if (in_memory(&spec->operand[i]))
-            gems_code_add(out, "    GEMS_AT(%s%s, p%u);\n", spec->operand[i].place == GEMS_PW_READ ? "const " : "",
-                          memory_type(spec->operand[i].dtype), i);
+    else if (spec->loop == GEMS_PW_ROWS)
+        gems_code_add(out, "const %s rows, const %s run, const %s chunks, const %s deep)\n{\n", size, size, size, size);
+    else
+        gems_code_add(out, "const %s n)\n{\n", size);
+    write_pointers(spec, "    ", "\n", out);
 }
 
 /* Splits `left` into the indices of dimensions `first` to rank - 1 and adds up each operand's offset o<i>. */
@@ -228,7 +267,7 @@ static void write_offsets(const gems_pw_spec *spec, unsigned first, const char *
 {
     const char *size = spec->wide ? "long" : "int";
     for (unsigned i = 0; i < spec->noperands; i++)
-        if (is_strided(spec, i))
+        if (is_parameter(spec, i))
             gems_code_add(out, "%s%s o%u = 0;\n", indent, size, i);
     for (unsigned d = first; d < spec->rank; d++) {
         if (d + 1 < spec->rank) {
@@ -238,7 +277,7 @@ static void write_offsets(const gems_pw_spec *spec, unsigned first, const char *
         } else
             gems_code_add(out, "%sconst %s k%u = left;\n", indent, size, d);
         for (unsigned i = 0; i < spec->noperands; i++)
-            if (is_strided(spec, i))
+            if (is_parameter(spec, i))
                 gems_code_add(out, "%so%u += k%u * t%u.s%u;\n", indent, i, d, i, d);
     }
 }
@@ -380,42 +419,18 @@ static bool write_vec(const gems_pw_spec *spec, gems_code *out)
     return ok;
 }
 
-/* A list of what PRODUCE needs: `memory`, `value` and `stride` say how each operand's type and number are written. */
-static void write_list(const gems_pw_spec *spec, const char *memory, const char *value, const char *sizes,
-                       const char *stride, const char *table, gems_code *out)
-{
-    const char *nest = spec->wide ? "long8" : "int8";
-    for (unsigned i = 1; i < spec->noperands; i++)
-        if (in_memory(&spec->operand[i]))
-            gems_code_add(out, memory, memory_type(spec->operand[i].dtype), i);
-    for (unsigned i = 1; i < spec->noperands; i++)
-        if (!in_memory(&spec->operand[i]))
-            gems_code_add(out, value, compute_type(spec->operand[i].dtype), i);
-    gems_code_add(out, sizes, nest);
-    for (unsigned i = 1; i < spec->noperands; i++)
-        if (in_memory(&spec->operand[i]))
-            gems_code_add(out, stride, nest, i);
-    for (unsigned i = 1; i < spec->noperands; i++)
-        if (has_table(&spec->operand[i]))
-            gems_code_add(out, table, i);
-}
-
 static bool write_producer(const gems_pw_spec *spec, gems_code *out)
 {
     const char *size = spec->wide ? "long" : "int", *to = memory_type(spec->operand[0].dtype);
     gems_code_add(out, "#define PRODUCER_PARAMETERS ");
-    write_list(spec, "GEMS_BUFFER(const %s, p%u), ", "const %s c%u, ", "const %s sizes", ", const %s t%u",
-               ", const gems_table f%u", out);
-    gems_code_add(out, ", const int nothing\n#define PRODUCER_OPEN GEMS_ALL_REGISTERS if (nothing) return; ");
-    for (unsigned i = 1; i < spec->noperands; i++)
-        if (in_memory(&spec->operand[i]))
-            gems_code_add(out, "GEMS_AT(const %s, p%u); ", memory_type(spec->operand[i].dtype), i);
+    write_list(spec, TO_KERNEL, out);
+    gems_code_add(out, "const int nothing\n#define PRODUCER_OPEN GEMS_ALL_REGISTERS if (nothing) return;");
+    write_pointers(spec, " ", "", out);
     gems_code_add(out, "\n#define PRODUCE(start, count, to) produce(");
-    write_list(spec, "(const __global %s *)p%u, ", "(%s)c%u, ", "(%s)sizes", ", (%s)t%u", ", f%u", out);
-    gems_code_add(out, ", start, count, (__global %s *)(to))\nstatic void produce(", to);
-    write_list(spec, "const __global %s *p%u, ", "const %s c%u, ", "const %s sizes", ", const %s t%u",
-               ", const gems_table f%u", out);
-    gems_code_add(out, ", const long start, const long count, __global %s *restrict p0)\n{\n", to);
+    write_list(spec, AS_NAMES, out);
+    gems_code_add(out, "start, count, (__global %s *)(to))\nstatic void produce(", to);
+    write_list(spec, TO_PRODUCE, out);
+    gems_code_add(out, "const long start, const long count, __global %s *restrict p0)\n{\n", to);
     gems_code_add(out, "    %s row = (%s)(start / sizes.s0), from = (%s)(start - (long)row * sizes.s0);\n", size, size,
                   size);
     gems_code_add(out, "    for (long done = 0; done < count;) {\n        %s left = row;\n", size);
@@ -431,8 +446,11 @@ static bool write_producer(const gems_pw_spec *spec, gems_code *out)
 char *gems_pw_source(const gems_pw_spec *spec, const char *name)
 {
     gems_code out = {NULL, 0, 0, false};
-    bool ok;
-    gems_code_add(&out, "typedef struct { int at[%d]; } gems_table;\n", GEMS_PW_ROW);
+    bool ok, tables = false;
+    for (unsigned i = 0; i < spec->noperands; i++)
+        tables = tables || has_table(&spec->operand[i]);
+    if (tables)
+        gems_code_add(&out, "typedef struct { int at[%d]; } gems_table;\n", GEMS_PW_ROW);
     if (spec->loop != GEMS_PW_PRODUCE)
         write_parameters(spec, name, &out);
     switch (spec->loop) {

@@ -20,7 +20,7 @@ typedef struct gems_host {
     void (*set_min_numel)(unsigned op, int64_t min_numel);
     /* Drops results that were made for a call which is to be tried in another way. */
     void (*drop_results)(gems_call *call);
-    int (*threads)(void);     /* that the host computes with, in the calling thread; 0: not known. NULL: never known */
+    int (*threads)(void);     /* that the host computes with; 0: not known. NULL: never known */
     bool (*is_watched)(void); /* a profiler wants to see what each call costs; NULL: never */
 } gems_host;
 

@@ -613,7 +613,12 @@ bool gems_chain_fold(gems_call *call)
     unlock();
     if (!owed)
         return false;
+    const char *why = call->why;
     bool done = pin_others(call, pinned) && fold(call);
+    if (!done) { /* who tries in another way has reasons of its own */
+        call->host->drop_results(call);
+        call->why = why;
+    }
     for (unsigned i = 1; i < call->op->nparams; i++)
         if (pinned[i])
             gems_chain_unpin((const void *)call->arg[i].tensor->address, 1); /* NOLINT(performance-no-int-to-ptr) */

@@ -59,8 +59,7 @@ bool gems_chain_wants(const gems_call *call);
 bool gems_chain_take(const gems_call *call, gems_work *work);
 
 /* A call, after plan(), that reduces what is owed: computes it and, on the way, what it reads, which stays owed: as a
- * rule nobody wants it any more. False: it must be run as if nothing were owed; results that it may have made are to be
- * dropped. */
+ * rule nobody wants it any more. False: nothing has changed. */
 bool gems_chain_fold(gems_call *call);
 
 /* Whether anything may be owed or hidden. */

@@ -264,8 +264,8 @@ static void evaluate(chain_pass *p)
     if (threads > 1) {
         cpu_set_t mine;
         int64_t most = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1,
-                given = gems_device_threads(0);
-        most = given && given < most ? given : most;
+                device = gems_device_get(GEMS_LANE_MAIN)->compute_units;
+        most = device < most ? device : most; /* as many as the host was to use */
         threads = threads > most ? most : threads;
     }
     threads = threads < 1 ? 1 : threads > THREADS ? THREADS : threads;

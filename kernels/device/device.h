@@ -43,9 +43,9 @@ typedef struct gems_device_info {
 
 /* Opens OpenCL on first use (once, thread-safe). False: no device (reason in gems_device_error(), already logged). */
 bool gems_device_open(void);
-/* Sets how many threads a CPU's driver is to use, before the device is opened; n 0: leaves it. The number, or 0: as
- * many as the driver likes. */
-int gems_device_threads(int n);
+/* `threads` is asked, when the device is opened, how many threads a CPU's driver is to use; 0: as many as it likes.
+ * Before that, once. */
+void gems_device_ask_threads(int (*threads)(void));
 const char *gems_device_error(void); /* "" if nothing is wrong */
 /* Never NULL: while no device is open, one called "none". */
 const gems_device_info *gems_device_get(gems_lane lane);

@@ -273,4 +273,7 @@ struct gems_queue {
 /* Waits for what was launched. False if that failed: noted in the trouble. */
 bool gems_queue_wait(gems_queue *queue);
 
+/* How many threads a CPU's driver is to use; 0: as many as it likes (open.c). */
+int gems_open_threads(void);
+
 #endif

@@ -285,12 +285,17 @@ unsigned gems_device_list(const gems_device_seen **list)
     return nseen;
 }
 
-int gems_device_threads(int n)
+static int (*_Atomic ask_threads)(void);
+
+void gems_device_ask_threads(int (*threads)(void))
 {
-    static atomic_int threads;
-    if (n > 0)
-        atomic_store(&threads, n);
-    return atomic_load(&threads);
+    atomic_store(&ask_threads, threads);
+}
+
+int gems_open_threads(void)
+{
+    int (*ask)(void) = atomic_load(&ask_threads);
+    return ask ? ask() : 0;
 }
 
 static void open_device(void *ok)

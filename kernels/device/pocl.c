@@ -230,7 +230,7 @@ static void end_binary(void)
 static char *environment(unsigned i)
 {
     const char *folder = gems_pocl_folder(); /* whatever the user's variable says: its content is not ours to trust */
-    const int threads = gems_device_threads(0);
+    const int threads = gems_open_threads();
     char *entry = NULL;
     i += !folder;
     if (i == 0)

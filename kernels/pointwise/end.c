@@ -93,5 +93,5 @@ gems_status pw_end_rows(gems_call *call, gems_work *work, gems_status (*prepare)
     const int64_t n = call->sizes.v[GEMS_SIZE_COLS];
     if (call->sizes.v[GEMS_SIZE_INNER] > 1 || n > LONGEST_ROW)
         return gems_decline(call, "rows that cannot end a chain");
-    return pw_end(call, work, (n + 31) & ~INT64_C(15), prepare);
+    return pw_end(call, work, (n + 31) & ~INT64_C(15), prepare); /* as ROW_IN counts on */
 }

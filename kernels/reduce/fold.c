@@ -65,7 +65,8 @@ static void share(problem *p, const gems_device_info *device)
 static void write_defines(const gems_choice *c, char *text, size_t n)
 {
     const problem *p = c->problem;
-    int used = snprintf(text, n, "#define PIECE %d\n%s", PIECE, p->inner > 1 ? "#define FOLD_COLUMNS\n" : "");
+    int used = snprintf(text, n, "#define PIECE %d\n#define ROOM %d\n%s", PIECE, PIECE + SLACK,
+                        p->inner > 1 ? "#define FOLD_COLUMNS\n" : "");
     gems_reduce_defines(&p->types, text + used, n - (size_t)used);
 }
 

@@ -302,7 +302,7 @@ __kernel void fold(FOLD_ARGS)
     PRODUCER_OPEN;
     GEMS_AT(const MEM_IN, pieces);
     GEMS_AT(out_t, out);
-    const __global MEM_IN *x = pieces + get_global_id(0) * (PIECE + 16);
+    const __global MEM_IN *x = pieces + get_global_id(0) * ROOM;
 #ifdef FOLD_COLUMNS
     const long width = min(inner, (long)PIECE / 2), bands = (inner + width - 1) / width, steps = PIECE / width;
     A16 a[PIECE / 32];

@@ -218,11 +218,9 @@ static gems_work_launch *new_launch(gems_work *w, const gems_arg *args, int narg
 static void add_produced(gems_work *w, gems_work_launch *l, size_t items)
 {
     const gems_produced *p = w->produced;
-    for (uint32_t i = 0; i < l->nargs; i++)
-        if (w->arg[l->arg + i].kind == GEMS_ARG_SCRATCH && !w->scratch[w->arg[l->arg + i].at])
-            w->scratch[w->arg[l->arg + i].at] = items * (size_t)p->room * p->element;
-    if (!GROW(w, arg, own_arg, nargs, arg_room, (size_t)p->nargs))
+    if (w->trouble.kind != GEMS_TROUBLE_NONE || !GROW(w, arg, own_arg, nargs, arg_room, (size_t)p->nargs))
         return;
+    w->scratch[w->nscratch - 1] = items * (size_t)p->room * p->element; /* taken with the launch's own arguments */
     for (int i = 0; i < p->nargs; i++)
         keep_arg(w, &p->args[i]);
     l->nargs += (uint32_t)p->nargs;

@@ -148,6 +148,7 @@ void gems_route_start(const gems_host *host)
     gems_report_start();
     pthread_mutex_lock(&route.lock);
     route.host = host;
+    gems_device_ask_threads(host->threads); /* a program that limits its threads limits those of its CPU device */
     route.allowed = gems_allowed();
     if (!route.enabled_given)
         route.enabled = !c->disable;
@@ -178,13 +179,6 @@ static void open_device(void)
     pthread_mutex_unlock(&route.lock);
 }
 
-/* A program that limits its threads limits those of its CPU device. */
-static void pass_threads(void)
-{
-    if (route.host->threads)
-        (void)gems_device_threads(route.host->threads());
-}
-
 /* Whether the device is open, which the first call that may be worth it sees to: in the background if all that it is
  * worth is to be deferred. */
 static bool device_ready(void)
@@ -193,13 +187,10 @@ static bool device_ready(void)
         return gems_device_open(); /* false after fork */
     if (fuse_mode() == GEMS_FUSE_AUTO && route.mode == GEMS_ROUTE_TABLE && !asked_for_device() &&
         !gems_route_takes_time()) {
-        if (atomic_fetch_add(&route.seen, 1) < OPENS_AFTER || atomic_exchange(&route.opening, true))
-            return false;
-        pass_threads();
-        if (gems_chain_open(open_device))
+        if (atomic_fetch_add(&route.seen, 1) < OPENS_AFTER || atomic_exchange(&route.opening, true) ||
+            gems_chain_open(open_device))
             return false;
     }
-    pass_threads();
     open_device();
     return !route.no_device;
 }
@@ -283,10 +274,8 @@ gems_status gems_route(gems_call *call)
         if ((call->deferred = defer(call)))
             return GEMS_OK;
         call->host->drop_results(call);
-    } else if (gems_chain_active && op->kernel->fold) {
-        if (gems_chain_fold(call))
-            return GEMS_OK;
-        call->host->drop_results(call);
+    } else if (gems_chain_fold(call)) {
+        return GEMS_OK;
     }
     const gems_table *table = gems_tables_hold();
     call->rule = table ? gems_table_lookup(table, op, call->dtype, &call->sizes) : NULL;

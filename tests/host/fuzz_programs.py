@@ -340,10 +340,7 @@ class Writer:
         if str(t.dtype) in ("torch.int8", "torch.uint8"):
             some.append(f"{name}.view(torch.{'u' if str(t.dtype) == 'torch.int8' else ''}int8)")
         if some:
-            made = self.new(rng.choice(some), freeze=name in self.frozen)
-            if made and self.owned is not None and not self.may_write(name):
-                self.frozen.add(made)
-                self.owned.discard(self.ns[made].untyped_storage().data_ptr())
+            self.new(rng.choice(some), freeze=name in self.frozen or (self.owned is not None and not self.may_write(name)))
 
     def cast(self):
         rng = self.rng
