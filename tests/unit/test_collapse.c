@@ -91,6 +91,19 @@ Test(collapse, a_transposed_input_needs_two_loops_ordered_by_the_output)
     expect(loops.stride[1], 2, SIZES(5, 1));
 }
 
+Test(collapse, in_order_the_last_dimension_stays_the_fastest)
+{
+    gems_shape s = shape_of(3, SIZES(5, 7, 2));
+    gems_strides t[2] = {{1, 10, 5}, {1, 10, 5}};
+    gems_loops loops;
+    gems_collapse_in_order(&s, 2, (const gems_strides *)t, &loops);
+    cr_expect_eq(loops.rank, 2); /* 7 times 2 merge */
+    expect(loops.size, 2, SIZES(14, 5));
+    expect(loops.stride[0], 2, SIZES(5, 1));
+    gems_collapse(&s, 2, (const gems_strides *)t, &loops);
+    cr_expect_eq(loops.rank, 1);
+}
+
 Test(collapse, a_broadcast_row_keeps_its_loop)
 {
     gems_shape s = shape_of(3, SIZES(2, 3, 4));
