@@ -176,7 +176,8 @@ check-process: all
 check-fault: all
 	$(Q)$(call pytest,,tests/host/test_fault.py)
 
-# Units and every kernel under AddressSanitizer and UBSan; what PoCL, PyTorch and Python leak is not ours to count.
+# Units and every kernel under AddressSanitizer and UBSan; what PoCL, PyTorch and Python leak is not ours to count. What
+# they say goes to stderr before the process ends, so that pytest must not keep it.
 # LLVM inside PoCL replaces the sanitizer's alternate signal stack where AVX-512's state needs a larger one.
 ASAN = ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0:use_sigaltstack=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 asan_libraries = $(shell $(CC) -print-file-name=libasan.so):$(shell $(CC) -print-file-name=libubsan.so)
@@ -184,7 +185,7 @@ asan_libraries = $(shell $(CC) -print-file-name=libasan.so):$(shell $(CC) -print
 # plain build. (Chains are run here, and the evaluator with them.)
 check-asan:
 	$(Q)$(ASAN) $(MAKE) --no-print-directory -j$(JOBS) B=$(B)-asan SAN=address,undefined SKIP="tests/unit/test_fault.c tests/unit/test_evaluate.c" unit all
-	$(Q)$(call pytest,LD_PRELOAD=$(asan_libraries):$(call plain,$(B)-asan)/libgems_preload.so $(ASAN),tests/host/test_every_kernel.py)
+	$(Q)$(call pytest,LD_PRELOAD=$(asan_libraries):$(call plain,$(B)-asan)/libgems_preload.so $(ASAN),--capture=sys tests/host/test_every_kernel.py)
 # What threads share, under ThreadSanitizer: without address randomisation, of which it bears little.
 $(B)/threads $(B)/chains $(B)/bounds $(B)/tables: $(B)/%: $(B)/tests/%.o $(OBJ)
 	$(call say,LINK,$@)
@@ -211,13 +212,16 @@ check-oclgrind: $(B)/bounds $(FAMILIES)
 check-rusticl: all
 	$(Q)$(call pytest,RUSTICL_ENABLE=llvmpipe GEMS_VENDOR=rusticl GEMS_TEST_EVERY=family,tests/host/test_every_kernel.py)
 
-# Each check says how long it took.
+# Each check says how long it took; the end says again what failed.
 CHECKS := lint unit check-host check-staged check-process check-fault check-asan check-tsan check-oclgrind check-rusticl
+check: SHELL := /bin/bash
 check: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
-	$(Q)failed=; for check in $(CHECKS); do printf '  %-8s%s\n' CHECK $$check; before=$$(date +%s); \
-	  $(MAKE) --no-print-directory $$check || failed="$$failed $$check"; \
+	$(Q)set -o pipefail; failed=; for check in $(CHECKS); do printf '  %-8s%s\n' CHECK $$check; before=$$(date +%s); \
+	  $(MAKE) --no-print-directory $$check 2>&1 | tee $(B)/$$check.log || failed="$$failed $$check"; \
 	  printf '  %-8s%s: %s s\n' END $$check $$(($$(date +%s) - before)); done; \
+	  for check in $$failed; do printf '  %-8s%s\n' LOG $$check; \
+	    grep -E '\[FAIL\]|\[----\]|FAILED|^E  |ERROR|[Ee]rror:|Failing: [1-9]|Crashing: [1-9]' $(B)/$$check.log | tail -n 60; done; \
 	  if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
 
 # Host and device side by side, and what interposing costs. BENCH="--only 'cat*'": options of bench/bench.py.
