@@ -51,7 +51,8 @@ static bool is_tensor_there(const gems_call *call, int i)
 
 static gems_status make_results(gems_call *call, const pw_plan *p, gems_tensor **results)
 {
-    static const gems_tensor number = {.numel = 1};
+    static const int64_t none[1];
+    static const gems_tensor number = {.sizes = none, .strides = none, .numel = 1};
     gems_strides strides;
     const int64_t *wanted = NULL;
     const pw_row *row = p->row;
