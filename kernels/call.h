@@ -206,9 +206,10 @@ typedef struct gems_call {
     gems_sizes sizes;
     _Alignas(16) unsigned char plan[GEMS_PLAN_BYTES]; /* what plan() found, for prepare(): GEMS_PLAN */
 
-    const struct gems_rule *rule; /* the table's choice; NULL: none matched (GEMS_ROUTE=all): defaults */
-    bool deferred;                /* the results are owed (kernels/chain) */
-    const char *why;              /* first reason for declining or failing, static or in whybuf */
+    const struct gems_rule *rule;  /* the table's choice; NULL: none matched (GEMS_ROUTE=all): defaults */
+    const struct gems_rule *chain; /* the table's rule for chains, or NULL */
+    bool deferred;                 /* the results are owed (kernels/chain) */
+    const char *why;               /* first reason for declining or failing, static or in whybuf */
     char whybuf[160];
     uint64_t bytes;   /* moved to and from the device (staged memory), for the report */
     double device_ns; /* in kernels, if that is measured (gems_work_set_timing) */

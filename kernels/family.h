@@ -26,6 +26,16 @@ enum {
 /* Parameter of every variant: 0 the main lane, 1 the small one. */
 extern const gems_parameter gems_parameter_lane;
 
+/* What a rule may say of chains (kernels/chain), in the order of gems_chain_parameter; ends with a NULL name. */
+extern const gems_parameter gems_chain_parameters[];
+typedef enum gems_chain_parameter {
+    GEMS_CHAIN_LEAST_KB, /* of a result, in KiB: below that a call is not deferred */
+    GEMS_CHAIN_ROW,      /* elements that operands of several loops have beside each other, at least */
+    GEMS_CHAIN_STEPS,    /* of a chain, at most; what is more is another */
+    GEMS_CHAIN_OPERANDS, /* that a chain reads, at most */
+    GEMS_CHAIN_SMALL     /* thousands of elements times steps: passes of less use the small lane */
+} gems_chain_parameter;
+
 /* A call on its way to a variant. */
 typedef struct gems_choice {
     gems_call *call;
@@ -64,6 +74,8 @@ typedef struct gems_family {
     const gems_variant *variants; /* ends with a NULL name */
     /* Without a rule the small lane is used below so many elements, or bytes; 0: never. */
     int64_t small_numel, small_bytes;
+    /* Its calls may be part of a chain: a rule may say how. */
+    bool chains;
     /* True if a named size may exceed the number of elements of the largest operand (repeat, pad, embedding): then the
      * gate must look at small calls too. */
     bool grows;

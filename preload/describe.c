@@ -85,6 +85,15 @@ static json_t *describe_variants(const gems_family *family)
     return list;
 }
 
+/* What a rule for chains may name. */
+static json_t *describe_chain(const gems_family *family)
+{
+    json_t *list = json_array();
+    for (const gems_parameter *p = gems_chain_parameters; family && family->chains && p->name; p++)
+        json_array_append_new(list, describe_parameter(p));
+    return list;
+}
+
 static json_t *describe_operators(void)
 {
     const gems_opset *allowed = gems_allowed();
@@ -95,11 +104,11 @@ static json_t *describe_operators(void)
         const gems_op *op = &gems_ops[i];
         char dtypes[128];
         gems_probe_dtypes(op, dtypes, sizeof dtypes);
-        json_array_append_new(root, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s, s:b, s:o, s:o}", "name", op->name,
+        json_array_append_new(root, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s, s:b, s:o, s:o, s:o}", "name", op->name,
                                               "operator", op->base, "overload", op->overload, "schema", op->schema,
                                               "family", op->family, "kernel", op->kernel ? op->kernel->name : NULL,
                                               "dtypes", dtypes, "allowed", !allowed || gems_opset_has(allowed, i),
-                                              "variants", describe_variants(op->kernel), "rules",
+                                              "variants", describe_variants(op->kernel), "chain", describe_chain(op->kernel), "rules",
                                               describe_rules(tables ? gems_tables_top(tables) : NULL, op)));
     }
     gems_tables_free(tables);

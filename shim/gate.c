@@ -103,6 +103,7 @@ static void start_frame(struct frame *f)
     call->host = &gems_pytorch;
     call->why = NULL;
     call->rule = NULL;
+    call->chain = NULL;
     call->deferred = false;
     call->bytes = 0;
     call->device_ns = 0;

@@ -26,7 +26,8 @@ void gems_rule_describe(const gems_rule *rule, char *text, size_t n)
             gems_text_put(&t, shown++ ? " %s" : "%s", gems_dtypes[d].name);
     for (int i = 0; i < rule->nranges; i++)
         append_range(&t, &rule->range[i]);
-    gems_text_put(&t, ": %s", rule->host ? "host" : *rule->variant ? rule->variant : "device");
+    const char *route = rule->host ? "host" : *rule->variant ? rule->variant : "device";
+    gems_text_put(&t, ": %s", !rule->chain ? route : rule->host ? "in no chain" : "in a chain");
     for (int i = 0; i < rule->nparams; i++)
         gems_text_put(&t, " %s=%lld", rule->param[i].name, (long long)rule->param[i].value);
     gems_text_put(&t, " (%s)", rule->origin);

@@ -282,6 +282,42 @@ static bool read_params(loader *l, json_t *value, gems_rule *rule)
     return read_parameters(l, value, rule, false);
 }
 
+/* What chains do with these operators: parameters, or false for nothing. */
+static bool read_chain(loader *l, json_t *value, gems_rule *rule)
+{
+    bool chains = false;
+    for (unsigned i = 0; i < gems_op_count; i++)
+        if (gems_opset_has(rule->ops, i) && gems_ops[i].kernel)
+            chains |= gems_ops[i].kernel->chains || gems_ops[i].kernel->fold;
+    if (!chains)
+        return refuse(l, "none of these operators can be part of a chain");
+    if (json_is_true(value))
+        return refuse(l, "\"chain\" is false or an object of integers");
+    rule->chain = true;
+    rule->host = json_is_false(value);
+    const char *name;
+    json_t *number;
+    json_object_foreach(value, name, number)
+    {
+        char names[160];
+        gems_text list = gems_text_in(names, sizeof names);
+        const gems_parameter *p = gems_chain_parameters;
+        enter(l, name, 0);
+        for (; p->name && strcmp(p->name, name) != 0; p++)
+            list_name(&list, p->name);
+        if (!p->name)
+            return refuse(l, "chains have no parameter %.40s; there is %s", name, names);
+        if (!json_is_integer(number))
+            return refuse(l, "the parameter %.40s is not an integer", name);
+        if (json_integer_value(number) < p->low || json_integer_value(number) > p->high)
+            return refuse(l, "%s is %lld; chains take %lld to %lld", name, (long long)json_integer_value(number),
+                          (long long)p->low, (long long)p->high);
+        rule->param[rule->nparams++] = (gems_rule_param_value){name, json_integer_value(number)};
+        leave(l);
+    }
+    return true;
+}
+
 /* ---- a rule ---- */
 
 /* Members of a rule, in the order in which they are read; those without a reader are only checked for their type. */
@@ -299,6 +335,7 @@ static const struct {
     {"host", IS(TRUE) | IS(FALSE), "\"host\" is true or false", NULL},
     {"variant", IS(STRING), "a string is wanted", read_variant},
     {"params", IS(OBJECT), "parameters are an object of integers", read_params},
+    {"chain", IS(FALSE) | IS(TRUE) | IS(OBJECT), "\"chain\" is false or an object of integers", read_chain},
     {"device", IS(STRING), "a string is wanted", NULL},
     {"note", IS(STRING), "a string is wanted", NULL},
     {"gain", IS(INTEGER) | IS(REAL), "\"gain\" is a number", NULL},
@@ -328,6 +365,9 @@ static bool check_members(loader *l, json_t *rule)
     if (json_is_true(json_object_get(rule, "host")) &&
         (json_object_get(rule, "variant") || json_object_get(rule, "params")))
         return refuse(l, "a rule for the host takes no variant and no parameters");
+    if (json_object_get(rule, "chain") &&
+        (json_object_get(rule, "host") || json_object_get(rule, "variant") || json_object_get(rule, "params")))
+        return refuse(l, "a rule for chains takes no variant, no parameters and no host");
     return true;
 }
 
@@ -354,7 +394,7 @@ static bool read_rule(loader *l, json_t *value, json_t *defaults, gems_rule *rul
     loader top = *l;
     top.depth = 0;
     enter(&top, "defaults", 0);
-    return !defaults || rule->host || read_parameters(&top, defaults, rule, true);
+    return !defaults || rule->host || rule->chain || read_parameters(&top, defaults, rule, true);
 }
 
 /* ---- the file ---- */

@@ -24,6 +24,7 @@ typedef struct gems_rule_param_value {
 /* Strings belong to the JSON tree of the layer (gems_layer.root) or are literals. */
 struct gems_rule {
     bool host;
+    bool chain; /* of chains, not of routes; host: not deferred */
     uint8_t nranges, nparams;
     uint16_t dtypes; /* a bit a gems_dtype; all bits: any */
     const char *variant;

@@ -32,6 +32,7 @@ struct gems_table {
     rule_list *ops;          /* one an operator */
     const gems_rule **rules; /* what those lists point into */
     memo *memos;             /* NULL if no list is long */
+    int64_t chain_least;     /* KiB */
 };
 
 /* ---- how small a call may be ---- */
@@ -94,6 +95,8 @@ static int64_t list_min_numel(const gems_op *op, const rule_list *list)
         return least;
     for (unsigned i = 0; i < list->count; i++) {
         const gems_rule *rule = list->rules[i];
+        if (rule->chain)
+            continue;
         if (rule->host && rule->dtypes == UINT16_MAX && rule->nranges == 0)
             break; /* nothing below it is ever asked */
         int64_t numel = rule->host ? INT64_MAX : rule_min_numel(op, rule);
@@ -117,6 +120,16 @@ static void list_rules(gems_table *table, bool place)
                     list->rules[list->count] = rule;
                 list->count++;
             }
+    }
+}
+
+static void find_chain_least(gems_table *table, const gems_table *below)
+{
+    table->chain_least = below ? below->chain_least : INT64_MAX;
+    for (size_t i = 0; i < table->layer.count; i++) {
+        int64_t kb =
+            gems_rule_param(&table->layer.rules[i], gems_chain_parameters[GEMS_CHAIN_LEAST_KB].name, INT64_MAX);
+        table->chain_least = kb < table->chain_least ? kb : table->chain_least;
     }
 }
 
@@ -161,6 +174,8 @@ gems_table *gems_table_compile_for(const char *name, const char *json, const cha
         free(table);
         return NULL;
     }
+    if (table)
+        find_chain_least(table, below);
     if (!table || !build_lists(table, below)) {
         strcpy(error->text, "out of memory");
         gems_table_free(table);
@@ -199,17 +214,18 @@ static bool matches(const gems_rule *rule, gems_dtype dtype, const gems_sizes *s
     return true;
 }
 
-static const gems_rule *walk(const rule_list *list, gems_dtype dtype, const gems_sizes *sizes)
+static const gems_rule *walk(const rule_list *list, bool chain, gems_dtype dtype, const gems_sizes *sizes)
 {
     for (unsigned i = 0; i < list->count; i++)
-        if (matches(list->rules[i], dtype, sizes))
+        if (list->rules[i]->chain == chain && matches(list->rules[i], dtype, sizes))
             return list->rules[i];
     return NULL;
 }
 
-static void make_key(uint64_t key[KEY_WORDS], const gems_op *op, gems_dtype dtype, const gems_sizes *sizes)
+static void make_key(uint64_t key[KEY_WORDS], const gems_op *op, bool chain, gems_dtype dtype, const gems_sizes *sizes)
 {
-    key[0] = (uint64_t)op->index << 8 | (uint64_t)dtype | UINT64_C(1) << 63; /* never 0, the empty slot's */
+    /* Never 0, the empty slot's. */
+    key[0] = (uint64_t)op->index << 8 | (uint64_t)dtype | UINT64_C(1) << (chain ? 62 : 63);
     memcpy(key + 1, sizes->v, sizeof sizes->v);
 }
 
@@ -242,23 +258,39 @@ static void remember(memo *m, const uint64_t key[KEY_WORDS], const gems_rule *ru
     atomic_store_explicit(&m->sequence, before + 2, memory_order_release);
 }
 
-const gems_rule *gems_table_lookup(const gems_table *table, const gems_op *op, gems_dtype dtype,
-                                   const gems_sizes *sizes)
+static const gems_rule *look_up(const gems_table *table, const gems_op *op, bool chain, gems_dtype dtype,
+                                const gems_sizes *sizes)
 {
     if (!table || dtype >= GEMS_DTYPE_COUNT)
         return NULL;
     const rule_list *list = &table->ops[op->index];
     if (list->count < MEMO_FROM_RULES)
-        return walk(list, dtype, sizes);
+        return walk(list, chain, dtype, sizes);
     uint64_t key[KEY_WORDS];
-    make_key(key, op, dtype, sizes);
+    make_key(key, op, chain, dtype, sizes);
     memo *m = find_slot(table, key);
     const gems_rule *rule;
     if (!recall(m, key, &rule)) {
-        rule = walk(list, dtype, sizes);
+        rule = walk(list, chain, dtype, sizes);
         remember(m, key, rule);
     }
     return rule;
+}
+
+const gems_rule *gems_table_lookup(const gems_table *table, const gems_op *op, gems_dtype dtype,
+                                   const gems_sizes *sizes)
+{
+    return look_up(table, op, false, dtype, sizes);
+}
+
+const gems_rule *gems_table_chain(const gems_table *table, const gems_op *op, gems_dtype dtype, const gems_sizes *sizes)
+{
+    return look_up(table, op, true, dtype, sizes);
+}
+
+int64_t gems_table_chain_least(const gems_table *table)
+{
+    return table ? table->chain_least : INT64_MAX;
 }
 
 int64_t gems_table_min_numel(const gems_table *table, const gems_op *op)

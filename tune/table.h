@@ -8,8 +8,10 @@
  * "op": names and patterns as in kernels/opset.h; "family": that of the operator's row, or its kernel's. One of the
  * two. "dtype": one or several, any if left out. "where": [low, high], both included, null is open; or one integer. A
  * size that the operator's family does not fill never matches. See gems_size_names. "variant", "params": what the
- * family knows (family.h), parameters are integers; or "host": true. "device": part of the device's name, for a rule
- * that holds for such devices alone. "note", "gain": for people. "defaults": parameters of every rule of the text that
+ * family knows (family.h), parameters are integers; or "host": true. "chain": false
+ * (never deferred) or the parameters of gems_chain_parameters (family.h) instead: a rule for chains, which says nothing
+ * of routes, as those say nothing of chains. "device": part of the device's name, for a rule that holds for such
+ * devices alone. "note", "gain": for people. "defaults": parameters of every rule of the text that
  * does not give its own (where the kernel has them). A file that does not parse or names something unknown is refused
  * whole, with file, line and reason. */
 #ifndef GEMS_TABLE_H
@@ -39,6 +41,12 @@ void gems_table_free(gems_table *table);
  * Thread-safe. Cost: tens of nanoseconds. */
 const gems_rule *gems_table_lookup(const gems_table *table, const gems_op *op, gems_dtype dtype,
                                    const gems_sizes *sizes);
+
+/* The same of the rules for chains; NULL: as if one without parameters matched. */
+const gems_rule *gems_table_chain(const gems_table *table, const gems_op *op, gems_dtype dtype,
+                                  const gems_sizes *sizes);
+/* The fewest KiB of a result that any rule for chains asks for; INT64_MAX: none asks. */
+int64_t gems_table_chain_least(const gems_table *table);
 
 /* Least number of elements of a call's largest operand at which any rule might send `op` to the device;
  * INT64_MAX if none ever does. The gate lets smaller calls pass without a look. */

@@ -9,8 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LEAST_BYTES ((int64_t)2 << 20) /* of a result; below this protecting and showing cost more than memory does */
-#define LEAST_ROW   16                 /* elements that operands of several loops have beside each other */
+/* Below 2 MiB protecting and showing cost more than memory does. */
+const gems_parameter gems_chain_parameters[] = {[GEMS_CHAIN_LEAST_KB] = {"least_kb", 64, 1 << 20, 1, 2048},
+                                                [GEMS_CHAIN_ROW] = {"row", 1, 64, 1, 16},
+                                                [GEMS_CHAIN_STEPS] = {"steps", 1, CHAIN_STEPS, 1, CHAIN_STEPS},
+                                                [GEMS_CHAIN_OPERANDS] = {"operands", 1, CHAIN_LEAVES, 1, CHAIN_LEAVES},
+                                                [GEMS_CHAIN_SMALL] = {"small", 0, 1 << 30, 1, 1024},
+                                                {NULL}};
 
 struct chain_state gems_chains = {.lock = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
 atomic_bool gems_chain_active;
@@ -171,10 +176,18 @@ static bool keeps(gems_block *block)
 
 /* ---- taking a call ---- */
 
+static int64_t parameter(const gems_call *call, gems_chain_parameter which)
+{
+    const gems_parameter *p = &gems_chain_parameters[which];
+    return gems_rule_param(call->chain, p->name, p->initial);
+}
+
 /* A call as a group sees it. */
 typedef struct draft {
-    gems_shape shape; /* without sides of 1 */
-    uint64_t kind;    /* of a chain that begins with it */
+    gems_shape shape;         /* without sides of 1 */
+    uint64_t kind;            /* of a chain that begins with it */
+    unsigned steps, operands; /* of its chain, at most */
+    int64_t row, small;
     pw_recipe *recipe;
     gems_block *block[GEMS_OPERANDS]; /* NULL: a number, or memory to copy */
     chain_view view[GEMS_OPERANDS];
@@ -193,6 +206,10 @@ static bool make_draft(draft *d, const gems_call *call, gems_work *work)
 {
     pw_recipe *r = pw_recipe_of(work);
     d->kind = gems_chain_kind(call);
+    d->steps = (unsigned)parameter(call, GEMS_CHAIN_STEPS);
+    d->operands = (unsigned)parameter(call, GEMS_CHAIN_OPERANDS);
+    d->row = parameter(call, GEMS_CHAIN_ROW);
+    d->small = parameter(call, GEMS_CHAIN_SMALL) << 10;
     d->recipe = r;
     d->shape = (gems_shape){.numel = r->shape.numel};
     d->result_bytes = 0;
@@ -236,7 +253,7 @@ static bool has_long_rows(const draft *d)
         if (pw_recipe_in(d->recipe)[i].operand >= 0)
             memcpy(strides[n++], d->view[i].stride, sizeof *strides);
     gems_collapse(&d->shape, n, (const gems_strides *)strides, &loops);
-    return loops.rank == 1 || pw_row_length(&loops) >= LEAST_ROW;
+    return loops.rank == 1 || pw_row_length(&loops) >= d->row;
 }
 
 static bool same_shape(const gems_shape *a, const gems_shape *b)
@@ -339,7 +356,7 @@ static chain_group *find_group(const draft *d)
             wait_for_a_pass();
             continue;
         }
-        if (all_steps > CHAIN_STEPS || all_leaves > CHAIN_LEAVES || owed > CHAIN_STORED) {
+        if (all_steps > d->steps || all_leaves > d->operands || owed > CHAIN_STORED) {
             finish(j.group[largest], gems_chain_best_cut(j.group[largest]), GEMS_CAUSE_LIMIT);
             continue;
         }
@@ -450,6 +467,7 @@ static bool add_steps(chain_group *g, draft *d)
         }
     }
     g->nsteps += spec->nsteps;
+    g->small = d->small;
     g->calls++;
     return true;
 }
@@ -514,9 +532,10 @@ bool gems_chain_take(const gems_call *call, gems_work *work)
 
 /* ---- which calls ---- */
 
-int64_t gems_chain_least(gems_fuse mode)
+int64_t gems_chain_least(gems_fuse mode, const gems_table *table)
 {
-    return mode == GEMS_FUSE_OFF ? INT64_MAX : mode == GEMS_FUSE_ALL ? INT64_MIN : LEAST_BYTES / 4;
+    int64_t kb = gems_chain_parameters[GEMS_CHAIN_LEAST_KB].initial, asked = gems_table_chain_least(table);
+    return mode == GEMS_FUSE_OFF ? INT64_MAX : mode == GEMS_FUSE_ALL ? INT64_MIN : (asked < kb ? asked : kb) << 8;
 }
 
 /* Whether an argument is owed: the call goes on with a chain. */
@@ -540,12 +559,13 @@ static bool goes_on(const gems_call *call)
 bool gems_chain_wants(const gems_call *call)
 {
     int mode = atomic_load_explicit(&gems_chains.mode, memory_order_relaxed);
-    if (mode == GEMS_FUSE_OFF || call->op->kernel->variants != pw_variants ||
+    if (mode == GEMS_FUSE_OFF || !call->op->kernel->chains || gems_rule_is_host(call->chain) ||
         (call->host->is_watched && call->host->is_watched()))
         return false;
     int64_t numel = call->sizes.v[GEMS_SIZE_NUMEL];
-    return mode == GEMS_FUSE_ALL || (gems_size_bytes(numel, call->dtype) >= LEAST_BYTES &&
-                                     (goes_on(call) || gems_chain_pays(gems_chain_kind(call))));
+    return mode == GEMS_FUSE_ALL ||
+           (gems_size_bytes(numel, call->dtype) >> 10 >= parameter(call, GEMS_CHAIN_LEAST_KB) &&
+            (goes_on(call) || gems_chain_pays(gems_chain_kind(call))));
 }
 
 /* ---- reductions ---- */
@@ -606,7 +626,7 @@ bool gems_chain_fold(gems_call *call)
     bool pinned[GEMS_MAX_ARGS];
     unsigned step, result;
     if (!atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !call->op->kernel->fold ||
-        call->arg[0].kind != GEMS_TENSOR || !gems_device_get(GEMS_LANE_MAIN)->is_cpu)
+        gems_rule_is_host(call->chain) || call->arg[0].kind != GEMS_TENSOR || !gems_device_get(GEMS_LANE_MAIN)->is_cpu)
         return false;
     lock();
     bool owed = owed_by(call->arg[0].tensor, &step, &result) != NULL;

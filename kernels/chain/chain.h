@@ -20,6 +20,7 @@
 #define GEMS_CHAIN_H
 
 #include "kernels/work/work.h"
+#include "tune/table.h"
 
 #include <stdatomic.h>
 
@@ -51,9 +52,10 @@ bool gems_chain_start(gems_fuse mode);
 bool gems_chain_is_on(void);
 /* Computes all that is owed; nothing is deferred, and no kernel built, any more. For the exit. */
 void gems_chain_end(void *unused);
-/* The least elements of a call that may be deferred, or read what is owed; INT64_MAX: none. */
-int64_t gems_chain_least(gems_fuse mode);
-/* Whether a call, after plan(), is to be deferred. Then its results may be made hidden (gems_arena_hides). */
+/* The least elements of a call that may be deferred by the table's rules, or read what is owed; INT64_MAX: none. */
+int64_t gems_chain_least(gems_fuse mode, const gems_table *table);
+/* Whether a call, after plan() and with call->chain set, is to be deferred. Then its results may be made hidden
+ * (gems_arena_hides). */
 bool gems_chain_wants(const gems_call *call);
 /* After prepare(): true if the results are owed now. False: it must be run. */
 bool gems_chain_take(const gems_call *call, gems_work *work);

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 /* In steps times elements: less is done by the calling thread, for waking others takes as long. */
-#define SMALL_WORK  ((int64_t)1 << 20)
 #define SHARED_WORK ((int64_t)1 << 17) /* that a further thread of the evaluator is started for */
 
 enum {
@@ -323,7 +322,7 @@ static bool run_on_device(const chain_group *g, gems_call *fold)
     gems_work *work = malloc(sizeof *work);
     if (!work)
         return false;
-    gems_work_begin(work, p->shape->numel * p->spec.nsteps < SMALL_WORK ? GEMS_LANE_SMALL : GEMS_LANE_MAIN);
+    gems_work_begin(work, p->shape->numel * p->spec.nsteps < g->small ? GEMS_LANE_SMALL : GEMS_LANE_MAIN);
     work->guarded = true;
     write_work(work, p);
     bool done = work->trouble.kind == GEMS_TROUBLE_NONE && (!fold || fold->op->kernel->fold(fold, work) == GEMS_OK) &&

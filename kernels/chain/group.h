@@ -62,6 +62,7 @@ typedef struct chain_group {
     unsigned nsteps, nleaves;
     uint64_t kind;   /* of the call that began it (predict.c) */
     unsigned hidden; /* blocks that were in use, for it */
+    int64_t small;   /* elements times steps: passes of less use the small lane */
     unsigned calls, folds;
     bool unready; /* what would have read it has no kernel yet: what becomes of it now says nothing */
     struct chain_group *next, **link;

@@ -195,5 +195,9 @@ static gems_status prepare(gems_call *call, gems_work *work)
     return status;
 }
 
-const gems_family gems_family_pointwise = {
-    .name = "pointwise", .plan = plan, .prepare = prepare, .variants = pw_variants, .small_numel = 32768};
+const gems_family gems_family_pointwise = {.name = "pointwise",
+                                           .plan = plan,
+                                           .prepare = prepare,
+                                           .variants = pw_variants,
+                                           .chains = true,
+                                           .small_numel = 32768};

@@ -140,8 +140,12 @@ static gems_status prepare_glu(gems_call *call, gems_work *work)
     return out ? compute(call, work, &f, self->dtype, &half, 1, out, in) : GEMS_DECLINED;
 }
 
-const gems_family gems_family_glu = {
-    .name = "glu", .plan = plan_glu, .prepare = prepare_glu, .variants = pw_variants, .small_numel = 32768};
+const gems_family gems_family_glu = {.name = "glu",
+                                     .chains = true,
+                                     .plan = plan_glu,
+                                     .prepare = prepare_glu,
+                                     .variants = pw_variants,
+                                     .small_numel = 32768};
 
 static gems_status plan_glu_backward(gems_call *call)
 {
@@ -176,6 +180,7 @@ const gems_family gems_family_glu_backward = {.name = "glu_backward",
                                               .plan = plan_glu_backward,
                                               .prepare = prepare_glu_backward,
                                               .variants = pw_variants,
+                                              .chains = true,
                                               .small_numel = 32768};
 
 /* ---- polar(abs, angle): a complex tensor of both ----------------------------------------------------------------- */
@@ -237,5 +242,9 @@ static gems_status prepare_polar(gems_call *call, gems_work *work)
     return compute(call, work, &f, part, &shape, 2, planes, in);
 }
 
-const gems_family gems_family_polar = {
-    .name = "polar", .plan = plan_polar, .prepare = prepare_polar, .variants = pw_variants, .small_numel = 32768};
+const gems_family gems_family_polar = {.name = "polar",
+                                       .chains = true,
+                                       .plan = plan_polar,
+                                       .prepare = prepare_polar,
+                                       .variants = pw_variants,
+                                       .small_numel = 32768};

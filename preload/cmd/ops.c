@@ -27,6 +27,20 @@ static void print_op(const json_t *op)
 }
 
 /* "run 64..1073741824 (8192)" of each parameter. */
+static void print_parameters(const json_t *params)
+{
+    size_t i;
+    json_t *param;
+    json_array_foreach(params, i, param)
+    {
+        printf(" %s %lld..%lld", cmd_text(param, "name"), cmd_number(param, "low"), cmd_number(param, "high"));
+        if (cmd_number(param, "step") > 1)
+            printf(":%lld", cmd_number(param, "step"));
+        if (json_is_integer(json_object_get(param, "initial")))
+            printf(" (%lld)", cmd_number(param, "initial"));
+    }
+}
+
 static void print_variants(const json_t *op)
 {
     size_t i, k;
@@ -34,17 +48,15 @@ static void print_variants(const json_t *op)
     json_array_foreach(json_object_get(op, "variants"), i, variant)
     {
         printf("    %-12s", cmd_text(variant, "name"));
-        json_array_foreach(json_object_get(variant, "params"), k, param)
-        {
-            printf(" %s %lld..%lld", cmd_text(param, "name"), cmd_number(param, "low"), cmd_number(param, "high"));
-            if (cmd_number(param, "step") > 1)
-                printf(":%lld", cmd_number(param, "step"));
-            if (json_is_integer(json_object_get(param, "initial")))
-                printf(" (%lld)", cmd_number(param, "initial"));
-        }
+        print_parameters(json_object_get(variant, "params"));
         json_array_foreach(json_object_get(variant, "dtypes"), k, param)
             printf("%s%s", k ? " " : "  dtypes ", json_string_value(param));
         printf("%s%s\n", *cmd_text(variant, "asks") ? "  asks for " : "", cmd_text(variant, "asks"));
+    }
+    if (json_array_size(json_object_get(op, "chain"))) {
+        printf("    %-12s", "in chains");
+        print_parameters(json_object_get(op, "chain"));
+        printf("\n");
     }
 }
 

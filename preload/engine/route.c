@@ -93,12 +93,24 @@ static int64_t table_threshold(const gems_op *op)
     return least;
 }
 
+/* The least elements of a call that chains may take, by any vendor's table until the device is known. */
+static int64_t chain_threshold(void)
+{
+    gems_fuse fuse = route.cannot_fuse ? GEMS_FUSE_OFF : fuse_mode();
+    const gems_table *table = gems_tables_current();
+    int64_t least = gems_chain_least(fuse, table);
+    for (int i = 0; !table && i < CANDIDATES && route.candidates[i]; i++) {
+        int64_t work = gems_chain_least(fuse, gems_tables_top(route.candidates[i]));
+        least = work < least ? work : least;
+    }
+    return least;
+}
+
 /* The least work at which a call of this operator may be worth a look; INT64_MAX if none is. One that is not routed may
  * read what is owed. */
 static int64_t threshold(const gems_op *op)
 {
-    gems_fuse fuse = route.cannot_fuse ? GEMS_FUSE_OFF : fuse_mode();
-    int64_t by_table = table_threshold(op), by_chain = gems_chain_least(fuse);
+    int64_t by_table = table_threshold(op), by_chain = chain_threshold();
     bool off = route.mode == GEMS_ROUTE_OFF || route.no_device || (!route.enabled && !route.scopes);
     return off || by_table < by_chain ? by_table : by_chain;
 }
@@ -270,6 +282,8 @@ gems_status gems_route(gems_call *call)
     gems_status status = op->kernel->plan(call);
     if (status != GEMS_OK)
         return status;
+    const gems_table *table = gems_tables_hold();
+    call->chain = table ? gems_table_chain(table, op, call->dtype, &call->sizes) : NULL;
     if (gems_chain_wants(call)) {
         if ((call->deferred = defer(call)))
             return GEMS_OK;
@@ -277,7 +291,6 @@ gems_status gems_route(gems_call *call)
     } else if (gems_chain_fold(call)) {
         return GEMS_OK;
     }
-    const gems_table *table = gems_tables_hold();
     call->rule = table ? gems_table_lookup(table, op, call->dtype, &call->sizes) : NULL;
     const char *refused = refusal(call);
     if (refused)

@@ -186,6 +186,15 @@ def test_reductions_compute_what_they_read():
     assert int(re.search(r"chains: .*, (\d+) of them for a reduction", done.stderr)[1]) >= 20, done.stderr
 
 
+def test_rules_say_what_is_deferred():
+    smaller = DEFERS.replace("1 << 20", "1 << 18").format(until="_ == 39")
+    least, never = ('{"rules": [{"op": "*", "chain": %s}]}' % chain for chain in ('{"least_kb": 512}', "false"))
+    for script, table, some in ((smaller, least, True), (smaller, "", False), (DEFERS.format(until="_ == 9"), never, False)):
+        done = run([sys.executable, "-c", script], GEMS_REPORT=1, **({"GEMS_TUNE_JSON": table} if table else {}))
+        assert done.returncode == 0, done.stderr
+        assert ("chains: " in done.stderr) == some, done.stderr
+
+
 def test_the_device_is_opened_in_the_background(tmp_path):
     threads = "any('gems-touch' in open(f'/proc/self/task/{t}/comm').read() for t in __import__('os').listdir('/proc/self/task'))"
     done = run([sys.executable, "-c", DEFERS.format(until=threads)], GEMS_FUSE="auto")

@@ -231,6 +231,8 @@ static void chain_call_begin(gems_call *call, const gems_op *op, const gems_valu
         }
 }
 
+static gems_table *chain_table; /* whose rules for chains hold; NULL: none */
+
 /* As preload/engine/route.c. */
 static bool chain_defer(gems_call *call)
 {
@@ -280,6 +282,7 @@ static node *chain_apply(const char *name, const gems_value *arg, unsigned n)
     chain_call_begin(&call, op, arg, NULL);
     if (op->kernel->plan(&call) != GEMS_OK)
         return NULL;
+    call.chain = gems_table_chain(chain_table, op, call.dtype, &call.sizes);
     bool deferred = gems_chain_wants(&call) && chain_defer(&call);
     bool done = deferred || chain_run(&call, false);
     *(deferred ? &chain_deferred : &chain_apart) += 1;

@@ -390,6 +390,40 @@ static void more_steps_than_a_group_has(void)
 }
 BOTH(more_steps_than_a_group_has)
 
+/* Rules of the table: how long chains are, what they read, what is never in one. */
+static long passes_of(const char *rule)
+{
+    gems_table_error error;
+    char text[160];
+    snprintf(text, sizeof text, "{\"rules\": [%s]}", rule);
+    chain_table = gems_table_compile("t", text, NULL, &error);
+    cr_assert(chain_table, "%s", error.text);
+    long passes = (long)chain_counts().passes, apart = chain_apart;
+    node *x = node_new(GEMS_F32, SHAPE(300)), *w = node_new(GEMS_F32, SHAPE(300)), *y = TIMES(x, 1);
+    for (int i = 0; i < 12; i++) {
+        node *next = i % 2 ? MUL(y, w) : ADD(y, x);
+        node_free(y);
+        y = next;
+    }
+    FINISH(x, w, y);
+    passes = (long)chain_counts().passes - passes;
+    gems_table_free(chain_table);
+    chain_table = NULL;
+    return passes + 100 * (chain_apart - apart);
+}
+
+Test(chain_alone, rules_of_the_table)
+{
+    cr_expect_eq(passes_of(""), 1);
+    cr_expect_eq(passes_of("{\"op\": \"add*\", \"chain\": {\"steps\": 24}}"), 1);
+    cr_expect_geq(passes_of("{\"op\": \"*\", \"chain\": {\"steps\": 4}}"), 3);
+    cr_expect_eq(passes_of("{\"op\": \"*\", \"chain\": {\"steps\": 1}}"), 13);
+    cr_expect_eq(passes_of("{\"op\": \"*\", \"dtype\": \"f16\", \"chain\": {\"steps\": 1}}"), 1);
+    cr_expect_gt(passes_of("{\"op\": \"*\", \"chain\": {\"operands\": 2}}"), 1);
+    cr_expect_eq(passes_of("{\"op\": \"*\", \"chain\": false}"), 1300);
+    cr_expect_eq(passes_of("{\"op\": \"mul.Scalar\", \"chain\": false}") / 100, 1);
+}
+
 static void more_operands_than_a_group_has(void)
 {
     enum {

@@ -289,6 +289,41 @@ Test(table, an_operator_without_kernel_is_never_looked_at)
         }
 }
 
+/* ---- rules for chains ---- */
+
+Test(table, rules_for_chains_and_for_routes_do_not_see_each_other)
+{
+    gems_table_error error;
+    gems_table *below = gems_table_compile(
+        "b",
+        "{\"defaults\": {\"vec\": 4}, \"rules\": [{\"op\": \"add*\", \"chain\": {\"least_kb\": 512, \"small\": 7}}]}",
+        NULL, &error);
+    cr_assert(below, "%s", error.text);
+    gems_table *table = gems_table_compile(
+        "t",
+        "{\"rules\": [{\"op\": \"add.Tensor\", \"where\": {\"numel\": [9, null]}, \"chain\": false},"
+        "{\"op\": [\"add.Tensor\", \"mul.Tensor\"], \"where\": {\"numel\": [5, null]}, \"variant\": \"gpu\"}]}",
+        below, &error);
+    cr_assert(table, "%s", error.text);
+    gems_sizes few = numel(7), many = numel(9);
+    const gems_rule *rule = gems_table_chain(table, op("add.Tensor"), GEMS_F32, &many);
+    cr_expect(rule && gems_rule_is_host(rule));
+    rule = gems_table_chain(table, op("add.Tensor"), GEMS_F32, &few);
+    cr_expect_eq(gems_rule_param(rule, "least_kb", 0), 512);
+    cr_expect_eq(gems_rule_param(rule, "small", 0), 7);
+    cr_expect_eq(gems_rule_param(rule, "vec", 0), 0);
+    cr_expect_null(gems_table_chain(table, op("mul.Tensor"), GEMS_F32, &many));
+    cr_expect_null(gems_table_chain(NULL, op("mul.Tensor"), GEMS_F32, &many));
+    cr_expect_str_eq(chosen(table, "add.Tensor", GEMS_F32, 9), "gpu");
+    cr_expect_str_eq(chosen(table, "add.Scalar", GEMS_F32, 9), "none");
+    cr_expect_eq(gems_table_min_numel(table, op("add.Tensor")), 5);
+    cr_expect_eq(gems_table_min_numel(table, op("add.Scalar")), INT64_MAX);
+    cr_expect_eq(gems_table_chain_least(table), 512);
+    cr_expect_eq(gems_table_chain_least(NULL), INT64_MAX);
+    gems_table_free(table);
+    gems_table_free(below);
+}
+
 /* ---- errors: what is wrong, and where ---- */
 
 Test(table, a_table_with_anything_not_understood_is_refused_whole)
@@ -332,6 +367,14 @@ Test(table, a_table_with_anything_not_understood_is_refused_whole)
          "t:1:40: splits is 0; run takes 1 to 4096"},
         {"{\"rules\": [{\"op\": \"add\", \"params\": {\"vec\": 3}}]}",
          "t:1:37: vec is 3; gpu takes 2 to 16 in steps of 2"},
+        {"{\"rules\": [{\"op\": \"add\", \"chain\": true}]}", "t:1:26: \"chain\" is false or an object of integers"},
+        {"{\"rules\": [{\"op\": \"add\", \"chain\": {}, \"host\": true}]}",
+         "t:1:12: a rule for chains takes no variant, no parameters and no host"},
+        {"{\"rules\": [{\"op\": \"mm\", \"chain\": false}]}", "t:1:25: none of these operators can be part of a chain"},
+        {"{\"rules\": [{\"op\": \"add\", \"chain\": {\"step\": 3}}]}",
+         "t:1:36: chains have no parameter step; there is least_kb, row, steps, operands, small"},
+        {"{\"rules\": [{\"op\": \"add\", \"chain\": {\"steps\": 0}}]}", "t:1:36: steps is 0; chains take 1 to 48"},
+        {"{\"rules\": [{\"op\": \"add\", \"chain\": {\"row\": 1.5}}]}", "t:1:36: the parameter row is not an integer"},
         {"{\"rules\": [], \"device\": \"H200\"}",
          "t:1:15: \"device\" of a table is an object (a rule takes a device's name)"},
         {"{\"devices\": {}}", "t:1:2: unknown key \"devices\" in a table"},
