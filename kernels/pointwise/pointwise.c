@@ -57,7 +57,10 @@ static gems_status make_results(gems_call *call, const pw_plan *p, gems_tensor *
     const int64_t *wanted = NULL;
     const pw_row *row = p->row;
     if (call->op->form == GEMS_FUNCTIONAL) {
-        const gems_tensor *like = row->layout == PW_LIKE ? call->arg[row->like].tensor : NULL;
+        unsigned layout = row->layout;
+        if (layout == PW_INTEGERS_LIKE)
+            layout = gems_dtypes[p->compute].category == GEMS_CAT_FLOAT ? PW_ITERATOR : PW_LIKE;
+        const gems_tensor *like = layout == PW_LIKE ? call->arg[row->like].tensor : NULL;
         int format = like ? 1 : 0; /* preserve; contiguous */
         if (row->memory_format >= 0 && call->arg[row->memory_format].kind == GEMS_MEMFMT)
             format = (int)call->arg[row->memory_format].i;
@@ -66,7 +69,7 @@ static gems_status make_results(gems_call *call, const pw_plan *p, gems_tensor *
         if (format >= 2)
             gems_format_strides(format == 2 ? GEMS_CHANNELS_LAST : GEMS_CHANNELS_LAST_3D, p->shape.ndim, p->shape.size,
                                 strides);
-        else if (format == 0 && row->layout != PW_ITERATOR)
+        else if (format == 0 && layout != PW_ITERATOR)
             gems_format_strides(GEMS_CONTIGUOUS, p->shape.ndim, p->shape.size, strides);
         else if (like)
             gems_preserved_strides(like, strides);

@@ -89,8 +89,11 @@ static void read_layout(const gems_op *op, pw_row *row)
         if (op->params[i].type == GEMS_T_MEMFMT || op->params[i].type == GEMS_T_OPT_MEMFMT)
             row->memory_format = (int8_t)i;
     next_word(&list, word);
-    row->layout = *word == 'c' ? PW_CONTIGUOUS : *word == 'l' ? PW_LIKE : PW_ITERATOR;
-    if (row->layout == PW_LIKE && next_word(&list, word))
+    row->layout = *word == 'c'                         ? PW_CONTIGUOUS
+                  : *word == 'l'                       ? PW_LIKE
+                  : strcmp(word, "integers_like") == 0 ? PW_INTEGERS_LIKE
+                                                       : PW_ITERATOR;
+    if ((row->layout == PW_LIKE || row->layout == PW_INTEGERS_LIKE) && next_word(&list, word))
         row->like = (int8_t)gems_op_param(op, word);
 }
 

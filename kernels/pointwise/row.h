@@ -10,7 +10,8 @@
 typedef enum pw_layout {
     PW_ITERATOR,
     PW_CONTIGUOUS,
-    PW_LIKE
+    PW_LIKE,
+    PW_INTEGERS_LIKE
 } pw_layout;
 
 typedef struct pw_row {

@@ -125,7 +125,7 @@ mish        t    f    n
 hardswish   t    f    n
 leaky_relu  t    f    n
 softsign    t    f    n
-tanhshrink  t    f    n
+tanhshrink  p    f    n
 lerp        tts  fh   fmi
 lerp        ttt  f    fm
 add         tt   fh   fmio alpha=0.3
