@@ -161,18 +161,18 @@ demo: setup-demo
 
 # Results in the host's process, whole processes, and every OpenCL call failing once.
 check-host: all
-	$(Q)$(call pytest,,$(call spread,loadfile) tests/host $(addprefix --ignore tests/host/test_,\
+	$(Q)$(call pytest,,$(call spread,worksteal) tests/host $(addprefix --ignore tests/host/test_,\
 	  process.py touch.py fault.py))
 # As on a device with memory of its own: operands and results are copied.
 check-staged: all
-	$(Q)$(call pytest,GEMS_MEMORY=staged,$(call spread,loadfile) tests/host $(addprefix --ignore tests/host/test_,\
+	$(Q)$(call pytest,GEMS_MEMORY=staged,$(call spread,worksteal) tests/host $(addprefix --ignore tests/host/test_,\
 	  process.py touch.py fault.py thunks.py rows.py command.py))
 # The same with every chain deferred that can be. Not a part of `make check`, whose time it would take again by a third.
 check-fused: all
-	$(Q)$(call pytest,GEMS_FUSE=all,$(call spread,loadfile) tests/host $(addprefix --ignore tests/host/test_,\
+	$(Q)$(call pytest,GEMS_FUSE=all,$(call spread,worksteal) tests/host $(addprefix --ignore tests/host/test_,\
 	  process.py touch.py fault.py))
 check-process: all
-	$(Q)$(call pytest,,$(call spread,load) tests/host/test_process.py tests/host/test_touch.py)
+	$(Q)$(call pytest,,$(call spread,worksteal) tests/host/test_process.py tests/host/test_touch.py)
 check-fault: all
 	$(Q)$(call pytest,,tests/host/test_fault.py)
 
