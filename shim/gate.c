@@ -70,6 +70,9 @@ static const char *foreign(const gems_op *op, enum gems_entry entry, uint64_t ks
     if (entry != GEMS_ENTRY_AOTI) { /* the C shim passes over the dispatcher and its state */
         gems_torch_thread_keys(&keys);
         keys.excluded &= ~gems_torch.names;
+        /* Inference mode takes ADInplaceOrView out of what is included; where it is excluded that says nothing. */
+        if (keys.included == gems_torch.adinplace && keys.excluded == gems_torch.below.excluded)
+            keys.included = gems_torch.below.included;
         if (memcmp(&keys, &gems_torch.below, sizeof keys) != 0) {
             if (entry == GEMS_ENTRY_REDISPATCH)
                 return "not a plain thread";

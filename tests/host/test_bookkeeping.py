@@ -79,6 +79,20 @@ def seen_by_profiler(body):
     return {event.key for event in profile.key_averages()}
 
 
+def test_tensors_from_outside_in_inference_mode():
+    outside = x44()
+    other, before = outside.clone(), gems.counters().routed
+    with torch.inference_mode():
+        made_there = x44()
+        kept = made_there.tolist()
+        made_there.add_(outside)
+        outside.mul_(made_there)
+        converted = outside.to(torch.float64)
+    assert gems.counters().routed >= before + 3
+    assert outside._version == 1 and made_there.is_inference() and converted.is_inference()
+    torch.testing.assert_close(made_there.clone(), torch.tensor(kept) + other, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("state", ["grad", "no_grad", "inference"])
 def test_a_profiler_sees_every_operator(state):
     x = x44().requires_grad_(state == "grad")
