@@ -171,6 +171,10 @@ check-staged: all
 check-fused: all
 	$(Q)$(call pytest,GEMS_FUSE=all,$(call spread,worksteal) tests/host $(addprefix --ignore tests/host/test_,\
 	  process.py touch.py fault.py))
+# And with what kernels read and write staying on the device; nor is this one.
+check-resident: all
+	$(Q)$(call pytest,GEMS_MEMORY=staged GEMS_RESIDENT=force,$(call spread,worksteal) tests/host $(addprefix --ignore tests/host/test_,\
+	  process.py touch.py fault.py thunks.py rows.py command.py))
 check-process: all
 	$(Q)$(call pytest,,$(call spread,worksteal) tests/host/test_process.py tests/host/test_touch.py)
 check-fault: all
@@ -253,6 +257,6 @@ bench-functions: setup
 	$(Q)'$(PYTHON)' bench/functions.py --library $(abspath $(B))/bench/chain.so $(FUNCTIONS)
 
 .PHONY: all bench bench-chains bench-functions fuzz unit install uninstall clean format lint setup setup-demo demo \
-  check check-fused $(filter check-%,$(CHECKS))
+  check check-fused check-resident $(filter check-%,$(CHECKS))
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

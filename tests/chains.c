@@ -145,7 +145,7 @@ int main(int argc, char **argv)
     if (argc > 1)
         rounds = atoi(argv[1]);
     gems_config_get();
-    if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_ALL)) {
+    if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_ALL, false)) {
         fprintf(stderr, "nothing can be deferred: %s\n", gems_device_error());
         return 1;
     }

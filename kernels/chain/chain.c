@@ -56,6 +56,8 @@ static void want(gems_block *block, bool write, gems_cause cause)
 {
     for (chain_block *b; (b = gems_chain_block_of(block));) {
         unsigned r;
+        if (gems_resident_want(b, write))
+            continue;
         if (b->writer) {
             int last = gems_chain_group_last(b->writer, b, &r);
             finish(b->writer, (unsigned)last + 1, cause);
@@ -81,9 +83,13 @@ static void finish_all(void)
 {
     while (gems_chains.groups)
         finish(gems_chains.groups, gems_chains.groups->nsteps, GEMS_CAUSE_END);
-    for (chain_block *b = gems_chains.blocks, *next; b; b = next) {
-        next = b->next;
-        want(b->block, true, GEMS_CAUSE_END);
+    for (chain_block *b = gems_chains.blocks; b;) {
+        if (b->block->place == GEMS_PLACE_HOME && !b->copy && !b->moving) {
+            b = b->next;
+            continue;
+        }
+        want(b->block, true, GEMS_CAUSE_END); /* others may come and go meanwhile */
+        b = gems_chains.blocks;
     }
 }
 
@@ -161,6 +167,8 @@ static bool keeps(gems_block *block)
         chain_group *g = b->writer;
         b->given = true;
         gems_chains.kept += block->bytes;
+        if (!b->users && !b->moving)
+            gems_resident_drop(b);
         if (!gems_chain_block_is_busy(b) && !b->nreaders) {
             forget_results(b);
             b->writer = NULL;
@@ -738,15 +746,19 @@ bool gems_chain_open(void (*open)(void))
     return opening.runs;
 }
 
-bool gems_chain_start(gems_fuse mode)
+bool gems_chain_start(gems_fuse mode, bool resident)
 {
-    static const gems_work_memory memory = {gems_chain_pin, gems_chain_unpin};
+    static const gems_work_memory at_home = {gems_chain_pin, gems_chain_unpin, NULL, NULL},
+                                  there = {gems_chain_pin, gems_chain_unpin, gems_resident_reach, gems_resident_leave};
     const gems_device_info *device = gems_device_get(GEMS_LANE_MAIN);
-    bool can = mode != GEMS_FUSE_OFF && !device->short_loops && (device->unified || mode == GEMS_FUSE_ALL);
-    if (!can || !watch_forks() || !gems_touch_start(serve))
+    resident = resident && !device->unified;
+    mode = resident ? GEMS_FUSE_OFF : mode;
+    bool defers = mode != GEMS_FUSE_OFF && !device->short_loops && (device->unified || mode == GEMS_FUSE_ALL);
+    if (!(defers || resident) || !watch_forks() || !gems_touch_start(serve))
         return false;
     gems_arena_on_give(keeps);
-    gems_work_on_memory(&memory);
+    gems_work_on_memory(resident ? &there : &at_home);
+
     /* From now on: what is in use by a system call or a kernel is pinned also while nothing is hidden. If a call that
      * comes later hid it, the system would refuse (EFAULT), and the device's threads would stop where a pass that has
      * to show it waits for them. */

@@ -46,8 +46,9 @@ extern const char *const gems_cause_names[GEMS_CAUSE_COUNT];
 /* Runs open(), which opens a device and calls gems_chain_start, in the background: programs do not wait for that. A
  * fork and the exit do. Once; false: it could not be begun. */
 bool gems_chain_open(void (*open)(void));
-/* Begins, once a device is open. False: nothing is deferred. Once. */
-bool gems_chain_start(gems_fuse mode);
+/* Begins, once a device is open. resident: what kernels read and write stays there, on a device with memory of its own;
+ * then nothing is deferred. False: neither. Once. */
+bool gems_chain_start(gems_fuse mode, bool resident);
 /* Whether gems_chain_end has something to do. */
 bool gems_chain_is_on(void);
 /* Computes all that is owed; nothing is deferred, and no kernel built, any more. For the exit. */
@@ -72,6 +73,14 @@ void gems_chain_settle(const void *p, size_t n, bool write, gems_cause cause);
 bool gems_chain_pin(const void *p, size_t n, bool write);
 void gems_chain_unpin(const void *p, size_t n);
 
+/* ---- on a device with memory of its own (resident.c) ---- */
+
+/* For gems_work_memory. */
+gems_reached gems_resident_reach(const void *p, bool write, gems_buffer **buffer, size_t *offset);
+void gems_resident_leave(const void *p, bool write, gems_outcome outcome);
+/* The bytes that copies may take; at first as many as there are. */
+void gems_resident_limit(size_t bytes);
+
 /* What the report tells. */
 typedef struct gems_chain_counts {
     uint64_t calls, passes, steps; /* deferred; kernels run for them; expressions computed in those */
@@ -80,6 +89,7 @@ typedef struct gems_chain_counts {
     uint64_t bytes_saved;          /* of reads and writes that the calls one by one would have made */
     uint64_t evaluated;            /* passes that the device did not compute */
     uint64_t kernels;              /* built */
+    uint64_t up, down;             /* bytes that were copied to stay, and brought home */
     uint64_t causes[GEMS_CAUSE_COUNT];
 } gems_chain_counts;
 void gems_chain_count(gems_chain_counts *counts);

@@ -38,7 +38,7 @@ static void forget(chain_block *b)
 
 void gems_chain_block_drop(chain_block *b)
 {
-    if (b->writer || b->nreaders || b->pins)
+    if (b->writer || b->nreaders || b->pins || b->users || b->moving || (b->copy && !b->given))
         return;
     if (b->given || b->block->place == GEMS_PLACE_HOME)
         forget(b);

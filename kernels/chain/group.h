@@ -37,6 +37,13 @@ typedef struct chain_block {
     struct chain_group *reader[CHAIN_READERS]; /* that read it, before `writer` writes */
     unsigned nreaders, pins;
     bool given; /* back, by the program: only groups need it */
+    /* On a device with memory of its own (resident.c). */
+    gems_buffer *copy; /* of all its bytes; NULL: none */
+    unsigned users;    /* works that use the copy now */
+    bool away;         /* the copy's values are the only ones */
+    bool moving;       /* the copy is being made or brought home */
+    bool spoilt;       /* the copy is not to be used any more */
+    uint64_t used;     /* when, counted in works */
     struct chain_block *next, **link;
 } chain_block;
 
@@ -125,6 +132,14 @@ unsigned gems_chain_best_cut(const chain_group *g);
 /* Memory for passes. */
 struct chain_pass *gems_chain_pass_new(void);
 void gems_chain_pass_free(struct chain_pass *pass);
+
+/* ---- resident.c ---- */
+
+/* For who wants the block at home: waits, brings it home or drops its copy, and is true if anything was done: then look
+ * again. The lock is given up meanwhile. */
+bool gems_resident_want(chain_block *b, bool write);
+/* Gives the copy back, whatever is in it. */
+void gems_resident_drop(chain_block *b);
 
 /* ---- build.c ---- */
 

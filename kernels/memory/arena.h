@@ -36,12 +36,13 @@ typedef struct gems_block {
     void *user;    /* of the layer above (deferral), which is asked before the block is free; NULL: nobody's */
     uint8_t place; /* gems_place; changed only by who owns the block: its taker, or `user` once that is set */
     bool taken;    /* from gems_arena_take to gems_arena_give; atomic */
+    size_t asked;  /* bytes from its start that are in use */
 
     /* Private to kernels/memory. */
     bool moved; /* has been hidden: its mappings are counted */
     uint8_t pages_class;
-    size_t asked, resident, huge; /* bytes from its start: in use; with pages, at most; to be of huge pages */
-    uint64_t freed;               /* when, in ms */
+    size_t resident, huge; /* bytes from its start: with pages, at most; to be of huge pages */
+    uint64_t freed;        /* when, in ms */
     struct gems_block *newer, *older;
 } gems_block;
 
@@ -72,9 +73,10 @@ static inline char *gems_block_shadow(const gems_block *block)
 
 /* Changes of place, by who owns the block. False: the system refuses (its limit on mappings, Linux before 5.7), and
  * nothing has changed. */
-bool gems_block_show(gems_block *block);    /* home, from any place */
-bool gems_block_hide(gems_block *block);    /* hidden, from any place; the contents come along */
-bool gems_block_protect(gems_block *block); /* read-only, from home */
+bool gems_block_show(gems_block *block);           /* home, from any place */
+bool gems_block_hide(gems_block *block);           /* hidden, from any place; the contents come along */
+bool gems_block_protect(gems_block *block);        /* read-only, from home */
+bool gems_block_show_read_only(gems_block *block); /* read-only, from hidden or home */
 
 /* What the report tells. */
 typedef struct gems_arena_counts {

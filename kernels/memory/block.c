@@ -362,6 +362,23 @@ bool gems_block_show(gems_block *block)
     return done;
 }
 
+bool gems_block_show_read_only(gems_block *block)
+{
+    char *shadow = gems_block_shadow(block);
+    if (block->place != GEMS_PLACE_HIDDEN)
+        return gems_block_protect(block);
+    /* Before they move, for then nobody may write them unseen. */
+    if (mprotect(shadow, block->bytes, PROT_READ) != 0)
+        return false;
+    if (!move_pages(block, shadow, block->address)) {
+        if (mprotect(shadow, block->bytes, PROT_READ | PROT_WRITE) != 0)
+            lost();
+        return false;
+    }
+    block->place = GEMS_PLACE_READ_ONLY;
+    return true;
+}
+
 bool gems_block_protect(gems_block *block)
 {
     if (block->place != GEMS_PLACE_HOME)

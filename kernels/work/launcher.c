@@ -12,6 +12,8 @@ gems_lane gems_lane_for(const gems_call *call)
     const gems_family *family = call->op->kernel;
     bool small =
         call->sizes.v[GEMS_SIZE_NUMEL] < family->small_numel || call->sizes.v[GEMS_SIZE_BYTES] < family->small_bytes;
+    if (gems_work_stays()) /* where what stays there is */
+        return GEMS_LANE_MAIN;
     return gems_rule_param(call->rule, "lane", small) ? GEMS_LANE_SMALL : GEMS_LANE_MAIN;
 }
 

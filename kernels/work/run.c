@@ -29,6 +29,12 @@ void gems_work_on_memory(const gems_work_memory *m)
     atomic_store(&memory, m);
 }
 
+bool gems_work_stays(void)
+{
+    const gems_work_memory *m = atomic_load_explicit(&memory, memory_order_relaxed);
+    return m && m->reach;
+}
+
 bool gems_work_any_unguarded(void)
 {
     return atomic_load(&unguarded) > 0;
@@ -107,6 +113,8 @@ static bool find_regions(run *r)
         order[i] = (by_address){address_of(&w->operand[i]), i};
     qsort(order, w->noperands, sizeof *order, compare);
     for (uint32_t k = 0; k < w->noperands; k++) {
+        if (w->operand[order[k].operand].copy)
+            continue;
         const gems_operand *o = &w->operand[order[k].operand];
         uintptr_t begin = order[k].address, end = begin + o->span;
         region *last = r->nregions ? &r->regions[r->nregions - 1] : NULL;
@@ -130,11 +138,12 @@ static bool align_regions(run *r)
     for (uint32_t i = 0; i < w->noperands; i++) {
         const gems_operand *o = &w->operand[i];
         region *g = &r->regions[r->staged[i].region];
-        if (address_of(o) % o->element && (address_of(o) - g->begin) % o->element)
+        if (!o->copy && address_of(o) % o->element && (address_of(o) - g->begin) % o->element)
             g->begin -= ALIGNMENT - (address_of(o) - g->begin) % ALIGNMENT;
     }
     for (uint32_t i = 0; i < w->noperands; i++)
-        if ((address_of(&w->operand[i]) - r->regions[r->staged[i].region].begin) % w->operand[i].element)
+        if (!w->operand[i].copy &&
+            (address_of(&w->operand[i]) - r->regions[r->staged[i].region].begin) % w->operand[i].element)
             return false;
     return true;
 }
@@ -151,6 +160,9 @@ static void stage_in(run *r)
         gems_trouble_note(r->trouble, GEMS_TROUBLE_NO_DEVICE, "elements are not aligned");
         return;
     }
+    for (uint32_t i = 0; i < w->noperands; i++)
+        if (w->operand[i].copy)
+            r->place[i] = (gems_bound){GEMS_BOUND_PLACE, w->operand[i].copy_at, NULL, w->operand[i].copy};
     for (uint32_t k = 0; k < r->nregions; k++) {
         region *g = &r->regions[k];
         g->buffer = gems_memory_take(w->lane, g->end - g->begin, r->trouble);
@@ -159,7 +171,7 @@ static void stage_in(run *r)
         uintptr_t first = UINTPTR_MAX, last = 0;
         for (uint32_t i = 0; i < w->noperands; i++) {
             const gems_operand *o = &w->operand[i];
-            if (r->staged[i].region != k)
+            if (o->copy || r->staged[i].region != k)
                 continue;
             r->place[i] = (gems_bound){GEMS_BOUND_PLACE, address_of(o) - g->begin, NULL, g->buffer};
             if (!(o->access & GEMS_READ))
@@ -181,10 +193,12 @@ static void stage_out(run *r)
     gems_work *w = r->work;
     uint32_t replacing = 0;
     for (uint32_t i = 0; i < w->noperands; i++)
-        replacing += (w->operand[i].access & GEMS_WRITE) && r->regions[r->staged[i].region].read;
+        replacing += !w->operand[i].copy && (w->operand[i].access & GEMS_WRITE) && r->regions[r->staged[i].region].read;
     for (int last = 0; last < 2; last++) /* what goes home at once goes last */
         for (uint32_t i = 0; i < w->noperands; i++) {
             const gems_operand *o = &w->operand[i];
+            if (o->copy)
+                continue;
             bool read = r->regions[r->staged[i].region].read, waits = o->gaps >= 0 || read;
             if (!(o->access & GEMS_WRITE) || o->span == 0 || waits != (last == 0))
                 continue;
@@ -329,6 +343,7 @@ static void execute(run *r)
     take_memory(r);
     for (uint32_t i = 0; i < w->nlaunches && r->trouble->kind == GEMS_TROUBLE_NONE; i++)
         launch(r, &w->launch[i]);
+    w->launched = r->trouble->kind == GEMS_TROUBLE_NONE;
     if (r->stage && r->trouble->kind == GEMS_TROUBLE_NONE)
         stage_out(r);
     if (gems_queue_settle(r->queue)) {
@@ -376,15 +391,54 @@ static void run_work(void *arg)
     free(heap);
 }
 
+static const void *memory_of(const gems_operand *o)
+{
+    return (const void *)address_of(o); /* NOLINT(performance-no-int-to-ptr) */
+}
+
+/* The first n operands that are reached are so no more. */
+static void leave(gems_work *w, const gems_work_memory *m, uint32_t n, gems_outcome outcome)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        gems_operand *o = &w->operand[i];
+        if (o->copy)
+            m->leave(memory_of(o), (o->access & GEMS_WRITE) != 0, outcome);
+        o->copy = NULL;
+    }
+}
+
+/* All operands in blocks where they stay on the device, or none. */
+static void reach(gems_work *w, const gems_work_memory *m)
+{
+    bool replaces = false, brings = false; /* what stays; what is brought home and may fail after that */
+    for (uint32_t i = 0; i < w->noperands; i++) {
+        gems_operand *o = &w->operand[i];
+        bool writes = (o->access & GEMS_WRITE) != 0;
+        gems_reached reached =
+            address_of(o) % o->element ? GEMS_UNREACHABLE : m->reach(memory_of(o), writes, &o->copy, &o->copy_at);
+        if (reached == GEMS_FOREIGN)
+            brings |= writes;
+        else
+            replaces |= o->access == GEMS_READ_WRITE;
+        if (reached == GEMS_UNREACHABLE || (replaces && brings)) {
+            leave(w, m, i + 1, GEMS_OUTCOME_UNTOUCHED);
+            return;
+        }
+    }
+}
+
 bool gems_work_execute(gems_work *w)
 {
     uint32_t nbytes = w->nbytes;
     w->moved = 0;
     w->device_ns = 0;
+    w->launched = false;
     const gems_work_memory *m = w->guarded ? NULL : atomic_load(&memory);
+    if (m && m->reach && is_staged(w))
+        reach(w, m);
     for (uint32_t i = 0; m && i < w->noperands; i++) {
         gems_operand *o = &w->operand[i];
-        o->held = m->begin((const void *)address_of(o), o->span, (o->access & GEMS_WRITE) != 0); /* NOLINT */
+        o->held = !o->copy && m->begin(memory_of(o), o->span, (o->access & GEMS_WRITE) != 0);
     }
     atomic_fetch_add(&unguarded, m != NULL);
     if (w->trouble.kind == GEMS_TROUBLE_NONE && (w->lower || w->nlaunches))
@@ -392,7 +446,12 @@ bool gems_work_execute(gems_work *w)
     atomic_fetch_sub(&unguarded, m != NULL);
     for (uint32_t i = 0; m && i < w->noperands; i++)
         if (w->operand[i].held)
-            m->end((const void *)address_of(&w->operand[i]), w->operand[i].span); /* NOLINT */
+            m->end(memory_of(&w->operand[i]), w->operand[i].span);
+    if (m)
+        leave(w, m, w->noperands,
+              w->trouble.kind == GEMS_TROUBLE_NONE ? GEMS_OUTCOME_DONE
+              : w->launched                        ? GEMS_OUTCOME_UNKNOWN
+                                                   : GEMS_OUTCOME_UNTOUCHED);
     if (w->lower) /* its launches are written anew by the next run */
         w->nbytes = nbytes;
     note_outcome(w);

@@ -27,6 +27,8 @@ typedef struct gems_operand {
     uint8_t access;       /* of all launches together; READ only if one reads it before another has written all of it */
     uint8_t element;      /* bytes of an element */
     bool held;            /* its memory, for the run (gems_work_on_memory) */
+    gems_buffer *copy;    /* where it stays on the device, during a run, */
+    size_t copy_at;       /* and at which byte; NULL: nowhere */
     int8_t gaps;          /* a result that does not fill its span: its loops, in gems_work.gaps; -1: it does */
 } gems_operand;
 
@@ -114,6 +116,7 @@ typedef struct gems_work {
     size_t scratch[GEMS_WORK_SCRATCH]; /* bytes */
     gems_nest gaps[GEMS_WORK_GAPS];
     /* What the run found, for the report. */
+    bool launched;    /* all of it */
     uint64_t moved;   /* bytes copied to and from the device */
     double device_ns; /* in kernels, if that is measured (gems_work_set_timing) */
 
@@ -158,13 +161,29 @@ void gems_launch_library(gems_work *work, gems_library *library, const void *pay
 gems_status gems_work_run(gems_work *work, gems_call *call);
 /* The same without a call. False: see the work's trouble. */
 bool gems_work_execute(gems_work *work);
+typedef enum gems_reached {
+    GEMS_FOREIGN,     /* not memory of blocks: it is copied for the run */
+    GEMS_REACHED,     /* its place on the device is known */
+    GEMS_UNREACHABLE, /* to be copied for the run, from where the host sees it */
+} gems_reached;
+typedef enum gems_outcome {
+    GEMS_OUTCOME_DONE,
+    GEMS_OUTCOME_UNTOUCHED, /* nothing of it was written */
+    GEMS_OUTCOME_UNKNOWN
+} gems_outcome;
 /* Called for each operand before a run, and when it has ended if that was true: `begin` makes its memory one that
- * kernels may read, or write, meanwhile. One, set once; NULL: all memory always is. */
+ * kernels may read, or write, meanwhile. On a device with memory of its own `reach` is asked first, if there is one:
+ * where the operand is, or will be, on the device, to stay; `leave` ends that. If an operand is unreachable, all
+ * others are left, untouched, and begun instead. One, set once; NULL: all memory always is. */
 typedef struct gems_work_memory {
     bool (*begin)(const void *p, size_t n, bool write);
     void (*end)(const void *p, size_t n);
+    gems_reached (*reach)(const void *p, bool write, gems_buffer **buffer, size_t *offset);
+    void (*leave)(const void *p, bool write, gems_outcome outcome);
 } gems_work_memory;
 void gems_work_on_memory(const gems_work_memory *memory);
+/* Whether results stay on the device. */
+bool gems_work_stays(void);
 /* Whether a work runs whose memory is not `guarded`: its kernels may touch what somebody else has hidden since. */
 bool gems_work_any_unguarded(void);
 

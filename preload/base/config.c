@@ -70,6 +70,14 @@ const gems_variable gems_variables[] = {
      "Defer results of pointwise operators and compute chains of them in one pass. auto: where it pays. all: whatever "
      "can be (for tests).",
      "fuse", GEMS_VAR_CHOICE, FIELD(fuse), WORDS("off", "auto", "all")},
+    {"GEMS_RESIDENT", "off or force", "off",
+     "force: what kernels read and write stays on a device with memory of its own (or where GEMS_MEMORY is staged) "
+     "until "
+     "the program wants it. In trial.",
+     "resident", GEMS_VAR_CHOICE, FIELD(resident), WORDS("off", "force")},
+    {"GEMS_RESIDENT_LIMIT", "a number from 1 to 100000000, or auto", "auto",
+     "MiB that may stay there. auto: as many as the device gives.", "resident-limit", GEMS_VAR_INT,
+     FIELD(resident_limit), WORDS("auto"), 1, 100000000},
     {"GEMS_FAULT", "a number", "0", "For tests: make the n-th OpenCL call fail (-n: from the n-th on all). 0: none.",
      "fault", GEMS_VAR_INT, FIELD(fault), WORDS(NULL), -1000000000, 1000000000},
     {"GEMS_PYTHON", "path of a Python that has PyTorch", "",

@@ -18,20 +18,22 @@ enum gems_memory_mode {
 };
 
 typedef struct gems_config {
-    bool disable;       /* GEMS_DISABLE */
-    bool strict;        /* GEMS_STRICT: abort where the host would serve after a failure of ours */
-    bool no_inherit;    /* GEMS_NO_INHERIT */
-    bool report;        /* GEMS_REPORT */
-    bool log_once;      /* GEMS_LOG_ONCE */
-    int64_t route;      /* GEMS_ROUTE: gems_route_mode */
-    int64_t fuse;       /* GEMS_FUSE: gems_fuse */
-    int64_t memory;     /* GEMS_MEMORY: gems_memory_mode */
-    int64_t check;      /* GEMS_CHECK: calls per operator and shape class to compare */
-    int64_t fault;      /* GEMS_FAULT: make the n-th OpenCL call fail (0: none); -n: from the n-th on all fail */
-    int64_t cache_mb;   /* GEMS_CACHE_MB: bound on the binary cache */
-    int64_t device;     /* GEMS_DEVICE: index, or -1 */
-    bool pool;          /* GEMS_POOL */
-    int64_t pool_limit; /* GEMS_POOL_LIMIT: MiB of free blocks that keep their pages, or -1 */
+    bool disable;           /* GEMS_DISABLE */
+    bool strict;            /* GEMS_STRICT: abort where the host would serve after a failure of ours */
+    bool no_inherit;        /* GEMS_NO_INHERIT */
+    bool report;            /* GEMS_REPORT */
+    bool log_once;          /* GEMS_LOG_ONCE */
+    int64_t route;          /* GEMS_ROUTE: gems_route_mode */
+    int64_t fuse;           /* GEMS_FUSE: gems_fuse */
+    int64_t resident;       /* GEMS_RESIDENT: off, force */
+    int64_t resident_limit; /* GEMS_RESIDENT_LIMIT: MiB, or -1 */
+    int64_t memory;         /* GEMS_MEMORY: gems_memory_mode */
+    int64_t check;          /* GEMS_CHECK: calls per operator and shape class to compare */
+    int64_t fault;          /* GEMS_FAULT: make the n-th OpenCL call fail (0: none); -n: from the n-th on all fail */
+    int64_t cache_mb;       /* GEMS_CACHE_MB: bound on the binary cache */
+    int64_t device;         /* GEMS_DEVICE: index, or -1 */
+    bool pool;              /* GEMS_POOL */
+    int64_t pool_limit;     /* GEMS_POOL_LIMIT: MiB of free blocks that keep their pages, or -1 */
     const char *vendor, *log, *exclude, *only, *tune_json, *cache_dir, *dump, *python; /* NULL if not set */
 } gems_config;
 

@@ -317,6 +317,11 @@ static void write_chains(void (*line)(const char *text))
     gems_chain_counts c;
     char s[512];
     gems_chain_count(&c);
+    if (c.up || c.down) {
+        snprintf(s, sizeof s, "resident: %.1f MB copied to the device to stay, %.1f MB brought home",
+                 1e-6 * (double)c.up, 1e-6 * (double)c.down);
+        line(s);
+    }
     if (c.calls == 0)
         return;
     gems_text t = gems_text_in(s, sizeof s);

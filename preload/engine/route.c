@@ -68,6 +68,12 @@ static gems_fuse fuse_mode(void)
     return c->check > 0 || !c->pool ? GEMS_FUSE_OFF : (gems_fuse)c->fuse;
 }
 
+static bool is_resident(void)
+{
+    const gems_config *c = gems_config_get();
+    return c->check == 0 && c->pool && c->resident;
+}
+
 /* The least work at which the table may send a call of this operator to the device; INT64_MAX if it never does. */
 static int64_t table_threshold(const gems_op *op)
 {
@@ -99,6 +105,8 @@ static int64_t chain_threshold(void)
     gems_fuse fuse = route.cannot_fuse ? GEMS_FUSE_OFF : fuse_mode();
     const gems_table *table = gems_tables_current();
     int64_t least = gems_chain_least(fuse, table);
+    if (gems_work_stays()) /* what the host runs may read what is away */
+        return (int64_t)GEMS_ARENA_LEAST / 8;
     for (int i = 0; !table && i < CANDIDATES && route.candidates[i]; i++) {
         int64_t work = gems_chain_least(fuse, gems_tables_top(route.candidates[i]));
         least = work < least ? work : least;
@@ -181,7 +189,9 @@ static void open_device(void)
             gems_tables *tables = gems_tables_build(d->vendor, d->name, route.user_json, NULL);
             if (tables && !gems_tables_replace(tables))
                 gems_tables_free(tables);
-            route.cannot_fuse = !gems_chain_start(fuse_mode());
+            if (gems_config_get()->resident_limit > 0)
+                gems_resident_limit((size_t)gems_config_get()->resident_limit << 20);
+            route.cannot_fuse = !gems_chain_start(fuse_mode(), is_resident());
         } else {
             route.no_device = true;
         }
@@ -246,7 +256,9 @@ static gems_status serve(gems_call *call)
     if (gems_device_get(lane)->short_loops && !loops_are_short(call))
         return gems_decline(call, "the device ends long loops early");
     gems_work_begin(&work, lane);
+    gems_arena_hides = gems_work_stays();
     gems_status status = call->op->kernel->prepare(call, &work);
+    gems_arena_hides = false;
     if (status == GEMS_OK)
         status = gems_work_run(&work, call);
     gems_work_end(&work);

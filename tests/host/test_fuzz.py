@@ -9,7 +9,10 @@ import processes
 @pytest.mark.parametrize("variables, seed, programs", [
     (["GEMS_FUSE=all"], 1000, 100), (["GEMS_FUSE=auto"], 2000, 30),
     # Each operator's own kernel, too, of so few that they are soon built.
-    (["GEMS_ROUTE=all", "GEMS_ONLY=add.Tensor,where.self,copy_"], 3000, 6)])
+    (["GEMS_ROUTE=all", "GEMS_ONLY=add.Tensor,where.self,copy_"], 3000, 6),
+    # What they read and write stays on the device.
+    (["GEMS_ROUTE=all", "GEMS_MEMORY=staged", "GEMS_RESIDENT=force", "GEMS_ONLY=add.Tensor,where.self,copy_,add_.Tensor,mul_.Tensor"],
+     4000, 12)])
 def test_random_programs(variables, seed, programs, tmp_path):
     done = processes.run([sys.executable, processes.PROGRAMS.parent / "fuzz.py", processes.LIBRARY, *variables, "--seed", seed,
                           "--programs", programs, "--folder", tmp_path, "--no-reduce"], preload=False, timeout=600,

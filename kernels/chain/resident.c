@@ -1,0 +1,228 @@
+/* Copies of blocks on a device with memory of its own.
+ *
+ * What a kernel reads is copied there once and stays; what it writes is there alone ("away") until the host wants it.
+ *
+ *   copy  away  place      the values are
+ *   no    no    any        the host's
+ *   yes   no    read-only  at both; the first write by the host drops the copy
+ *   yes   no    hidden     at both, the host's in the shadow
+ *   yes   yes   hidden     on the device alone; brought home when the host wants them
+ *
+ * A copy that works use is not dropped and not brought home; whoever wants that waits until they have ended. */
+#include "kernels/chain/group.h"
+#include "kernels/memory/memory.h"
+#include "preload/base/log.h"
+
+#include <stdlib.h>
+
+enum {
+    TRIES = 3 /* to bring home what is nowhere else */
+};
+
+static struct {
+    size_t limit, used; /* bytes of copies */
+    uint64_t clock;
+} resident = {.limit = SIZE_MAX};
+
+void gems_resident_limit(size_t bytes)
+{
+    resident.limit = bytes;
+}
+
+static void lock(void)
+{
+    pthread_mutex_lock(&gems_chains.lock);
+}
+
+static void unlock(void)
+{
+    pthread_mutex_unlock(&gems_chains.lock);
+}
+
+static void wait_for_a_change(void)
+{
+    pthread_cond_wait(&gems_chains.done, &gems_chains.lock);
+}
+
+static void end_move(chain_block *b)
+{
+    b->moving = false;
+    pthread_cond_broadcast(&gems_chains.done);
+}
+
+void gems_resident_drop(chain_block *b)
+{
+    if (!b->copy)
+        return;
+    resident.used -= gems_buffer_bytes(b->copy);
+    gems_memory_give(GEMS_LANE_MAIN, b->copy);
+    b->copy = NULL;
+    b->away = b->spoilt = false;
+}
+
+/* Copies the block's bytes between the host's pages, wherever they are, and the device. Without the lock. */
+static bool transfer(const gems_block *block, gems_buffer *copy, bool up, gems_trouble *trouble)
+{
+    char *host = block->place == GEMS_PLACE_HIDDEN ? gems_block_shadow(block) : block->address;
+    gems_transfer t = {copy, 0, host, block->asked};
+    gems_queue *queue = gems_queue_take(GEMS_LANE_MAIN, false, trouble);
+    if (!queue)
+        return false;
+    if (up)
+        gems_memory_upload(queue, GEMS_LANE_MAIN, &t);
+    else
+        (void)gems_memory_download(queue, GEMS_LANE_MAIN, &t, false);
+    bool done = gems_queue_settle(queue);
+    if (!done)
+        *trouble = *gems_queue_trouble(queue);
+    gems_queue_give(queue);
+    return done;
+}
+
+/* With the lock, which is given up meanwhile. */
+static void bring_home(chain_block *b)
+{
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    bool done = false;
+    b->moving = true;
+    unlock();
+    for (int i = 0; i < TRIES && !done; i++) {
+        trouble.kind = GEMS_TROUBLE_NONE;
+        done = transfer(b->block, b->copy, false, &trouble);
+    }
+    if (!done) {
+        gems_complain("a tensor's values are on the device alone, which does not give them back: %s", trouble.text);
+        abort();
+    }
+    lock();
+    gems_chains.counts.down += b->block->asked;
+    b->away = false;
+    end_move(b);
+}
+
+bool gems_resident_want(chain_block *b, bool write)
+{
+    bool drop = b->copy && (write || b->away || b->block->place == GEMS_PLACE_HIDDEN);
+    if (b->moving || (drop && b->users)) {
+        wait_for_a_change();
+        return true;
+    }
+    if (!drop)
+        return false;
+    if (b->away)
+        bring_home(b);
+    else if (write || !gems_block_show_read_only(b->block))
+        gems_resident_drop(b);
+    return true;
+}
+
+/* Makes room by what has not been used for longest. With the lock, which is given up meanwhile. False: nothing can go.
+ */
+static bool evict(void)
+{
+    chain_block *oldest = NULL;
+    for (chain_block *b = gems_chains.blocks; b; b = b->next)
+        if (b->copy && !b->users && !b->moving && (!oldest || b->used < oldest->used))
+            oldest = b;
+    if (!oldest)
+        return false;
+    if (oldest->away)
+        bring_home(oldest); /* and it stays hidden: its values are the host's from now on */
+    else
+        gems_resident_drop(oldest);
+    return true;
+}
+
+static gems_buffer *take_room(size_t bytes)
+{
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    gems_buffer *buffer = NULL;
+    for (;;) {
+        if (bytes <= resident.limit && resident.used <= resident.limit - bytes &&
+            (buffer = gems_memory_take(GEMS_LANE_MAIN, bytes, &trouble)))
+            return buffer;
+        if (bytes > resident.limit || (trouble.kind != GEMS_TROUBLE_NONE && trouble.kind != GEMS_TROUBLE_MEMORY) ||
+            !evict())
+            return NULL;
+        trouble.kind = GEMS_TROUBLE_NONE;
+    }
+}
+
+/* Gives the block a copy with the host's values, or any if nobody has seen it yet. The block is moving meanwhile: its
+ * descriptor stays. False: it has none. */
+static bool make_copy(chain_block *b, bool fresh)
+{
+    gems_block *block = b->block;
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    if (block->place == GEMS_PLACE_HOME && !gems_block_protect(block))
+        return false;
+    b->moving = true;
+    b->copy = take_room(block->asked);
+    bool made = b->copy != NULL;
+    if (made) {
+        resident.used += gems_buffer_bytes(b->copy);
+        unlock();
+        made = fresh || transfer(block, b->copy, true, &trouble);
+        lock();
+        gems_chains.counts.up += fresh ? 0 : block->asked;
+        if (!made)
+            gems_resident_drop(b);
+    }
+    end_move(b);
+    return made;
+}
+
+static gems_reached reach(gems_block *block, bool write, gems_buffer **buffer)
+{
+    chain_block *b;
+    while ((b = gems_chain_block_of(block)) && b->moving)
+        wait_for_a_change();
+    bool fresh = !b && block->place == GEMS_PLACE_HIDDEN;
+    if (!b && !(b = gems_chain_block(block)))
+        return GEMS_UNREACHABLE;
+    bool can = !b->writer && !b->nreaders && !b->pins && !b->spoilt && (b->copy || make_copy(b, fresh));
+    /* Before the kernel runs: afterwards nobody may see the old values, and it could fail. */
+    can = can && (!write || gems_block_hide(block));
+    if (!can) {
+        gems_chain_block_drop(b);
+        return GEMS_UNREACHABLE;
+    }
+    b->users++;
+    b->used = ++resident.clock;
+    *buffer = b->copy;
+    return GEMS_REACHED;
+}
+
+gems_reached gems_resident_reach(const void *p, bool write, gems_buffer **buffer, size_t *offset)
+{
+    gems_block *block = gems_arena_find(p);
+    if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
+        return GEMS_FOREIGN;
+    *offset = (size_t)((const char *)p - block->address);
+    lock();
+    gems_reached reached = reach(block, write, buffer);
+    unlock();
+    return reached;
+}
+
+void gems_resident_leave(const void *p, bool write, gems_outcome outcome)
+{
+    gems_block *block = gems_arena_find(p);
+    lock();
+    chain_block *b = gems_chain_block_of(block);
+    b->users--;
+    if (write && outcome == GEMS_OUTCOME_DONE)
+        b->away = true;
+    if (write && outcome == GEMS_OUTCOME_UNKNOWN) {
+        if (b->away) {
+            gems_complain("the device failed while it changed a tensor whose values it alone has");
+            abort();
+        }
+        b->spoilt = true; /* the host's values are right */
+    }
+    if (!b->users && (b->spoilt || b->given))
+        gems_resident_drop(b);
+    gems_chain_block_drop(b);
+    pthread_cond_broadcast(&gems_chains.done);
+    unlock();
+}

@@ -1,0 +1,288 @@
+/* kernels/chain/resident.c: memory of blocks that stays on a device with memory of its own, here PoCL with staged
+ * buffers. Whoever wants values gets those that the same calls give one by one on plain memory, bit for bit. */
+#include "tests/unit/chain_suite.h"
+#include "tests/unit/device_jobs.h"
+
+static void begin(void)
+{
+    setenv("GEMS_MEMORY", "staged", 1);
+    cr_assert(gems_device_open(), "%s", gems_device_error());
+    cr_assert(gems_chain_start(GEMS_FUSE_ALL, true));
+}
+
+TestSuite(resident, .init = begin, .fini = all_right, .timeout = 300);
+
+static bool is_away(const node *x)
+{
+    const chain_block *b = gems_chain_block_of(block_of(x));
+    return b && b->away && b->copy && block_of(x)->place == GEMS_PLACE_HIDDEN;
+}
+
+static bool is_shared(const node *x)
+{
+    const chain_block *b = gems_chain_block_of(block_of(x));
+    return b && !b->away && b->copy && block_of(x)->place == GEMS_PLACE_READ_ONLY;
+}
+
+static bool is_home(const node *x)
+{
+    return !gems_chain_block_of(block_of(x)) && block_of(x)->place == GEMS_PLACE_HOME;
+}
+
+enum {
+    N = 20000 /* f32 elements: 20 pages */
+};
+
+Test(resident, results_stay_until_somebody_looks)
+{
+    gems_chain_counts before = chain_counts();
+    node *x = node_new(GEMS_F32, SHAPE(N)), *y = ADD(x, x), *z = MUL(y, x);
+    cr_expect(is_shared(x) && is_away(y) && is_away(z));
+    cr_expect_eq(chain_counts().up - before.up, block_of(x)->asked, "copied once");
+    node_free(y);
+    cr_expect_eq(chain_counts().down, before.down, "what nobody wants is not brought home");
+    cr_expect(chain_same(x) && is_shared(x), "to read x moves nothing");
+    cr_expect(chain_same(z));
+    cr_expect(is_shared(z));
+    node *v = MUL(z, z);
+    cr_expect_eq(chain_counts().up - before.up, block_of(x)->asked, "z is there still");
+    cr_expect_eq(chain_counts().down - before.down, block_of(z)->asked);
+    gems_chain_settle(x->store->memory, 4, true, GEMS_CAUSE_OPERATOR);
+    cr_expect(is_home(x));
+    FINISH(x, z, v);
+}
+
+Test(resident, what_the_host_writes_is_seen)
+{
+    node *x = node_new(GEMS_F32, SHAPE(N)), *y = ADD(x, x);
+    ((float *)x->t.address)[77] = ((float *)x->store->twin)[77] = 5;
+    cr_expect(is_home(x));
+    node *z = MUL(x, y);
+    ((float *)y->t.address)[78] = ((float *)y->store->twin)[78] = 6;
+    node *w = ADD(y, z);
+    FINISH(x, y, z, w);
+}
+
+Test(resident, in_place_and_views)
+{
+    node *x = node_new(GEMS_F32, SHAPE(200, 100)), *y = ADD(x, x);
+    node *rows = node_view(y, 3200, SHAPE(40, 100), NULL), *turned = node_view(y, 0, SHAPE(100, 200), STRIDES(1, 100));
+    node *columns = node_view(x, 1, SHAPE(200, 50), STRIDES(100, 2));
+    apply("neg_", T(rows));
+    ADD_(y, x);
+    node *a = MUL(turned, turned), *b = TIMES(columns, 3);
+    apply("neg_", T(columns));
+    cr_expect(is_away(x) && is_away(y));
+    COPY_(x, y);
+    ADD_(x, x);
+    FINISH(x, y, rows, turned, columns, a, b);
+}
+
+/* Memory that is no block, and so small that it is none, travels with each call. */
+Test(resident, beside_memory_that_is_not_ours)
+{
+    node *x = node_new(GEMS_F32, SHAPE(200, 100)), *few = node_new_in(GEMS_F32, SHAPE(100), false);
+    node *y = ADD(x, few), *foreign = node_new_in(GEMS_F32, SHAPE(200, 100), false);
+    COPY_(foreign, y);
+    ADD_(y, foreign);
+    ADD_(foreign, y);
+    cr_expect(is_away(y));
+    FINISH(x, few, y, foreign);
+}
+
+Test(resident, pinned_memory_is_copied_for_the_call)
+{
+    node *x = node_new(GEMS_F32, SHAPE(N)), *y = ADD(x, x);
+    cr_assert(gems_chain_pin(y->store->memory, 8, false));
+    cr_expect(is_shared(y));
+    ADD_(y, x);
+    node *z = MUL(y, x);
+    cr_expect(block_of(y)->place == GEMS_PLACE_HOME);
+    gems_chain_unpin(y->store->memory, 8);
+    ADD_(y, x);
+    cr_expect(is_away(y));
+    FINISH(x, y, z);
+}
+
+Test(resident, blocks_are_taken_hidden_again)
+{
+    node *x = node_new(GEMS_F32, SHAPE(N));
+    const gems_block *block = NULL;
+    for (int i = 0; i < 50; i++) {
+        node *y = ADD(x, x), *z = MUL(y, x);
+        cr_expect(i < 2 || block == block_of(z) || block == block_of(y));
+        block = block_of(z);
+        node_free(y);
+        if (i % 7 == 0)
+            chain_same(z);
+        node_free(z);
+    }
+    FINISH(x);
+}
+
+static void many_with_room_for(size_t copies)
+{
+    enum {
+        MANY = 12
+    };
+    gems_resident_limit(copies * 81920);
+    node *x[MANY];
+    for (int i = 0; i < MANY; i++)
+        x[i] = node_new(GEMS_F32, SHAPE(N));
+    for (int i = 0; i < 80; i++)
+        if (i % 3)
+            ADD_(x[i % MANY], x[i * 5 % MANY]);
+        else
+            COPY_(x[i % MANY], x[i * 7 % MANY]);
+    finish_with(x, MANY);
+}
+
+Test(resident, the_least_recently_used_make_room)
+{
+    many_with_room_for(12);
+    cr_expect_gt(chain_counts().up, 0);
+    many_with_room_for(4);
+    many_with_room_for(1); /* two operands do not fit: every call travels */
+    many_with_room_for(0);
+}
+
+static void *work_and_look(void *arg)
+{
+    node *x = ((node **)arg)[0], *mine = ((node **)arg)[1];
+    for (int i = 0; i < 40; i++) {
+        ADD_(mine, x);
+        node *y = MUL(mine, x);
+        if (i % 5 == 0)
+            chain_same(x);
+        if (i % 7 == 0)
+            ((float *)y->t.address)[i] = ((float *)y->store->twin)[i] = 1;
+        ADD_(y, x);
+        chain_same(y);
+        node_free(y);
+    }
+    return NULL;
+}
+
+/* Each writes a part of one memory, and all read another. */
+Test(resident, several_threads)
+{
+    enum {
+        THREADS = 6
+    };
+    node *x = node_new(GEMS_F32, SHAPE(N)), *all = node_new(GEMS_F32, SHAPE(THREADS * N)), *of[THREADS][2];
+    pthread_t thread[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        of[i][0] = x;
+        of[i][1] = node_view(all, i * N, SHAPE(N), NULL);
+        pthread_create(&thread[i], NULL, work_and_look, of[i]);
+    }
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(thread[i], NULL);
+    for (int i = 0; i < THREADS; i++)
+        node_free(of[i][1]);
+    FINISH(x, all);
+}
+
+Test(resident, forked)
+{
+    node *x = node_new(GEMS_F32, SHAPE(N)), *y = ADD(x, x), *z = MUL(y, x);
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool same = chain_same(x) && chain_same(y) && chain_same(z);
+        ((char *)z->t.address)[0] = 1;
+        _exit(!same);
+    }
+    int status;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    ADD_(z, y);
+    cr_expect(is_away(z), "the parent goes on");
+    FINISH(x, y, z);
+}
+
+Test(resident, ended)
+{
+    node *x = node_new(GEMS_F32, SHAPE(N)), *y = ADD(x, x);
+    gems_chain_end(NULL);
+    cr_expect(is_home(x) && is_home(y));
+    FINISH(x, y);
+}
+
+Test(resident, random_programs)
+{
+    gems_resident_limit(SIZE_MAX);
+    for (unsigned seed = 1; seed <= 10; seed++)
+        random_program(seed, 400);
+    gems_resident_limit(3 * 65536);
+    for (unsigned seed = 11; seed <= 16; seed++)
+        random_program(seed, 400);
+}
+
+/* ---- whichever OpenCL call fails ---- */
+
+TestSuite(resident_fault, .init = fresh_cache, .fini = drop_fresh_cache, .timeout = 300);
+
+enum outcome {
+    NOT_REACHED,
+    SURVIVED,
+    WRONG_RESULT
+};
+
+static void program(void)
+{
+    node *x = node_new(GEMS_F32, SHAPE(300, 64)), *y = node_new_in(GEMS_F32, SHAPE(64), false);
+    node *a = MUL(x, y), *b = ADD(a, x);
+    ADD_(x, b);
+    chain_same(a);
+    ADD_(a, x);
+    MUL(a, b);
+    node_free(chain_made[0]);
+    ADD_(x, y); /* away, and the only copy */
+    chain_same(x);
+    node *all[] = {x, y, a, b};
+    finish_with(all, 4);
+}
+
+static int run_programs(void *fault)
+{
+    char text[32];
+    int64_t n = *(int64_t *)fault, most = n < 0 ? -n : n;
+    snprintf(text, sizeof text, "%lld", (long long)n);
+    setenv("GEMS_FAULT", text, 1);
+    setenv("GEMS_MEMORY", "staged", 1);
+    if (!freopen("/dev/null", "w", stderr)) /* what is said of the failures */
+        return WRONG_RESULT;
+    if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_OFF, true))
+        return gems_cl_fault_calls() < most ? WRONG_RESULT : SURVIVED;
+    for (int round = 0; round < 3; round++)
+        program();
+    gems_chain_end(NULL);
+    if (trial_failures)
+        return WRONG_RESULT;
+    return gems_cl_fault_calls() < most ? NOT_REACHED : SURVIVED;
+}
+
+Test(resident_fault, one_call_fails)
+{
+    int64_t none = 1000000, n = 1;
+    cr_assert_eq(in_child(run_programs, &none), NOT_REACHED);
+    for (int result = SURVIVED; result != NOT_REACHED; n += 3) {
+        result = in_child(run_programs, &n);
+        cr_assert(result == SURVIVED || result == NOT_REACHED, "GEMS_FAULT=%lld: %d", (long long)n, result);
+    }
+    cr_expect_gt(n, 100, "only %lld calls were seen", (long long)n);
+}
+
+/* A device that is lost with the only copy of values ends the process; nothing is ever wrong. */
+Test(resident_fault, all_calls_fail_from_the_nth_on)
+{
+    int64_t n = 1, lost = 0;
+    for (int result = SURVIVED; result != NOT_REACHED; n += 7) {
+        int64_t fault = -n;
+        result = in_child(run_programs, &fault);
+        cr_assert(result == SURVIVED || result == NOT_REACHED || result == -SIGABRT, "GEMS_FAULT=%lld: %d",
+                  (long long)fault, result);
+        lost += result == -SIGABRT;
+    }
+    cr_expect_gt(lost, 3);
+}
