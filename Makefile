@@ -175,6 +175,7 @@ check-fused: all
 check-resident: all
 	$(Q)$(call pytest,GEMS_MEMORY=staged GEMS_RESIDENT=force,$(call spread,worksteal) tests/host $(addprefix --ignore tests/host/test_,\
 	  process.py touch.py fault.py thunks.py rows.py command.py))
+	$(Q)$(call pytest,GEMS_TEST_WITH='GEMS_MEMORY=staged GEMS_RESIDENT=force',$(call spread,worksteal) tests/host/test_process.py tests/host/test_touch.py)
 check-process: all
 	$(Q)$(call pytest,,$(call spread,worksteal) tests/host/test_process.py tests/host/test_touch.py)
 check-fault: all

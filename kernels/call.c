@@ -9,9 +9,9 @@
 const gems_parameter gems_parameter_lane = {"lane", 0, 1, 1, 0};
 
 const char *const gems_size_names[GEMS_SIZE_COUNT] = {
-    [GEMS_SIZE_NUMEL] = "numel", [GEMS_SIZE_ROWS] = "rows",   [GEMS_SIZE_COLS] = "cols",
-    [GEMS_SIZE_M] = "m",         [GEMS_SIZE_N] = "n",         [GEMS_SIZE_K] = "k",
-    [GEMS_SIZE_BATCH] = "batch", [GEMS_SIZE_INNER] = "inner", [GEMS_SIZE_BYTES] = "bytes",
+    [GEMS_SIZE_NUMEL] = "numel", [GEMS_SIZE_ROWS] = "rows",   [GEMS_SIZE_COLS] = "cols",   [GEMS_SIZE_M] = "m",
+    [GEMS_SIZE_N] = "n",         [GEMS_SIZE_K] = "k",         [GEMS_SIZE_BATCH] = "batch", [GEMS_SIZE_INNER] = "inner",
+    [GEMS_SIZE_BYTES] = "bytes", [GEMS_SIZE_PLACE] = "place",
 };
 
 const char *gems_op_attr(const gems_op *op, const char *key)

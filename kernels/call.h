@@ -171,6 +171,7 @@ typedef enum gems_size {
     GEMS_SIZE_BATCH,
     GEMS_SIZE_INNER, /* elements between two neighbours of a reduced dimension; 1: the row is dense */
     GEMS_SIZE_BYTES, /* bytes read and written, each operand once */
+    GEMS_SIZE_PLACE, /* 1: an operand is on the device already, 0: none is; not filled by families */
     GEMS_SIZE_COUNT
 } gems_size;
 extern const char *const gems_size_names[GEMS_SIZE_COUNT];

@@ -150,7 +150,9 @@ static void pass_noted(struct frame *f, const char *why, bool look, void **raw)
     bool shown = look && gems_log_wants_calls();
     start_frame(f);
     f->counts_versions = false;
-    bool owed = look && atomic_load_explicit(&gems_chain_active, memory_order_relaxed);
+    /* What is made of other operators alone reads nothing itself. */
+    bool reads = f->call.op->kernel || !f->call.op->composite;
+    bool owed = look && reads && atomic_load_explicit(&gems_chain_active, memory_order_relaxed);
     if (shown || owed)
         (void)gems_decode(f, raw); /* as far as they are plain */
     if (owed)

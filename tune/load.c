@@ -134,7 +134,7 @@ static bool read_range(loader *l, const char *name, json_t *value, gems_rule *ru
 {
     gems_rule_range *range = &rule->range[rule->nranges];
     range->size = GEMS_SIZE_COUNT;
-    for (int s = 0; s < GEMS_SIZE_COUNT; s++)
+    for (int s = 0; s < GEMS_SIZE_PLACE; s++)
         if (strcmp(gems_size_names[s], name) == 0)
             range->size = (uint8_t)s;
     if (range->size == GEMS_SIZE_COUNT)
@@ -164,6 +164,15 @@ static bool read_where(loader *l, json_t *value, gems_rule *rule)
             return false;
         leave(l);
     }
+    return true;
+}
+
+static bool read_place(loader *l, json_t *value, gems_rule *rule)
+{
+    bool device = strcmp(json_string_value(value), "device") == 0;
+    if (!device && strcmp(json_string_value(value), "host") != 0)
+        return refuse(l, "a place is device or host");
+    rule->range[rule->nranges++] = (gems_rule_range){GEMS_SIZE_PLACE, device, device};
     return true;
 }
 
@@ -332,6 +341,7 @@ static const struct {
     {"family", IS(STRING), "a string is wanted", read_family},
     {"dtype", IS(STRING) | IS(ARRAY), "a string or a list of strings is wanted", read_dtypes},
     {"where", IS(OBJECT), "\"where\" is an object of ranges", read_where},
+    {"place", IS(STRING), "a string is wanted", read_place},
     {"host", IS(TRUE) | IS(FALSE), "\"host\" is true or false", NULL},
     {"variant", IS(STRING), "a string is wanted", read_variant},
     {"params", IS(OBJECT), "parameters are an object of integers", read_params},

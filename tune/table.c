@@ -71,8 +71,25 @@ static bool operand_bounds_sizes(const gems_op *op)
     return tensor && !op->kernel->grows;
 }
 
+static int64_t place_least = INT64_MAX;
+
+void gems_table_set_place(int64_t least)
+{
+    place_least = least;
+}
+
+static bool wants_place(const gems_rule *rule)
+{
+    for (int i = 0; i < rule->nranges; i++)
+        if (rule->range[i].size == GEMS_SIZE_PLACE && rule->range[i].low > 0)
+            return true;
+    return false;
+}
+
 static int64_t rule_min_numel(const gems_op *op, const gems_rule *rule)
 {
+    if (wants_place(rule))
+        return place_least;
     if (!operand_bounds_sizes(op))
         return INT64_MIN + 1;
     const uint32_t single[] = {

@@ -8,7 +8,8 @@
  * "op": names and patterns as in kernels/opset.h; "family": that of the operator's row, or its kernel's. One of the
  * two. "dtype": one or several, any if left out. "where": [low, high], both included, null is open; or one integer. A
  * size that the operator's family does not fill never matches. See gems_size_names. "variant", "params": what the
- * family knows (family.h), parameters are integers; or "host": true. "chain": false
+ * family knows (family.h), parameters are integers; or "host": true. "place": "device" (an
+ * operand is there already: GEMS_RESIDENT) or "host" (none is); either if left out. "chain": false
  * (never deferred) or the parameters of gems_chain_parameters (family.h) instead: a rule for chains, which says nothing
  * of routes, as those say nothing of chains. "device": part of the device's name, for a rule that holds for such
  * devices alone. "note", "gain": for people. "defaults": parameters of every rule of the text that
@@ -51,6 +52,10 @@ int64_t gems_table_chain_least(const gems_table *table);
 /* Least number of elements of a call's largest operand at which any rule might send `op` to the device;
  * INT64_MAX if none ever does. The gate lets smaller calls pass without a look. */
 int64_t gems_table_min_numel(const gems_table *table, const gems_op *op);
+
+/* The least elements of an operand that may be on the device already; INT64_MAX, as at first: none ever is. For the
+ * tables that are compiled from then on. */
+void gems_table_set_place(int64_t least);
 
 /* All rules for an operator in the order in which they are asked; their number. */
 unsigned gems_table_rules(const gems_table *table, const gems_op *op, const gems_rule *const **rules);

@@ -78,6 +78,8 @@ void gems_chain_unpin(const void *p, size_t n);
 /* For gems_work_memory. */
 gems_reached gems_resident_reach(const void *p, bool write, gems_buffer **buffer, size_t *offset);
 void gems_resident_leave(const void *p, bool write, gems_outcome outcome);
+/* Whether an argument of the call is on the device already. */
+bool gems_resident_holds(const gems_call *call);
 /* The bytes that copies may take; at first as many as there are. */
 void gems_resident_limit(size_t bytes);
 

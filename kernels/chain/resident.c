@@ -205,6 +205,33 @@ gems_reached gems_resident_reach(const void *p, bool write, gems_buffer **buffer
     return reached;
 }
 
+static bool is_there(const gems_tensor *t, size_t n)
+{
+    for (; n > 0; n--, t++) {
+        gems_block *block = gems_arena_find((const void *)t->address); /* NOLINT(performance-no-int-to-ptr) */
+        const chain_block *b = block ? gems_chain_block_of(block) : NULL;
+        if (b && b->copy)
+            return true;
+    }
+    return false;
+}
+
+bool gems_resident_holds(const gems_call *call)
+{
+    bool there = false;
+    if (!gems_work_stays())
+        return false;
+    lock();
+    for (unsigned i = 0; i < call->op->nparams && !there; i++) {
+        const gems_value *v = &call->arg[i];
+        there = v->kind == GEMS_TENSOR    ? is_there(v->tensor, 1)
+                : v->kind == GEMS_TENSORS ? is_there(v->tensors.v, v->tensors.n)
+                                          : false;
+    }
+    unlock();
+    return there;
+}
+
 void gems_resident_leave(const void *p, bool write, gems_outcome outcome)
 {
     gems_block *block = gems_arena_find(p);

@@ -21,6 +21,9 @@
 #include <stdlib.h>
 
 #define CANDIDATES 16
+/* Elements of an operand that may be on the device: also a few of a large tensor, which would all be fetched for them.
+ */
+#define PLACE_LEAST 1
 /* Calls that might be deferred before a device is opened for that: a script of a few would be over before it pays. */
 #define OPENS_AFTER 16
 
@@ -106,7 +109,7 @@ static int64_t chain_threshold(void)
     const gems_table *table = gems_tables_current();
     int64_t least = gems_chain_least(fuse, table);
     if (gems_work_stays()) /* what the host runs may read what is away */
-        return (int64_t)GEMS_ARENA_LEAST / 8;
+        return PLACE_LEAST;
     for (int i = 0; !table && i < CANDIDATES && route.candidates[i]; i++) {
         int64_t work = gems_chain_least(fuse, gems_tables_top(route.candidates[i]));
         least = work < least ? work : least;
@@ -168,6 +171,8 @@ void gems_route_start(const gems_host *host)
     gems_report_start();
     pthread_mutex_lock(&route.lock);
     route.host = host;
+    if (is_resident())
+        gems_table_set_place(PLACE_LEAST);
     gems_device_ask_threads(host->threads); /* a program that limits its threads limits those of its CPU device */
     route.allowed = gems_allowed();
     if (!route.enabled_given)
@@ -295,6 +300,7 @@ gems_status gems_route(gems_call *call)
     if (status != GEMS_OK)
         return status;
     const gems_table *table = gems_tables_hold();
+    call->sizes.v[GEMS_SIZE_PLACE] = gems_resident_holds(call);
     call->chain = table ? gems_table_chain(table, op, call->dtype, &call->sizes) : NULL;
     if (gems_chain_wants(call)) {
         if ((call->deferred = defer(call)))

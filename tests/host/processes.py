@@ -16,11 +16,12 @@ BUILD = LIBRARY.parent
 
 def environment(preload=True, **variables):
     """This process's environment without anything of ours, then the library if wanted, with all kernels in use, then
-    the given variables (None removes one)."""
+    those of GEMS_TEST_WITH (NAME=VALUE ...), then the given variables (None removes one)."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("GEMS_") and k != "LD_PRELOAD"}
     env["OMP_NUM_THREADS"] = "1"
     if preload:
         env.update(LD_PRELOAD=str(LIBRARY), GEMS_ROUTE="all", GEMS_REPORT="1")
+        env.update(pair.split("=", 1) for pair in os.environ.get("GEMS_TEST_WITH", "").split())
     for key, value in variables.items():
         if value is None:
             env.pop(key, None)

@@ -143,6 +143,8 @@ def check(done, *expected):
 
 # ---- results are deferred ----
 
+chains = pytest.mark.skipif("GEMS_RESIDENT" in os.environ.get("GEMS_TEST_WITH", ""), reason="what stays on a device is not deferred")
+
 DEFERS = """
 import time, torch
 x = torch.rand(1 << 20)
@@ -157,6 +159,7 @@ else:
 """
 
 
+@chains
 @pytest.mark.parametrize("mode", ["all", "auto"])
 def test_results_are_deferred(mode, tmp_path):
     """What the other tests here count on."""
@@ -180,12 +183,14 @@ with torch.inference_mode():
 """
 
 
+@chains
 def test_reductions_compute_what_they_read():
     done = run([sys.executable, "-c", REDUCES], GEMS_REPORT=1)  # by default
     assert done.returncode == 0, done.stderr
     assert int(re.search(r"chains: .*, (\d+) of them for a reduction", done.stderr)[1]) >= 20, done.stderr
 
 
+@chains
 def test_rules_say_what_is_deferred():
     smaller = DEFERS.replace("1 << 20", "1 << 18").format(until="_ == 39")
     least, never = ('{"rules": [{"op": "*", "chain": %s}]}' % chain for chain in ('{"least_kb": 512}', "false"))
@@ -195,6 +200,7 @@ def test_rules_say_what_is_deferred():
         assert ("chains: " in done.stderr) == some, done.stderr
 
 
+@chains
 def test_the_device_is_opened_in_the_background(tmp_path):
     threads = "any('gems-touch' in open(f'/proc/self/task/{t}/comm').read() for t in __import__('os').listdir('/proc/self/task'))"
     done = run([sys.executable, "-c", DEFERS.format(until=threads)], GEMS_FUSE="auto")
@@ -203,6 +209,7 @@ def test_the_device_is_opened_in_the_background(tmp_path):
     assert off.returncode == 7, off.stderr
 
 
+@chains
 def test_a_few_large_operators_open_nothing():
     script = """
 import torch

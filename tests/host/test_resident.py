@@ -1,0 +1,108 @@
+"""What kernels read and write stays on the device (GEMS_RESIDENT=force; here PoCL's buffers, apart from the host's memory):
+whole programs give what the same kernels give when everything travels with every call. `make check-resident` runs all of
+tests/host so."""
+import re
+import sys
+
+import pytest
+
+from processes import run
+
+PROGRAM = """
+import hashlib, os, sys, tempfile, threading
+import numpy as np, torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+torch.manual_seed(3)
+seen = []
+def look(*tensors):
+    for t in tensors:
+        seen.append(hashlib.sha256(np.ascontiguousarray(t.detach().numpy()).tobytes()).hexdigest()[:12])
+
+def training(foreach):
+    model = torch.nn.Sequential(torch.nn.Linear(300, 400), torch.nn.GELU(), torch.nn.LayerNorm(400), torch.nn.Linear(400, 200))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, foreach=foreach)
+    x, y = torch.rand(128, 300), torch.rand(128, 200)
+    for step in range(4):
+        loss = ((checkpoint(model, x, use_reentrant=False) - y) ** 2).mean()
+        optimizer.zero_grad(set_to_none=step % 2 == 0)
+        loss.backward()
+        optimizer.step()
+        look(loss)
+    look(*(p for p in model.parameters()))
+
+def attention():
+    with torch.inference_mode():
+        q, k, v = torch.rand(3, 4, 6, 128, 32)
+        cache = torch.zeros(4, 6, 256, 32)
+        cache[:, :, :128] = k
+        w = torch.softmax(q @ cache[:, :, :128].transpose(-1, -2) / 8, -1) @ v
+        h = F.layer_norm(w.transpose(1, 2).reshape(4, 128, 192), (192,))
+        cache[:, :, 128:] = F.relu(h).view(4, 128, 6, 32).transpose(1, 2)
+        look(w, h, cache)
+
+def shared():
+    a = torch.rand(200, 200)
+    b = a @ a
+    b.share_memory_()
+    b.mul_(2)
+    c = b + a
+    with tempfile.NamedTemporaryFile() as f:
+        torch.save({"b": b, "c": c}, f.name)
+        d = torch.load(f.name, mmap=True)["c"]
+        look(d * 2 + c)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(torch.equal(c, b + a)))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    results = [None] * 4
+    def job(i):
+        t = c + i
+        for _ in range(20):
+            t = (t @ a).tanh()
+        results[i] = t
+    threads = [threading.Thread(target=job, args=(i,)) for i in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    look(*results)
+
+for part in (lambda: training(False), lambda: training(True), attention, shared):
+    part()
+print(*seen)
+"""
+
+
+@pytest.mark.parametrize("limit", ["auto", "1"])
+def test_the_same_as_when_everything_travels(limit):
+    travels = run([sys.executable, "-c", PROGRAM], GEMS_MEMORY="staged", timeout=600)
+    stays = run([sys.executable, "-c", PROGRAM], GEMS_MEMORY="staged", GEMS_RESIDENT="force", GEMS_RESIDENT_LIMIT=limit, timeout=600)
+    assert travels.returncode == 0 and stays.returncode == 0, travels.stderr + stays.stderr
+    assert travels.stdout.split() == stays.stdout.split()
+    up, down = map(float, re.search(r"resident: ([\d.]+) MB copied to the device to stay, ([\d.]+) MB brought home", stays.stderr).groups())
+    assert up > 1 and down > 1
+
+
+PLACES = """
+import torch
+with torch.inference_mode():
+    x, w = torch.rand(400, 500), torch.rand(500, 300)
+    apart = x * 2
+    y = x @ w
+    z = (y + 1).relu()
+    small = y[:2, :2] * 2
+print(z.sum().item(), apart.sum().item(), small.sum().item())
+"""
+
+
+def test_rules_by_place():
+    """A product goes to the device, and what works on its result, or on a little of it, stays there; all else is the host's."""
+    rules = '{"rules": [{"op": "*", "place": "device"}, {"op": "mm", "dtype": "f32"}]}'
+    for resident, routed in (("force", True), ("off", False)):
+        done = run([sys.executable, "-c", PLACES], GEMS_ROUTE="table", GEMS_MEMORY="staged", GEMS_RESIDENT=resident, GEMS_TUNE_JSON=rules,
+                   GEMS_FUSE="off")
+        assert done.returncode == 0, done.stderr
+        calls = {name: (int(a), int(b)) for name, a, b in re.findall(r"gems: (\S+) +(\d+) +(\d+) ", done.stderr)}
+        assert calls["mm"] == (1, 0)
+        assert calls["relu"][0] == routed and calls["add.Tensor"][0] == routed, done.stderr
+        assert calls["mul.Tensor"] == ((1, 1) if routed else (0, 2)), done.stderr
