@@ -197,7 +197,7 @@ $(B)/threads $(B)/chains $(B)/bounds $(B)/tables: $(B)/%: $(B)/tests/%.o $(OBJ)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS)
 check-tsan:
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) B=$(B)-tsan SAN=thread $(B)-tsan/threads $(B)-tsan/chains
-	$(Q)for t in threads chains; do \
+	$(Q)for t in threads chains 'chains 300 resident'; do \
 	  GEMS_LOG=/dev/null TSAN_OPTIONS=suppressions=tests/tsan.supp setarch -R $(B)-tsan/$$t || exit 1; done
 
 # Every family in Oclgrind, a simulator that reports accesses out of bounds and data races; every family on rusticl, which

@@ -1,6 +1,7 @@
 /* Threads whose pointwise results are owed: they defer, read, write, pin, free, on tensors of their own, on tensors
- * that all read and now and then one writes, and on results that one leaves to another before they are computed. A
- * program of its own for ThreadSanitizer (make check-tsan). Memory is settled before it is looked at, not touched:
+ * that all read and now and then one writes, and on results that one leaves to another before they are computed. The
+ * same with what kernels write staying on the device, where eight blocks have room (`chains 1000 resident`). A program
+ * of its own for ThreadSanitizer (make check-tsan). Memory is settled before it is looked at, not touched:
  * ThreadSanitizer looks at memory itself, where no handler of signals helps. Ends with status 0 if every value is
  * right. */
 #include "tests/unit/chain_jobs.h"
@@ -142,11 +143,15 @@ static void run_in_threads(uintptr_t seed)
 
 int main(int argc, char **argv)
 {
+    bool resident = argc > 2 && strcmp(argv[2], "resident") == 0;
     if (argc > 1)
         rounds = atoi(argv[1]);
+    if (resident)
+        setenv("GEMS_MEMORY", "staged", 1);
     gems_config_get();
-    if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_ALL, false)) {
-        fprintf(stderr, "nothing can be deferred: %s\n", gems_device_error());
+    gems_resident_limit((size_t)8 * GEMS_ARENA_LEAST);
+    if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_ALL, resident)) {
+        fprintf(stderr, "nothing can be deferred, nothing stays: %s\n", gems_device_error());
         return 1;
     }
     chain_quiet = true;
@@ -154,7 +159,8 @@ int main(int argc, char **argv)
         shared[i] = node_new(GEMS_I32, SHAPE(24, 16));
         pthread_rwlock_init(&shared_lock[i], NULL);
     }
-    wait_for_the_known();
+    if (!resident)
+        wait_for_the_known();
     run_in_threads(1);
     chain_quiet = false;
     run_in_threads(1001);
@@ -172,6 +178,8 @@ int main(int argc, char **argv)
     if (!chain_is_empty())
         failed("something is left");
     gems_chain_end(NULL);
+    if (resident && !counts.down)
+        failed("nothing was brought home");
     printf("%llu calls owed, %llu passes, %llu of them not by the device: %ld wrong\n",
            (unsigned long long)counts.calls, (unsigned long long)counts.passes, (unsigned long long)counts.evaluated,
            trial_failures);

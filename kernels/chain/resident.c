@@ -100,6 +100,15 @@ static void bring_home(chain_block *b)
     end_move(b);
 }
 
+/* The program may have given the block back while it moved. The descriptor may be gone afterwards. */
+static void drop_given(chain_block *b)
+{
+    if (!b->given || b->users || b->moving)
+        return;
+    gems_resident_drop(b);
+    gems_chain_block_drop(b);
+}
+
 bool gems_resident_want(chain_block *b, bool write)
 {
     bool drop = b->copy && (write || b->away || b->block->place == GEMS_PLACE_HIDDEN);
@@ -109,9 +118,10 @@ bool gems_resident_want(chain_block *b, bool write)
     }
     if (!drop)
         return false;
-    if (b->away)
+    if (b->away) {
         bring_home(b);
-    else if (write || !gems_block_show_read_only(b->block))
+        drop_given(b);
+    } else if (write || !gems_block_show_read_only(b->block))
         gems_resident_drop(b);
     return true;
 }
@@ -127,9 +137,10 @@ static bool evict(void)
     if (!oldest)
         return false;
     if (oldest->away)
-        bring_home(oldest); /* and it stays hidden: its values are the host's from now on */
+        bring_home(oldest); /* and it stays hidden: its values are the host's, too, from now on */
     else
         gems_resident_drop(oldest);
+    drop_given(oldest);
     return true;
 }
 
@@ -247,9 +258,12 @@ void gems_resident_leave(const void *p, bool write, gems_outcome outcome)
         }
         b->spoilt = true; /* the host's values are right */
     }
-    if (!b->users && (b->spoilt || b->given))
+    if (!b->users && b->spoilt)
         gems_resident_drop(b);
-    gems_chain_block_drop(b);
+    if (b->given)
+        drop_given(b);
+    else
+        gems_chain_block_drop(b);
     pthread_cond_broadcast(&gems_chains.done);
     unlock();
 }

@@ -259,7 +259,7 @@ static bool chain_run(gems_call *call, bool twin)
     gems_arena_hides = gems_work_stays() && !twin;
     bool done = call->op->kernel->prepare(call, work) == GEMS_OK && work->trouble.kind == GEMS_TROUBLE_NONE;
     gems_arena_hides = false;
-    bool by_device = done && !twin && !chain_quiet && gems_work_execute(work);
+    bool by_device = done && !twin && (!chain_quiet || gems_work_stays()) && gems_work_execute(work);
     for (unsigned i = 0; done && !twin && !by_device && i < work->noperands; i++)
         gems_chain_settle((void *)(work->operand[i].allocation + work->operand[i].offset), 1,
                           work->operand[i].access & GEMS_WRITE, GEMS_CAUSE_OPERATOR);
