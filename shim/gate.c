@@ -219,7 +219,10 @@ enum gems_entered gems_enter(unsigned op, enum gems_entry entry, uint64_t ks, vo
         struct frame f;
         f.call.op = &gems_ops[op];
         f.entry = entry;
+        uint64_t moved = gems_resident_moved;
         entered = work(&f, ks, ret, raw);
+        if (gems_resident_moved != moved)
+            gems_report_moved(f.call.op, gems_resident_moved - moved);
     }
     inside = false;
     return entered;

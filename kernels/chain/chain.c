@@ -56,7 +56,7 @@ static void want(gems_block *block, bool write, gems_cause cause)
 {
     for (chain_block *b; (b = gems_chain_block_of(block));) {
         unsigned r;
-        if (gems_resident_want(b, write))
+        if (gems_resident_want(b, write, cause))
             continue;
         if (b->writer) {
             int last = gems_chain_group_last(b->writer, b, &r);
@@ -686,6 +686,7 @@ void gems_chain_end(void *unused)
     while (opening.runs)
         wait_for_a_pass();
     gems_chains.mode = GEMS_FUSE_OFF;
+    gems_resident_end();
     finish_all();
     unlock();
     gems_chain_build_stop();

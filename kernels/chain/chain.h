@@ -80,18 +80,21 @@ gems_reached gems_resident_reach(const void *p, bool write, gems_buffer **buffer
 void gems_resident_leave(const void *p, bool write, gems_outcome outcome);
 /* Whether an argument of the call is on the device already. */
 bool gems_resident_holds(const gems_call *call);
+/* Bytes that were copied for the calling thread, either way. */
+extern __thread uint64_t gems_resident_moved;
 /* The bytes that copies may take; at first as many as there are. */
 void gems_resident_limit(size_t bytes);
 
 /* What the report tells. */
 typedef struct gems_chain_counts {
-    uint64_t calls, passes, steps; /* deferred; kernels run for them; expressions computed in those */
-    uint64_t folds;                /* reductions that were computed with what they read */
-    uint64_t unstored;             /* results that were never stored */
-    uint64_t bytes_saved;          /* of reads and writes that the calls one by one would have made */
-    uint64_t evaluated;            /* passes that the device did not compute */
-    uint64_t kernels;              /* built */
-    uint64_t up, down;             /* bytes that were copied to stay, and brought home */
+    uint64_t calls, passes, steps;   /* deferred; kernels run for them; expressions computed in those */
+    uint64_t folds;                  /* reductions that were computed with what they read */
+    uint64_t unstored;               /* results that were never stored */
+    uint64_t bytes_saved;            /* of reads and writes that the calls one by one would have made */
+    uint64_t evaluated;              /* passes that the device did not compute */
+    uint64_t kernels;                /* built */
+    uint64_t up;                     /* bytes that were copied to a device to stay, */
+    uint64_t home[GEMS_CAUSE_COUNT]; /* and brought home */
     uint64_t causes[GEMS_CAUSE_COUNT];
 } gems_chain_counts;
 void gems_chain_count(gems_chain_counts *counts);

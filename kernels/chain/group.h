@@ -137,7 +137,9 @@ void gems_chain_pass_free(struct chain_pass *pass);
 
 /* For who wants the block at home: waits, brings it home or drops its copy, and is true if anything was done: then look
  * again. The lock is given up meanwhile. */
-bool gems_resident_want(chain_block *b, bool write);
+bool gems_resident_want(chain_block *b, bool write, gems_cause cause);
+/* Nothing more is to stay there, with the lock: what is to be done at the exit is done at home. */
+void gems_resident_end(void);
 /* Gives the copy back, whatever is in it. */
 void gems_resident_drop(chain_block *b);
 

@@ -22,7 +22,14 @@ enum {
 static struct {
     size_t limit, used; /* bytes of copies */
     uint64_t clock;
+    bool ended;
 } resident = {.limit = SIZE_MAX};
+__thread uint64_t gems_resident_moved;
+
+void gems_resident_end(void)
+{
+    resident.ended = true;
+}
 
 void gems_resident_limit(size_t bytes)
 {
@@ -80,7 +87,7 @@ static bool transfer(const gems_block *block, gems_buffer *copy, bool up, gems_t
 }
 
 /* With the lock, which is given up meanwhile. */
-static void bring_home(chain_block *b)
+static void bring_home(chain_block *b, gems_cause cause)
 {
     gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
     bool done = false;
@@ -95,7 +102,8 @@ static void bring_home(chain_block *b)
         abort();
     }
     lock();
-    gems_chains.counts.down += b->block->asked;
+    gems_chains.counts.home[cause] += b->block->asked;
+    gems_resident_moved += b->block->asked;
     b->away = false;
     end_move(b);
 }
@@ -109,7 +117,7 @@ static void drop_given(chain_block *b)
     gems_chain_block_drop(b);
 }
 
-bool gems_resident_want(chain_block *b, bool write)
+bool gems_resident_want(chain_block *b, bool write, gems_cause cause)
 {
     bool drop = b->copy && (write || b->away || b->block->place == GEMS_PLACE_HIDDEN);
     if (b->moving || (drop && b->users)) {
@@ -119,7 +127,7 @@ bool gems_resident_want(chain_block *b, bool write)
     if (!drop)
         return false;
     if (b->away) {
-        bring_home(b);
+        bring_home(b, cause);
         drop_given(b);
     } else if (write || !gems_block_show_read_only(b->block))
         gems_resident_drop(b);
@@ -137,7 +145,7 @@ static bool evict(void)
     if (!oldest)
         return false;
     if (oldest->away)
-        bring_home(oldest); /* and it stays hidden: its values are the host's, too, from now on */
+        bring_home(oldest, GEMS_CAUSE_LIMIT); /* and it stays hidden: its values are the host's, too, from now on */
     else
         gems_resident_drop(oldest);
     drop_given(oldest);
@@ -175,7 +183,10 @@ static bool make_copy(chain_block *b, bool fresh)
         unlock();
         made = fresh || transfer(block, b->copy, true, &trouble);
         lock();
-        gems_chains.counts.up += fresh ? 0 : block->asked;
+        if (!fresh) {
+            gems_chains.counts.up += block->asked;
+            gems_resident_moved += block->asked;
+        }
         if (!made)
             gems_resident_drop(b);
     }
@@ -191,7 +202,8 @@ static gems_reached reach(gems_block *block, bool write, gems_buffer **buffer)
     bool fresh = !b && block->place == GEMS_PLACE_HIDDEN;
     if (!b && !(b = gems_chain_block(block)))
         return GEMS_UNREACHABLE;
-    bool can = !b->writer && !b->nreaders && !b->pins && !b->spoilt && (b->copy || make_copy(b, fresh));
+    bool can =
+        !resident.ended && !b->writer && !b->nreaders && !b->pins && !b->spoilt && (b->copy || make_copy(b, fresh));
     /* Before the kernel runs: afterwards nobody may see the old values, and it could fail. */
     can = can && (!write || gems_block_hide(block));
     if (!can) {

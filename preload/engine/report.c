@@ -255,6 +255,11 @@ int gems_counters(const char *name, struct gems_counters *out)
     return 0;
 }
 
+void gems_report_moved(const gems_op *op, uint64_t bytes)
+{
+    counters[op->index].bytes += bytes;
+}
+
 void gems_counters_reset(void)
 {
     pthread_mutex_lock(&lock);
@@ -312,16 +317,29 @@ static void write_memory(void (*line)(const char *text))
     line(s);
 }
 
+static void write_resident(const gems_chain_counts *c, void (*line)(const char *text))
+{
+    char s[256];
+    gems_text t = gems_text_in(s, sizeof s);
+    uint64_t home = 0;
+    for (int i = 0; i < GEMS_CAUSE_COUNT; i++)
+        home += c->home[i];
+    if (!c->up && !home)
+        return;
+    gems_text_put(&t, "resident: %.1f MB copied to the device to stay, %.1f MB brought home", 1e-6 * (double)c->up,
+                  1e-6 * (double)home);
+    for (int i = 0, n = 0; i < GEMS_CAUSE_COUNT; i++)
+        if (c->home[i])
+            gems_text_put(&t, "%s %s (%.1f)", n++ ? "," : ", for:", gems_cause_names[i], 1e-6 * (double)c->home[i]);
+    line(s);
+}
+
 static void write_chains(void (*line)(const char *text))
 {
     gems_chain_counts c;
     char s[512];
     gems_chain_count(&c);
-    if (c.up || c.down) {
-        snprintf(s, sizeof s, "resident: %.1f MB copied to the device to stay, %.1f MB brought home",
-                 1e-6 * (double)c.up, 1e-6 * (double)c.down);
-        line(s);
-    }
+    write_resident(&c, line);
     if (c.calls == 0)
         return;
     gems_text t = gems_text_in(s, sizeof s);

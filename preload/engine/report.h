@@ -18,6 +18,8 @@ enum gems_where {
 
 /* Notes the outcome of a call: counters, reason (call->why), line in the log. `decoded`: its arguments are there. */
 void gems_report_call(const gems_call *call, gems_status status, enum gems_where where, bool decoded, double seconds);
+/* Bytes that were moved for an operator beside its own call's. */
+void gems_report_moved(const gems_op *op, uint64_t bytes);
 /* A call of this operator begins, of which nothing is to be noted yet. */
 void gems_report_new_call(const gems_op *op);
 
