@@ -232,7 +232,7 @@ Test(resident, random_programs)
 
 /* ---- whichever OpenCL call fails ---- */
 
-TestSuite(resident_fault, .init = fresh_cache, .fini = drop_fresh_cache, .timeout = 300);
+TestSuite(resident_fault, .init = fresh_cache, .fini = drop_fresh_cache, .timeout = 600);
 
 enum outcome {
     NOT_REACHED,
