@@ -50,6 +50,8 @@ def execute(statements, varied=False):
     """{"errors": {index: exception's name}, "reads": [...], "live": {name: (form, values)}}"""
     names = fuzz_programs.namespace()
     torch, errors, rng = names["torch"], {}, np.random.RandomState(1)
+    if varied:
+        names["made"] = lambda *tensors: [vary(t, rng, torch) for t in tensors]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for i, statement in enumerate(statements):

@@ -496,7 +496,7 @@ class Writer:
             before = set(self.ns)
             taken = self.inside(self.rng.randint(3, 8))
             mine = [n for n in self.ns if n not in before and n != "__builtins__"]
-            body = "\n".join(guarded(s.text) for s in taken) or "pass"
+            body = "\n".join(guarded(s) for s in taken) or "pass"
             functions.append(f"work{self.count}_{i}")
             written = sorted({t for s in taken for t in s.targets} | set(mine))
             text.append(f"def {functions[-1]}():\n" + textwrap.indent((f"global {', '.join(written)}\n" if written else "") + body, "    "))
@@ -519,7 +519,7 @@ class Writer:
         if not taken:
             return
         mine = tuple(n for n in self.ns if n not in before and n[0] == "t")
-        self.statements.append(Statement(f"with {mode}:\n" + textwrap.indent("\n".join(guarded(s.text) for s in taken), "    "), mine))
+        self.statements.append(Statement(f"with {mode}:\n" + textwrap.indent("\n".join(guarded(s) for s in taken), "    "), mine))
 
     def autograd(self):
         rng = self.rng
@@ -563,8 +563,9 @@ class Writer:
             self.write(text + "\ndel bad", [], errors=True)
 
 
-def guarded(text):
-    """A statement that may raise, inside a block: what it raised is read."""
+def guarded(statement):
+    """A statement that may raise, inside a block; what it made is shown to fuzz.py, which may vary it."""
+    text = statement.text + (f"\nmade({', '.join(statement.targets)})" if statement.targets else "")
     return "try:\n" + textwrap.indent(text, "    ") + "\nexcept Exception:\n    pass"
 
 
