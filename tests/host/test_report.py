@@ -20,8 +20,8 @@ def counts(done):
 
 def test_a_call_is_counted_once_with_its_last_outcome():
     seen = counts(python(PROGRAM))
-    assert seen["add_.Tensor"] == (0, 1, "not a plain thread (1)")
-    assert seen["mul.out"][:2] == (0, 1)
+    assert seen["add_.Tensor"] == (1, 0, "")  # left to PyTorch above ADInplaceOrView, routed below
+    assert seen["mul.out"] == (1, 0, "")
     assert seen["neg"][0] + seen["neg"][1] == 2  # forward and backward
 
 
