@@ -2,6 +2,7 @@
 computed yet, and none spoils what a computation that has not run yet will read. Each way is a small program in a process
 of its own; what it read is compared with plain arithmetic."""
 import json
+import os
 import re
 import signal
 import sys
@@ -405,6 +406,7 @@ SOURCES = {
 # Runs programs, each in a child that has imported everything: importing PyTorch takes longer than most of them.
 APART = """
 import json
+import os
 for way, text in json.load(open(sys.argv[1])).items():
     with tempfile.TemporaryFile("w+") as out:
         sys.stdout.flush()
