@@ -58,7 +58,7 @@ static gems_status make_results(gems_call *call, const pw_plan *p, gems_tensor *
     const pw_row *row = p->row;
     if (call->op->form == GEMS_FUNCTIONAL) {
         unsigned layout = row->layout;
-        if (layout == PW_INTEGERS_LIKE)
+        if (layout == PW_INTEGERS_LIKE || layout == PW_TWICE)
             layout = gems_dtypes[p->compute].category == GEMS_CAT_FLOAT ? PW_ITERATOR : PW_LIKE;
         const gems_tensor *like = layout == PW_LIKE ? call->arg[row->like].tensor : NULL;
         int format = like ? 1 : 0; /* preserve; contiguous */
@@ -85,6 +85,13 @@ static gems_status make_results(gems_call *call, const pw_plan *p, gems_tensor *
                     inputs[n++] = (gems_layout_input){&number, false};
             }
             gems_iterator_strides(&p->shape, n, inputs, strides);
+            if (row->layout == PW_TWICE) {
+                gems_strides once;
+                memcpy(once, strides, sizeof once);
+                const gems_tensor first = {
+                    .sizes = p->shape.size, .strides = once, .numel = p->shape.numel, .ndim = p->shape.ndim};
+                gems_iterator_strides(&p->shape, 1, &(gems_layout_input){&first, false}, strides);
+            }
         }
         if (row->copies) {
             const gems_tensor *self = call->arg[0].tensor;

@@ -81,6 +81,11 @@ static void read_out(const gems_op *op, pw_row *row)
 
 static void read_layout(const gems_op *op, pw_row *row)
 {
+    static const struct {
+        const char *word;
+        pw_layout layout;
+    } layouts[] = {
+        {"contiguous", PW_CONTIGUOUS}, {"like", PW_LIKE}, {"integers_like", PW_INTEGERS_LIKE}, {"twice", PW_TWICE}};
     const char *list = gems_op_attr(op, "layout"), *first = gems_op_attr(op, "order");
     char word[WORD] = "iterator";
     row->first = first ? (int8_t)gems_op_param(op, first) : -1;
@@ -89,11 +94,11 @@ static void read_layout(const gems_op *op, pw_row *row)
         if (op->params[i].type == GEMS_T_MEMFMT || op->params[i].type == GEMS_T_OPT_MEMFMT)
             row->memory_format = (int8_t)i;
     next_word(&list, word);
-    row->layout = *word == 'c'                         ? PW_CONTIGUOUS
-                  : *word == 'l'                       ? PW_LIKE
-                  : strcmp(word, "integers_like") == 0 ? PW_INTEGERS_LIKE
-                                                       : PW_ITERATOR;
-    if ((row->layout == PW_LIKE || row->layout == PW_INTEGERS_LIKE) && next_word(&list, word))
+    row->layout = PW_ITERATOR;
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
+        if (strcmp(word, layouts[i].word) == 0)
+            row->layout = (uint8_t)layouts[i].layout;
+    if (row->layout >= PW_LIKE && next_word(&list, word))
         row->like = (int8_t)gems_op_param(op, word);
 }
 

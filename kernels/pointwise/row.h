@@ -11,7 +11,8 @@ typedef enum pw_layout {
     PW_ITERATOR,
     PW_CONTIGUOUS,
     PW_LIKE,
-    PW_INTEGERS_LIKE
+    PW_INTEGERS_LIKE,
+    PW_TWICE
 } pw_layout;
 
 typedef struct pw_row {

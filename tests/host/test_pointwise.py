@@ -627,3 +627,15 @@ def test_square_roots_are_exact():
                 normal = ~((w.abs() < 2.0 ** -126) & (w != 0))  # f64 rounds twice on the way to a subnormal
                 torch.testing.assert_close(g[normal], w[normal], rtol=0, atol=0, equal_nan=True)
                 assert torch.equal(g.signbit() & ~g.isnan(), w.signbit() & ~w.isnan())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int32])
+def test_strides_of_sides_of_one(dtype):
+    """Operators that PyTorch makes of several leave these otherwise than one pass over the tensor would."""
+    x = torch.arange(2 * 3 * 20 * 4).to(dtype)
+    views = {"transposed": x[:6].view(1, 6).t(), "channels": x[:120].view(2, 20, 1, 3).permute(0, 3, 1, 2)[:, ::3],
+             "swapped": x[:120].view(2, 20, 1, 3).permute(0, 3, 2, 1)[:, ::3], "wide": x.view(2, 20, 4, 3).permute(0, 3, 1, 2)[:, ::3],
+             "column": x[:96].view(4, 24)[:, ::24], "expanded": x[:6].view(1, 6, 1).expand(3, 6, 4)}
+    for view in views.values():
+        for fn in (torch.isfinite, torch.isinf, torch.isnan, torch.nan_to_num, torch.abs):
+            agree(fn, view, routed=None)
