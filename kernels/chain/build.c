@@ -79,9 +79,9 @@ static void *run(void *unused)
         gems_work_end(work);
         free(work);
         if (s == BUILT) {
-            pthread_mutex_lock(&gems_chains.lock);
+            gems_chains_lock();
             gems_chains.counts.kernels++;
-            pthread_mutex_unlock(&gems_chains.lock);
+            gems_chains_unlock();
         }
         pthread_mutex_lock(&build.lock);
         find(hash)->state = s;

@@ -25,28 +25,13 @@ const char *const gems_cause_names[GEMS_CAUSE_COUNT] = {
     [GEMS_CAUSE_SYSTEM] = "system call", [GEMS_CAUSE_LIMIT] = "limit",         [GEMS_CAUSE_MEMORY] = "memory",
     [GEMS_CAUSE_END] = "fork or exit"};
 
-static void lock(void)
-{
-    pthread_mutex_lock(&gems_chains.lock);
-}
-
-static void unlock(void)
-{
-    pthread_mutex_unlock(&gems_chains.lock);
-}
-
-static void wait_for_a_pass(void)
-{
-    pthread_cond_wait(&gems_chains.done, &gems_chains.lock);
-}
-
 /* ---- finishing ---- */
 
 /* Computes a group, or waits until that is done. Whatever was known of groups and blocks may be different then. */
 static void finish(chain_group *g, unsigned n, gems_cause cause)
 {
     if (g->running)
-        wait_for_a_pass();
+        gems_chains_wait();
     else
         gems_chain_flush(g, n, cause);
 }
@@ -100,9 +85,9 @@ void gems_chain_settle(const void *p, size_t n, bool write, gems_cause cause)
         return;
     if (!gems_chain_block_of(block) && __atomic_load_n(&block->place, __ATOMIC_RELAXED) == GEMS_PLACE_HOME)
         return;
-    lock();
+    gems_chains_lock();
     want(block, write, cause);
-    unlock();
+    gems_chains_unlock();
 }
 
 bool gems_chain_pin(const void *p, size_t n, bool write)
@@ -111,12 +96,12 @@ bool gems_chain_pin(const void *p, size_t n, bool write)
     if (!n || !atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !(block = gems_arena_find(p)) ||
         !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
         return false;
-    lock();
+    gems_chains_lock();
     want(block, write, GEMS_CAUSE_SYSTEM);
     chain_block *b = gems_chain_block(block);
     if (b)
         b->pins++;
-    unlock();
+    gems_chains_unlock();
     return b != NULL;
 }
 
@@ -124,13 +109,13 @@ void gems_chain_unpin(const void *p, size_t n)
 {
     gems_block *block = gems_arena_find(p);
     (void)n;
-    lock();
+    gems_chains_lock();
     chain_block *b = block ? gems_chain_block_of(block) : NULL;
     if (b && b->pins) {
         b->pins--;
         gems_chain_block_drop(b);
     }
-    unlock();
+    gems_chains_unlock();
 }
 
 /* In the service thread (touch.h). */
@@ -139,10 +124,10 @@ static bool serve(const void *address, bool write)
     gems_block *block = gems_arena_find(address);
     if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
         return false; /* memory that was given back */
-    lock();
+    gems_chains_lock();
     want(block, write, GEMS_CAUSE_TOUCH);
     bool served = block->place == GEMS_PLACE_HOME || (!write && block->place == GEMS_PLACE_READ_ONLY);
-    unlock();
+    gems_chains_unlock();
     return served;
 }
 
@@ -160,7 +145,7 @@ static void forget_results(const chain_block *b)
 /* Whether groups need the block that the program has given back (gems_arena_on_give). */
 static bool keeps(gems_block *block)
 {
-    lock();
+    gems_chains_lock();
     chain_block *b = gems_chain_block_of(block);
     bool kept = b != NULL;
     if (b) {
@@ -178,7 +163,7 @@ static bool keeps(gems_block *block)
         if (g && !g->running && gems_chain_group_is_dead(g)) /* its inputs are not needed either */
             gems_chain_flush(g, g->nsteps, GEMS_CAUSE_MEMORY);
     }
-    unlock();
+    gems_chains_unlock();
     return kept;
 }
 
@@ -361,7 +346,7 @@ static chain_group *find_group(const draft *d)
             largest = j.group[i]->nsteps > j.group[largest]->nsteps ? i : largest;
         }
         if (running) {
-            wait_for_a_pass();
+            gems_chains_wait();
             continue;
         }
         if (all_steps > d->steps || all_leaves > d->operands || owed > CHAIN_STORED) {
@@ -527,14 +512,14 @@ bool gems_chain_take(const gems_call *call, gems_work *work)
     draft d;
     if (work->trouble.kind != GEMS_TROUBLE_NONE || !work->lower || !make_draft(&d, call, work))
         return false;
-    lock();
+    gems_chains_lock();
     int mode = gems_chains.mode;
     bool taken = mode == GEMS_FUSE_ALL || (mode == GEMS_FUSE_AUTO && has_long_rows(&d)) ? take(&d) : false;
     if (taken) {
         gems_chains.counts.calls++;
         keep_memory_low(&d);
     }
-    unlock();
+    gems_chains_unlock();
     return taken;
 }
 
@@ -546,22 +531,15 @@ int64_t gems_chain_least(gems_fuse mode, const gems_table *table)
     return mode == GEMS_FUSE_OFF ? INT64_MAX : mode == GEMS_FUSE_ALL ? INT64_MIN : (asked < kb ? asked : kb) << 8;
 }
 
+static bool is_owed(const chain_block *b)
+{
+    return b->writer != NULL;
+}
+
 /* Whether an argument is owed: the call goes on with a chain. */
 static bool goes_on(const gems_call *call)
 {
-    bool owed = false;
-    if (!atomic_load_explicit(&gems_chain_active, memory_order_relaxed))
-        return false;
-    lock();
-    for (unsigned i = 0; i < call->op->nparams && !owed; i++) {
-        gems_block *block = call->arg[i].kind == GEMS_TENSOR
-                                ? gems_arena_find((const void *)call->arg[i].tensor->address) /* NOLINT */
-                                : NULL;
-        const chain_block *b = block ? gems_chain_block_of(block) : NULL;
-        owed = b && b->writer;
-    }
-    unlock();
-    return owed;
+    return atomic_load_explicit(&gems_chain_active, memory_order_relaxed) && gems_chain_any_block(call, is_owed);
 }
 
 bool gems_chain_wants(const gems_call *call)
@@ -619,13 +597,13 @@ static bool fold(gems_call *call)
 {
     bool done = false;
     unsigned step, result;
-    lock();
+    gems_chains_lock();
     chain_group *g;
     while ((g = owed_by(call->arg[0].tensor, &step, &result)) && g->running)
-        wait_for_a_pass();
+        gems_chains_wait();
     if (g && g->folds < CHAIN_FOLDS)
         done = gems_chain_run_fold(g, step + 1, result, call);
-    unlock();
+    gems_chains_unlock();
     return done;
 }
 
@@ -636,9 +614,9 @@ bool gems_chain_fold(gems_call *call)
     if (!atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !call->op->kernel->fold ||
         gems_rule_is_host(call->chain) || call->arg[0].kind != GEMS_TENSOR || !gems_device_get(GEMS_LANE_MAIN)->is_cpu)
         return false;
-    lock();
+    gems_chains_lock();
     bool owed = owed_by(call->arg[0].tensor, &step, &result) != NULL;
-    unlock();
+    gems_chains_unlock();
     if (!owed)
         return false;
     const char *why = call->why;
@@ -667,10 +645,10 @@ static void *open_device(void *unused)
     (void)unused;
     opens = true;
     opening.open();
-    lock();
+    gems_chains_lock();
     opening.runs = false;
     pthread_cond_broadcast(&gems_chains.done);
-    unlock();
+    gems_chains_unlock();
     return NULL;
 }
 
@@ -682,21 +660,21 @@ bool gems_chain_is_on(void)
 void gems_chain_end(void *unused)
 {
     (void)unused;
-    lock();
+    gems_chains_lock();
     while (opening.runs)
-        wait_for_a_pass();
+        gems_chains_wait();
     gems_chains.mode = GEMS_FUSE_OFF;
     gems_resident_end();
     finish_all();
-    unlock();
+    gems_chains_unlock();
     gems_chain_build_stop();
 }
 
 static void before_fork(void)
 {
-    lock();
+    gems_chains_lock();
     while (opening.runs && !opens)
-        wait_for_a_pass();
+        gems_chains_wait();
     finish_all();
     gems_chain_build_lock(true);
 }
@@ -704,7 +682,7 @@ static void before_fork(void)
 static void in_parent(void)
 {
     gems_chain_build_lock(false);
-    unlock();
+    gems_chains_unlock();
 }
 
 static void in_child(void)
@@ -771,7 +749,7 @@ bool gems_chain_start(gems_fuse mode, bool resident)
 
 void gems_chain_count(gems_chain_counts *counts)
 {
-    lock();
+    gems_chains_lock();
     *counts = gems_chains.counts;
-    unlock();
+    gems_chains_unlock();
 }

@@ -391,13 +391,13 @@ void gems_chain_flush(chain_group *g, unsigned n, gems_cause cause)
         c->passes++;
         c->steps += g->pass->spec.nsteps;
         g->running = true;
-        pthread_mutex_unlock(&gems_chains.lock);
+        gems_chains_unlock();
         /* The threads of the device may be waiting for this very pass. */
         bool blocked = cause == GEMS_CAUSE_TOUCH && gems_work_any_unguarded();
         bool done = !blocked && run_on_device(g, NULL);
         if (!done)
             evaluate(g->pass);
-        pthread_mutex_lock(&gems_chains.lock);
+        gems_chains_lock();
         g->running = false;
         c->evaluated += !done;
     }
@@ -412,9 +412,9 @@ bool gems_chain_run_fold(chain_group *g, unsigned n, unsigned result, gems_call 
 {
     write_pass(g, NULL, n, result);
     g->running = true;
-    pthread_mutex_unlock(&gems_chains.lock);
+    gems_chains_unlock();
     bool done = run_on_device(g, call);
-    pthread_mutex_lock(&gems_chains.lock);
+    gems_chains_lock();
     g->running = false;
     g->unready |= !done;
     if (done) {

@@ -90,6 +90,20 @@ extern struct chain_state {
     _Atomic int mode; /* gems_fuse; OFF until the start, after a fork and at the exit */
 } gems_chains;
 
+static inline void gems_chains_lock(void)
+{
+    pthread_mutex_lock(&gems_chains.lock);
+}
+static inline void gems_chains_unlock(void)
+{
+    pthread_mutex_unlock(&gems_chains.lock);
+}
+/* Until a pass or a transfer has ended; what was known of groups and blocks may be different then. */
+static inline void gems_chains_wait(void)
+{
+    pthread_cond_wait(&gems_chains.done, &gems_chains.lock);
+}
+
 /* ---- group.c ---- */
 
 /* The descriptor of a block; a new one if it has none. NULL: memory is out. */
@@ -101,6 +115,8 @@ static inline chain_block *gems_chain_block_of(const gems_block *block)
 /* Forgets a block that no group needs if it is home; gives it back if it was given. One that is read-only or hidden
  * stays so until the host wants it: the next group may have it as it is. */
 void gems_chain_block_drop(chain_block *b);
+/* Whether `is` holds for the block of any tensor among the call's arguments that has a descriptor. Takes the lock. */
+bool gems_chain_any_block(const gems_call *call, bool (*is)(const chain_block *b));
 bool gems_chain_block_reads(const chain_block *b, const chain_group *g);
 bool gems_chain_block_add_reader(chain_block *b, chain_group *g);
 /* Whether a group that is being computed uses it. */

@@ -36,21 +36,6 @@ void gems_resident_limit(size_t bytes)
     resident.limit = bytes;
 }
 
-static void lock(void)
-{
-    pthread_mutex_lock(&gems_chains.lock);
-}
-
-static void unlock(void)
-{
-    pthread_mutex_unlock(&gems_chains.lock);
-}
-
-static void wait_for_a_change(void)
-{
-    pthread_cond_wait(&gems_chains.done, &gems_chains.lock);
-}
-
 static void end_move(chain_block *b)
 {
     b->moving = false;
@@ -92,7 +77,7 @@ static void bring_home(chain_block *b, gems_cause cause)
     gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
     bool done = false;
     b->moving = true;
-    unlock();
+    gems_chains_unlock();
     for (int i = 0; i < TRIES && !done; i++) {
         trouble.kind = GEMS_TROUBLE_NONE;
         done = transfer(b->block, b->copy, false, &trouble);
@@ -101,7 +86,7 @@ static void bring_home(chain_block *b, gems_cause cause)
         gems_complain("a tensor's values are on the device alone, which does not give them back: %s", trouble.text);
         abort();
     }
-    lock();
+    gems_chains_lock();
     gems_chains.counts.home[cause] += b->block->asked;
     gems_resident_moved += b->block->asked;
     b->away = false;
@@ -121,7 +106,7 @@ bool gems_resident_want(chain_block *b, bool write, gems_cause cause)
 {
     bool drop = b->copy && (write || b->away || b->block->place == GEMS_PLACE_HIDDEN);
     if (b->moving || (drop && b->users)) {
-        wait_for_a_change();
+        gems_chains_wait();
         return true;
     }
     if (!drop)
@@ -180,9 +165,9 @@ static bool make_copy(chain_block *b, bool fresh)
     bool made = b->copy != NULL;
     if (made) {
         resident.used += gems_buffer_bytes(b->copy);
-        unlock();
+        gems_chains_unlock();
         made = fresh || transfer(block, b->copy, true, &trouble);
-        lock();
+        gems_chains_lock();
         if (!fresh) {
             gems_chains.counts.up += block->asked;
             gems_resident_moved += block->asked;
@@ -198,7 +183,7 @@ static gems_reached reach(gems_block *block, bool write, gems_buffer **buffer)
 {
     chain_block *b;
     while ((b = gems_chain_block_of(block)) && b->moving)
-        wait_for_a_change();
+        gems_chains_wait();
     bool fresh = !b && block->place == GEMS_PLACE_HIDDEN;
     if (!b && !(b = gems_chain_block(block)))
         return GEMS_UNREACHABLE;
@@ -222,43 +207,26 @@ gems_reached gems_resident_reach(const void *p, bool write, gems_buffer **buffer
     if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
         return GEMS_FOREIGN;
     *offset = (size_t)((const char *)p - block->address);
-    lock();
+    gems_chains_lock();
     gems_reached reached = reach(block, write, buffer);
-    unlock();
+    gems_chains_unlock();
     return reached;
 }
 
-static bool is_there(const gems_tensor *t, size_t n)
+static bool has_copy(const chain_block *b)
 {
-    for (; n > 0; n--, t++) {
-        gems_block *block = gems_arena_find((const void *)t->address); /* NOLINT(performance-no-int-to-ptr) */
-        const chain_block *b = block ? gems_chain_block_of(block) : NULL;
-        if (b && b->copy)
-            return true;
-    }
-    return false;
+    return b->copy != NULL;
 }
 
 bool gems_resident_holds(const gems_call *call)
 {
-    bool there = false;
-    if (!gems_work_stays())
-        return false;
-    lock();
-    for (unsigned i = 0; i < call->op->nparams && !there; i++) {
-        const gems_value *v = &call->arg[i];
-        there = v->kind == GEMS_TENSOR    ? is_there(v->tensor, 1)
-                : v->kind == GEMS_TENSORS ? is_there(v->tensors.v, v->tensors.n)
-                                          : false;
-    }
-    unlock();
-    return there;
+    return gems_work_stays() && gems_chain_any_block(call, has_copy);
 }
 
 void gems_resident_leave(const void *p, bool write, gems_outcome outcome)
 {
     gems_block *block = gems_arena_find(p);
-    lock();
+    gems_chains_lock();
     chain_block *b = gems_chain_block_of(block);
     b->users--;
     if (write && outcome == GEMS_OUTCOME_DONE)
@@ -277,5 +245,5 @@ void gems_resident_leave(const void *p, bool write, gems_outcome outcome)
     else
         gems_chain_block_drop(b);
     pthread_cond_broadcast(&gems_chains.done);
-    unlock();
+    gems_chains_unlock();
 }

@@ -72,8 +72,7 @@ const gems_variable gems_variables[] = {
      "fuse", GEMS_VAR_CHOICE, FIELD(fuse), WORDS("off", "auto", "all")},
     {"GEMS_RESIDENT", "off or force", "off",
      "force: what kernels read and write stays on a device with memory of its own (or where GEMS_MEMORY is staged) "
-     "until "
-     "the program wants it. In trial.",
+     "until the program wants it. In trial.",
      "resident", GEMS_VAR_CHOICE, FIELD(resident), WORDS("off", "force")},
     {"GEMS_RESIDENT_LIMIT", "a number from 1 to 100000000, or auto", "auto",
      "MiB that may stay there. auto: as many as the device gives.", "resident-limit", GEMS_VAR_INT,
