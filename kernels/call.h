@@ -171,10 +171,16 @@ typedef enum gems_size {
     GEMS_SIZE_BATCH,
     GEMS_SIZE_INNER, /* elements between two neighbours of a reduced dimension; 1: the row is dense */
     GEMS_SIZE_BYTES, /* bytes read and written, each operand once */
-    GEMS_SIZE_PLACE, /* 1: an operand is on the device already, 0: none is; not filled by families */
+    GEMS_SIZE_PLACE, /* gems_operand_place; not filled by families */
     GEMS_SIZE_COUNT
 } gems_size;
 extern const char *const gems_size_names[GEMS_SIZE_COUNT];
+
+typedef enum gems_operand_place {
+    GEMS_OPERANDS_TRAVEL,   /* they are copied for the call, if kernels do not read them where they are */
+    GEMS_OPERANDS_TO_STAY,  /* none is on the device, but what is copied there stays */
+    GEMS_OPERANDS_ON_DEVICE /* one is there already */
+} gems_operand_place;
 
 typedef struct gems_sizes {
     int64_t v[GEMS_SIZE_COUNT];

@@ -22,6 +22,9 @@ typedef void free_cpu(void *memory);
 #define ALLOC "_ZN3c109alloc_cpuEm"
 #define FREE  "_ZN3c108free_cpuEPv"
 
+#define LARGE ((size_t)64 << 10)
+#define SMALL ((size_t)1 << 10)
+
 static struct {
     _Atomic(alloc_cpu *) alloc;
     _Atomic(free_cpu *) free;
@@ -89,16 +92,22 @@ static bool is_ours(void)
     return true;
 }
 
+/* Bytes of the smallest tensor that gets a block. Any can be a result that stays on a device; others of less than a
+ * part of a page are not worth one. */
+static size_t least(void)
+{
+    const gems_config *c = gems_config_get();
+    return c->fuse == GEMS_FUSE_ALL || gems_arena_hides ? 1 : c->resident ? SMALL : LARGE;
+}
+
 __attribute__((visibility("default"))) alloc_cpu gems_alloc_cpu __asm__(ALLOC);
 __attribute__((visibility("default"))) free_cpu gems_free_cpu __asm__(FREE);
 
 void *gems_alloc_cpu(size_t n)
 {
     (void)original_free();
-    /* So that tests defer results of any size. */
-    bool large = n >= GEMS_ARENA_LEAST || (n && gems_config_get()->fuse == GEMS_FUSE_ALL);
-    if (large && is_ours()) {
-        void *memory = gems_arena_take(n < GEMS_ARENA_LEAST ? GEMS_ARENA_LEAST : n, gems_arena_hides);
+    if (n >= least() && is_ours()) {
+        void *memory = gems_arena_take(n, gems_arena_hides);
         if (memory)
             return memory;
     }

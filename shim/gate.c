@@ -144,15 +144,20 @@ static void settle_arguments(const gems_call *call)
     }
 }
 
+/* Whether the host, now that it is to run a call, may read what is owed or away. What is made of other operators leaves
+ * that to them, which come here, too. */
+static bool host_reads(const gems_op *op)
+{
+    return !op->composite && atomic_load_explicit(&gems_chain_active, memory_order_relaxed);
+}
+
 /* Notes a call that is not for us; for the log its arguments are looked at all the same, if they may be. */
 static void pass_noted(struct frame *f, const char *why, bool look, void **raw)
 {
     bool shown = look && gems_log_wants_calls();
     start_frame(f);
     f->counts_versions = false;
-    /* What is made of other operators alone reads nothing itself. */
-    bool reads = f->call.op->kernel || !f->call.op->composite;
-    bool owed = look && reads && atomic_load_explicit(&gems_chain_active, memory_order_relaxed);
+    bool owed = look && host_reads(f->call.op);
     if (shown || owed)
         (void)gems_decode(f, raw); /* as far as they are plain */
     if (owed)
@@ -194,7 +199,7 @@ static enum gems_entered work(struct frame *f, uint64_t ks, void *ret, void **ra
     }
     if (status != GEMS_OK) {
         gems_drop_results(f);
-        if (atomic_load_explicit(&gems_chain_active, memory_order_relaxed))
+        if (host_reads(op))
             settle_arguments(call);
     } else if (!compared)
         gems_give_results(f, ret, raw);

@@ -6,7 +6,7 @@ static void append_range(gems_text *t, const gems_rule_range *range)
 {
     gems_text_put(t, ", %s ", gems_size_names[range->size]);
     if (range->size == GEMS_SIZE_PLACE) {
-        gems_text_put(t, "%s", range->low ? "device" : "host");
+        gems_text_put(t, "%s", (const char *const[]){"host", "resident", "device"}[range->low]);
         return;
     }
     if (range->low == range->high) {

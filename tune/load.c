@@ -169,11 +169,18 @@ static bool read_where(loader *l, json_t *value, gems_rule *rule)
 
 static bool read_place(loader *l, json_t *value, gems_rule *rule)
 {
-    bool device = strcmp(json_string_value(value), "device") == 0;
-    if (!device && strcmp(json_string_value(value), "host") != 0)
-        return refuse(l, "a place is device or host");
-    rule->range[rule->nranges++] = (gems_rule_range){GEMS_SIZE_PLACE, device, device};
-    return true;
+    static const struct {
+        const char *name;
+        gems_rule_range range;
+    } places[] = {{"host", {GEMS_SIZE_PLACE, GEMS_OPERANDS_TRAVEL, GEMS_OPERANDS_TO_STAY}},
+                  {"resident", {GEMS_SIZE_PLACE, GEMS_OPERANDS_TO_STAY, GEMS_OPERANDS_ON_DEVICE}},
+                  {"device", {GEMS_SIZE_PLACE, GEMS_OPERANDS_ON_DEVICE, GEMS_OPERANDS_ON_DEVICE}}};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (strcmp(json_string_value(value), places[i].name) == 0) {
+            rule->range[rule->nranges++] = places[i].range;
+            return true;
+        }
+    return refuse(l, "a place is device, resident or host");
 }
 
 /* The variants of the rule's operators, those of the name it gives or all, one after the other: begin with *op 0 and

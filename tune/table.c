@@ -78,17 +78,19 @@ void gems_table_set_place(int64_t least)
     place_least = least;
 }
 
-static bool wants_place(const gems_rule *rule)
+static int64_t least_place(const gems_rule *rule)
 {
+    int64_t least = GEMS_OPERANDS_TRAVEL;
     for (int i = 0; i < rule->nranges; i++)
-        if (rule->range[i].size == GEMS_SIZE_PLACE && rule->range[i].low > 0)
-            return true;
-    return false;
+        if (rule->range[i].size == GEMS_SIZE_PLACE)
+            least = rule->range[i].low;
+    return least;
 }
 
 static int64_t rule_min_numel(const gems_op *op, const gems_rule *rule)
 {
-    if (wants_place(rule))
+    int64_t place = least_place(rule);
+    if (place == GEMS_OPERANDS_ON_DEVICE || (place == GEMS_OPERANDS_TO_STAY && place_least == INT64_MAX))
         return place_least;
     if (!operand_bounds_sizes(op))
         return INT64_MIN + 1;

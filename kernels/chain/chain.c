@@ -667,6 +667,8 @@ void gems_chain_end(void *unused)
     gems_resident_end();
     finish_all();
     gems_chains_unlock();
+    if (gems_work_stays())
+        gems_queue_rest(GEMS_LANE_MAIN);
     gems_chain_build_stop();
 }
 
@@ -676,6 +678,8 @@ static void before_fork(void)
     while (opening.runs && !opens)
         gems_chains_wait();
     finish_all();
+    if (gems_work_stays())
+        gems_queue_rest(GEMS_LANE_MAIN);
     gems_chain_build_lock(true);
 }
 

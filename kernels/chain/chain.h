@@ -76,10 +76,10 @@ void gems_chain_unpin(const void *p, size_t n);
 /* ---- on a device with memory of its own (resident.c) ---- */
 
 /* For gems_work_memory. */
-gems_reached gems_resident_reach(const void *p, bool write, gems_buffer **buffer, size_t *offset);
+gems_reached gems_resident_reach(const void *p, size_t n, gems_access access, gems_buffer **buffer, size_t *offset);
 void gems_resident_leave(const void *p, bool write, gems_outcome outcome);
-/* Whether an argument of the call is on the device already. */
-bool gems_resident_holds(const gems_call *call);
+/* Where the call's arguments are. */
+gems_operand_place gems_resident_place(const gems_call *call);
 /* Bytes that were copied for the calling thread, either way. */
 extern __thread uint64_t gems_resident_moved;
 /* The bytes that copies may take; at first as many as there are. */

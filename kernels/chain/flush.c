@@ -99,7 +99,7 @@ static bool take_temporary(chain_group *g, chain_step *s, unsigned r)
         step *= g->shape.size[d];
     }
     size_t bytes = (size_t)gems_size_bytes(step, (gems_dtype)v->dtype);
-    void *memory = gems_arena_take(bytes < GEMS_ARENA_LEAST ? GEMS_ARENA_LEAST : bytes, true);
+    void *memory = gems_arena_take(bytes, true);
     gems_block *block = memory ? gems_arena_find(memory) : NULL;
     chain_block *b = block ? gems_chain_block(block) : NULL;
     if (!b) {

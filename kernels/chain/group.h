@@ -42,6 +42,7 @@ typedef struct chain_block {
     unsigned users;    /* works that use the copy now */
     bool away;         /* the copy's values are the only ones */
     bool moving;       /* the copy is being made or brought home */
+    bool empty;        /* nothing was written to the copy yet: all of it is about to be */
     bool spoilt;       /* the copy is not to be used any more */
     uint64_t used;     /* when, counted in works */
     struct chain_block *next, **link;

@@ -8,7 +8,9 @@
  *   yes   no    hidden     at both, the host's in the shadow
  *   yes   yes   hidden     on the device alone; brought home when the host wants them
  *
- * A copy that works use is not dropped and not brought home; whoever wants that waits until they have ended. */
+ * A copy that works are being launched on is not dropped and not brought home; whoever wants that waits until they are.
+ * Works and transfers are on one stream: whatever was launched has ended when a transfer begins, and a copy that is
+ * given back may be the next one's at once. */
 #include "kernels/chain/group.h"
 #include "kernels/memory/memory.h"
 #include "preload/base/log.h"
@@ -49,20 +51,23 @@ void gems_resident_drop(chain_block *b)
     resident.used -= gems_buffer_bytes(b->copy);
     gems_memory_give(GEMS_LANE_MAIN, b->copy);
     b->copy = NULL;
-    b->away = b->spoilt = false;
+    b->away = b->empty = b->spoilt = false;
 }
 
-/* Copies the block's bytes between the host's pages, wherever they are, and the device. Without the lock. */
+/* Copies the block's bytes between the host's pages, wherever they are, and the device, after the works that were
+ * launched before. Without the lock. */
 static bool transfer(const gems_block *block, gems_buffer *copy, bool up, gems_trouble *trouble)
 {
     char *host = block->place == GEMS_PLACE_HIDDEN ? gems_block_shadow(block) : block->address;
     gems_transfer t = {copy, 0, host, block->asked};
-    gems_queue *queue = gems_queue_take(GEMS_LANE_MAIN, false, trouble);
+    gems_queue *queue = gems_queue_take_stream(GEMS_LANE_MAIN, false, trouble);
     if (!queue)
         return false;
-    if (up)
-        gems_memory_upload(queue, GEMS_LANE_MAIN, &t);
-    else
+    if (up && gems_memory_upload(queue, GEMS_LANE_MAIN, &t, true) && gems_queue_may_be_left(queue)) {
+        gems_queue_leave(queue);
+        return true;
+    }
+    if (!up)
         (void)gems_memory_download(queue, GEMS_LANE_MAIN, &t, false);
     bool done = gems_queue_settle(queue);
     if (!done)
@@ -114,7 +119,7 @@ bool gems_resident_want(chain_block *b, bool write, gems_cause cause)
     if (b->away) {
         bring_home(b, cause);
         drop_given(b);
-    } else if (write || !gems_block_show_read_only(b->block))
+    } else if (write || b->empty || !gems_block_show_read_only(b->block))
         gems_resident_drop(b);
     return true;
 }
@@ -152,43 +157,47 @@ static gems_buffer *take_room(size_t bytes)
     }
 }
 
-/* Gives the block a copy with the host's values, or any if nobody has seen it yet. The block is moving meanwhile: its
- * descriptor stays. False: it has none. */
-static bool make_copy(chain_block *b, bool fresh)
+/* Gives the block an empty copy. False: there is no room. */
+static bool make_copy(chain_block *b)
 {
-    gems_block *block = b->block;
-    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
-    if (block->place == GEMS_PLACE_HOME && !gems_block_protect(block))
-        return false;
-    b->moving = true;
-    b->copy = take_room(block->asked);
-    bool made = b->copy != NULL;
-    if (made) {
+    b->moving = true; /* the lock may be given up: the descriptor stays */
+    b->copy = take_room(b->block->asked);
+    if (b->copy)
         resident.used += gems_buffer_bytes(b->copy);
-        gems_chains_unlock();
-        made = fresh || transfer(block, b->copy, true, &trouble);
-        gems_chains_lock();
-        if (!fresh) {
-            gems_chains.counts.up += block->asked;
-            gems_resident_moved += block->asked;
-        }
-        if (!made)
-            gems_resident_drop(b);
-    }
+    b->empty = b->copy != NULL;
     end_move(b);
-    return made;
+    return b->empty;
 }
 
-static gems_reached reach(gems_block *block, bool write, gems_buffer **buffer)
+/* Puts the host's values into an empty copy, without the lock; from then on a write by the host is noticed. */
+static bool fill_copy(chain_block *b)
+{
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    b->moving = true;
+    bool filled = b->block->place != GEMS_PLACE_HOME || gems_block_protect(b->block);
+    gems_chains_unlock();
+    filled = filled && transfer(b->block, b->copy, true, &trouble);
+    gems_chains_lock();
+    gems_chains.counts.up += b->block->asked;
+    gems_resident_moved += b->block->asked;
+    b->empty = !filled;
+    if (!filled && !b->users)
+        gems_resident_drop(b);
+    end_move(b);
+    return filled;
+}
+
+/* whole: all of the block is to be written, and nothing of it read. */
+static gems_reached reach(gems_block *block, bool write, bool whole, gems_buffer **buffer)
 {
     chain_block *b;
     while ((b = gems_chain_block_of(block)) && b->moving)
         gems_chains_wait();
-    bool fresh = !b && block->place == GEMS_PLACE_HIDDEN;
+    bool fresh = whole || (!b && block->place == GEMS_PLACE_HIDDEN);
     if (!b && !(b = gems_chain_block(block)))
         return GEMS_UNREACHABLE;
-    bool can =
-        !resident.ended && !b->writer && !b->nreaders && !b->pins && !b->spoilt && (b->copy || make_copy(b, fresh));
+    bool can = !resident.ended && !b->writer && !b->nreaders && !b->pins && !b->spoilt && (b->copy || make_copy(b)) &&
+               (!b->empty || fresh || fill_copy(b));
     /* Before the kernel runs: afterwards nobody may see the old values, and it could fail. */
     can = can && (!write || gems_block_hide(block));
     if (!can) {
@@ -201,14 +210,15 @@ static gems_reached reach(gems_block *block, bool write, gems_buffer **buffer)
     return GEMS_REACHED;
 }
 
-gems_reached gems_resident_reach(const void *p, bool write, gems_buffer **buffer, size_t *offset)
+gems_reached gems_resident_reach(const void *p, size_t n, gems_access access, gems_buffer **buffer, size_t *offset)
 {
     gems_block *block = gems_arena_find(p);
     if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
         return GEMS_FOREIGN;
     *offset = (size_t)((const char *)p - block->address);
     gems_chains_lock();
-    gems_reached reached = reach(block, write, buffer);
+    bool whole = access == GEMS_WRITE && *offset == 0 && n >= block->asked;
+    gems_reached reached = reach(block, (access & GEMS_WRITE) != 0, whole, buffer);
     gems_chains_unlock();
     return reached;
 }
@@ -218,9 +228,11 @@ static bool has_copy(const chain_block *b)
     return b->copy != NULL;
 }
 
-bool gems_resident_holds(const gems_call *call)
+gems_operand_place gems_resident_place(const gems_call *call)
 {
-    return gems_work_stays() && gems_chain_any_block(call, has_copy);
+    return !gems_work_stays()                     ? GEMS_OPERANDS_TRAVEL
+           : gems_chain_any_block(call, has_copy) ? GEMS_OPERANDS_ON_DEVICE
+                                                  : GEMS_OPERANDS_TO_STAY;
 }
 
 void gems_resident_leave(const void *p, bool write, gems_outcome outcome)
@@ -229,8 +241,10 @@ void gems_resident_leave(const void *p, bool write, gems_outcome outcome)
     gems_chains_lock();
     chain_block *b = gems_chain_block_of(block);
     b->users--;
-    if (write && outcome == GEMS_OUTCOME_DONE)
+    if (write && outcome == GEMS_OUTCOME_DONE) {
         b->away = true;
+        b->empty = false;
+    }
     if (write && outcome == GEMS_OUTCOME_UNKNOWN) {
         if (b->away) {
             gems_complain("the device failed while it changed a tensor whose values it alone has");
@@ -238,7 +252,7 @@ void gems_resident_leave(const void *p, bool write, gems_outcome outcome)
         }
         b->spoilt = true; /* the host's values are right */
     }
-    if (!b->users && b->spoilt)
+    if (!b->users && (b->spoilt || b->empty))
         gems_resident_drop(b);
     if (b->given)
         drop_given(b);

@@ -146,8 +146,16 @@ typedef struct gems_bound {
 /* A free queue of the lane, a new one, or, when all are taken, the next one that is given back. A thread holds at most
  * one of a lane. timed: the time that kernels take is measured, where the driver can. NULL: see trouble. */
 gems_queue *gems_queue_take(gems_lane lane, bool timed, gems_trouble *trouble);
+/* The lane's stream, when its turn comes: the one queue whose commands may still run when the next thread has it. */
+gems_queue *gems_queue_take_stream(gems_lane lane, bool timed, gems_trouble *trouble);
 /* All that was queued has ended. */
 void gems_queue_give(gems_queue *queue);
+/* Whether it can be given back while its commands run: nothing failed, is timed or is to be kept of a first launch. */
+bool gems_queue_may_be_left(const gems_queue *queue);
+/* Gives it back so. The results are nowhere else: if a command fails later the process ends. */
+void gems_queue_leave(gems_queue *queue);
+/* Waits until nothing of the lane's stream runs. */
+void gems_queue_rest(gems_lane lane);
 /* Where its failures are noted: begins empty when the queue is taken. */
 gems_trouble *gems_queue_trouble(gems_queue *queue);
 
@@ -159,7 +167,8 @@ void gems_queue_launch(gems_queue *queue, gems_kernel *kernel, int dims, const s
 
 /* A transfer that can be waited for by itself. */
 typedef struct gems_mark gems_mark;
-/* Queue a transfer of n bytes; the host's memory must stay until it has ended. mark may be NULL. */
+/* Queue a transfer of n bytes; the host's memory must stay until it has ended. mark may be NULL; one of an earlier
+ * transfer of this queue is replaced. */
 void gems_queue_write(gems_queue *queue, gems_buffer *buffer, size_t offset, const void *from, size_t n,
                       gems_mark **mark);
 void gems_queue_read(gems_queue *queue, gems_buffer *buffer, size_t offset, void *to, size_t n, gems_mark **mark);

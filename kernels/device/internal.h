@@ -133,6 +133,9 @@ typedef struct gems_lane_state {
     _Atomic int waiting; /* threads that wait for a queue */
     pthread_mutex_t queue_lock;
     pthread_cond_t queue_free;
+
+    gems_queue *stream; /* made when first wanted */
+    pthread_mutex_t stream_lock;
 } gems_lane_state;
 
 enum gems_state {
@@ -225,10 +228,10 @@ struct gems_kernel {
     gems_lane_state *lane;
     gems_program *program;
     char *name, *entry;
-    _Atomic bool quarantined;           /* for good */
-    _Atomic int64_t rests_until;        /* seconds; it failed, but may work later. 0: it works */
-    _Atomic int short_of_memory;        /* failures of that kind in a row */
-    gems_clone *clone[GEMS_MAX_QUEUES]; /* each used by the holder of that queue only */
+    _Atomic bool quarantined;               /* for good */
+    _Atomic int64_t rests_until;            /* seconds; it failed, but may work later. 0: it works */
+    _Atomic int short_of_memory;            /* failures of that kind in a row */
+    gems_clone *clone[GEMS_MAX_QUEUES + 1]; /* each used by the holder of that queue only; the last is the stream's */
     gems_loaded loaded[GEMS_LOADED];
     pthread_mutex_t one_by_one; /* held by a queue that is its `only` user (pocl.c) */
 };
@@ -258,6 +261,7 @@ struct gems_queue {
     cl_command_queue queue;        /* the one of the two in use */
     gems_trouble trouble;
     cl_event last;         /* of the last command that was queued */
+    bool left;             /* of the stream: what was queued before it was taken may still run */
     gems_kernel *kernel;   /* the last one launched */
     gems_program *unsaved; /* one that ran and is not in the cache yet */
     int cancel_state;      /* of the thread, before */

@@ -54,6 +54,7 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
     atomic_init(&lane->kernels, map);
     pthread_mutex_init(&lane->build_lock, NULL);
     pthread_mutex_init(&lane->queue_lock, NULL);
+    pthread_mutex_init(&lane->stream_lock, NULL);
     pthread_cond_init(&lane->queue_free, NULL);
     lane->index = index;
     lane->vendor = c->vendor;

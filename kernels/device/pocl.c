@@ -214,10 +214,15 @@ static bool alone(gems_queue *queue)
     return true;
 }
 
-static void begin_binary(void)
+/* The stream keeps its share while its commands run, and nobody may ever wait for them. */
+static void begin_binary(gems_lane_state *lane)
 {
     atomic_fetch_add(&gems_state_building, 1);
+    pthread_mutex_lock(&lane->stream_lock);
+    if (lane->stream)
+        (void)gems_queue_settle(lane->stream);
     pthread_rwlock_wrlock(&lock);
+    pthread_mutex_unlock(&lane->stream_lock);
     loaded += PER_BINARY;
 }
 

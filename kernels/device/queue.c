@@ -9,7 +9,8 @@
 #include <string.h>
 #include <time.h>
 
-#define CPU_MAX_GROUP 64 /* work-items in a group chosen here for a CPU */
+#define CPU_MAX_GROUP 64                  /* work-items in a group chosen here for a CPU */
+#define FLUSH_FROM    ((size_t)256 << 10) /* bytes of a transfer: a flush takes as long as it does */
 
 /* ---- taking ---- */
 
@@ -81,6 +82,16 @@ static gems_queue *take(gems_lane_state *lane, cl_int *error)
     return queue;
 }
 
+static gems_queue *take_stream(gems_lane_state *lane, cl_int *error)
+{
+    pthread_mutex_lock(&lane->stream_lock);
+    if (!lane->stream)
+        lane->stream = queue_new(lane, GEMS_MAX_QUEUES, error);
+    if (!lane->stream)
+        pthread_mutex_unlock(&lane->stream_lock);
+    return lane->stream;
+}
+
 /* Chooses between the two: the one that measures if that is wanted and can be had. */
 static void choose(gems_queue *queue, bool timed)
 {
@@ -88,10 +99,14 @@ static void choose(gems_queue *queue, bool timed)
     if (timed && !queue->timed)
         queue->timed =
             CL_NEW(&error, clCreateCommandQueue, queue->lane->context, queue->lane->device, CL_QUEUE_PROFILING_ENABLE);
-    queue->queue = timed && queue->timed ? queue->timed : queue->plain;
+    cl_command_queue chosen = timed && queue->timed ? queue->timed : queue->plain;
+    if (queue->left && chosen != queue->queue)
+        (void)gems_queue_settle(queue);
+    queue->queue = chosen;
 }
 
-gems_queue *gems_queue_take(gems_lane lane_name, bool timed, gems_trouble *trouble)
+static gems_queue *begin(gems_lane lane_name, gems_queue *(*take_one)(gems_lane_state *, cl_int *), bool timed,
+                         gems_trouble *trouble)
 {
     cl_int error = CL_SUCCESS;
     int cancel_state;
@@ -104,7 +119,7 @@ gems_queue *gems_queue_take(gems_lane lane_name, bool timed, gems_trouble *troub
     atomic_fetch_add(&gems_state_queues, 1);
     gems_queue *queue = NULL;
     if (gems_state_now() == GEMS_STATE_OPEN) /* asked again, now that the end of the process would wait for us */
-        queue = take(lane, &error);
+        queue = take_one(lane, &error);
     if (!queue) {
         atomic_fetch_sub(&gems_state_queues, 1);
         pthread_setcancelstate(cancel_state, NULL);
@@ -123,26 +138,62 @@ gems_queue *gems_queue_take(gems_lane lane_name, bool timed, gems_trouble *troub
     return queue;
 }
 
-void gems_queue_give(gems_queue *queue)
+gems_queue *gems_queue_take(gems_lane lane, bool timed, gems_trouble *trouble)
+{
+    return begin(lane, take, timed, trouble);
+}
+
+gems_queue *gems_queue_take_stream(gems_lane lane, bool timed, gems_trouble *trouble)
+{
+    return begin(lane, take_stream, timed, trouble);
+}
+
+/* The next one may have it. `unsaved` is saved then, or NULL. */
+static void end(gems_queue *queue, gems_program *unsaved)
 {
     gems_lane_state *lane = queue->lane;
     int cancel_state = queue->cancel_state;
 
-    (void)gems_queue_settle(queue);
-    if (queue->kernel && queue->trouble.kind == GEMS_TROUBLE_NONE) {
-        if (atomic_load_explicit(&queue->kernel->short_of_memory, memory_order_relaxed))
-            atomic_store(&queue->kernel->short_of_memory, 0);
-        if (queue->unsaved)
-            gems_program_save(queue->unsaved);
-    }
-    atomic_store(&queue->busy, false);
+    if (queue == lane->stream)
+        pthread_mutex_unlock(&lane->stream_lock);
+    else
+        atomic_store(&queue->busy, false);
     if (atomic_load(&lane->waiting) > 0) {
         pthread_mutex_lock(&lane->queue_lock);
         pthread_cond_signal(&lane->queue_free);
         pthread_mutex_unlock(&lane->queue_lock);
     }
+    if (unsaved)
+        gems_program_save(unsaved);
     atomic_fetch_sub(&gems_state_queues, 1);
     pthread_setcancelstate(cancel_state, NULL);
+}
+
+void gems_queue_give(gems_queue *queue)
+{
+    bool ran = gems_queue_settle(queue) && queue->kernel;
+    if (ran && atomic_load_explicit(&queue->kernel->short_of_memory, memory_order_relaxed))
+        atomic_store(&queue->kernel->short_of_memory, 0);
+    end(queue, ran ? queue->unsaved : NULL);
+}
+
+bool gems_queue_may_be_left(const gems_queue *queue)
+{
+    return queue->trouble.kind == GEMS_TROUBLE_NONE && queue->queue != queue->timed && !queue->unsaved;
+}
+
+void gems_queue_leave(gems_queue *queue)
+{
+    queue->left = true;
+    end(queue, NULL);
+}
+
+void gems_queue_rest(gems_lane lane)
+{
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    gems_queue *queue = gems_queue_take_stream(lane, false, &trouble);
+    if (queue)
+        gems_queue_give(queue);
 }
 
 gems_trouble *gems_queue_trouble(gems_queue *queue)
@@ -327,7 +378,8 @@ void gems_queue_launch(gems_queue *queue, gems_kernel *kernel, int dims, const s
 /* ---- transfers ---- */
 
 /* gems_mark is a cl_event with a reference of its own. */
-static void transferred(gems_queue *queue, const char *function, cl_int error, cl_event event, gems_mark **mark)
+static void transferred(gems_queue *queue, const char *function, cl_int error, cl_event event, size_t n,
+                        gems_mark **mark)
 {
     if (error != CL_SUCCESS) {
         fail(queue, function, "", error);
@@ -336,8 +388,11 @@ static void transferred(gems_queue *queue, const char *function, cl_int error, c
     set_last(queue, event);
     if (mark) {
         CL_SURE(clRetainEvent, event);
+        if (*mark)
+            CL_SURE(clReleaseEvent, (cl_event)*mark);
         *mark = (gems_mark *)event;
-        CL_SURE(clFlush, queue->queue); /* so that it begins now, while the host goes on */
+        if (n >= FLUSH_FROM) /* so that it begins now, while the host goes on */
+            CL_SURE(clFlush, queue->queue);
     }
 }
 
@@ -349,7 +404,7 @@ void gems_queue_write(gems_queue *queue, gems_buffer *buffer, size_t offset, con
         return;
     cl_int error =
         CL(clEnqueueWriteBuffer, queue->queue, gems_buffer_handle(buffer), CL_FALSE, offset, n, from, 0, NULL, &event);
-    transferred(queue, "clEnqueueWriteBuffer", error, event, mark);
+    transferred(queue, "clEnqueueWriteBuffer", error, event, n, mark);
 }
 
 void gems_queue_read(gems_queue *queue, gems_buffer *buffer, size_t offset, void *to, size_t n, gems_mark **mark)
@@ -359,7 +414,7 @@ void gems_queue_read(gems_queue *queue, gems_buffer *buffer, size_t offset, void
         return;
     cl_int error =
         CL(clEnqueueReadBuffer, queue->queue, gems_buffer_handle(buffer), CL_FALSE, offset, n, to, 0, NULL, &event);
-    transferred(queue, "clEnqueueReadBuffer", error, event, mark);
+    transferred(queue, "clEnqueueReadBuffer", error, event, n, mark);
 }
 
 /* ---- another library's work ---- */
@@ -458,13 +513,17 @@ bool gems_queue_settle(gems_queue *queue)
 {
     const gems_driver *driver = queue->lane->vendor->driver;
     if (queue->last) {
-        if (queue->trouble.kind == GEMS_TROUBLE_NONE)
-            (void)gems_queue_wait(queue);
-        else
-            (void)await(queue->last, queue->queue);
+        bool done = queue->trouble.kind == GEMS_TROUBLE_NONE ? gems_queue_wait(queue)
+                                                             : await(queue->last, queue->queue) == CL_SUCCESS;
+        if (queue->left && !done) {
+            gems_complain("%s failed, and with it tensors whose values were there alone: %s", queue->lane->info.name,
+                          queue->trouble.text);
+            abort();
+        }
         CL_SURE(clReleaseEvent, queue->last);
         queue->last = NULL;
     }
+    queue->left = false;
     if (driver && driver->settled)
         driver->settled(queue);
     if (queue->mapped)

@@ -18,7 +18,7 @@ __thread bool gems_arena_hides;
 static bool on;
 static _Atomic(bool (*)(gems_block *)) keeps_block;
 
-/* Sizes 2^k * (8 + j) / 8: at most a ninth of a block is left over. */
+/* Sizes 2^k * (8 + j) / 8, those of whole pages: at most a ninth of a block is left over, or less than a page. */
 static unsigned class_of(size_t n)
 {
     unsigned k = 63 - (unsigned)__builtin_clzll(n - 1), least = (unsigned)__builtin_ctzll(GEMS_ARENA_LEAST);
@@ -217,9 +217,9 @@ static void add_pages(gems_block *block, size_t n)
 
 void *gems_arena_take(size_t n, bool hidden)
 {
-    if (n < GEMS_ARENA_LEAST || !is_on() || n > gems_blocks_most())
+    if (n == 0 || !is_on() || n > gems_blocks_most())
         return NULL;
-    unsigned i = class_of(n);
+    unsigned i = class_of(GEMS_ROUND_UP(n, GEMS_PAGE));
     gems_block *block = find_block(i, n, hidden);
     if (!block)
         return NULL;
@@ -229,7 +229,7 @@ void *gems_arena_take(size_t n, bool hidden)
         put_back(block);
         return NULL;
     }
-    block->asked = GEMS_ROUND_UP(n, GEMS_PAGE);
+    block->asked = n;
     size_t live = atomic_fetch_add_explicit(&gems_sums.live, block->asked, memory_order_relaxed) + block->asked;
     raise_to(&gems_sums.peak, live);
     add_pages(block, n);

@@ -21,8 +21,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Smaller ones are not ours. */
-#define GEMS_ARENA_LEAST ((size_t)64 << 10)
+/* Bytes of the smallest block: a page. */
+#define GEMS_ARENA_LEAST ((size_t)4096)
 
 typedef enum gems_place {
     GEMS_PLACE_HOME,
@@ -36,7 +36,7 @@ typedef struct gems_block {
     void *user;    /* of the layer above (deferral), which is asked before the block is free; NULL: nobody's */
     uint8_t place; /* gems_place; changed only by who owns the block: its taker, or `user` once that is set */
     bool taken;    /* from gems_arena_take to gems_arena_give; atomic */
-    size_t asked;  /* bytes from its start that are in use */
+    size_t asked;  /* bytes from its start that are in use, at the taker's word */
 
     /* Private to kernels/memory. */
     bool moved; /* has been hidden: its mappings are counted */
@@ -46,9 +46,9 @@ typedef struct gems_block {
     struct gems_block *newer, *older;
 } gems_block;
 
-/* Memory of at least n bytes in a block that is hidden or home, as asked; its contents are anything. NULL if blocks of
- * that size are not ours, the arena is off (GEMS_POOL=0, limits on address space), or nothing is left; if `hidden`,
- * also if the system refuses. Then the host's own allocator serves. */
+/* Memory of at least n bytes in a block that is hidden or home, as asked; its contents are anything. NULL if n is 0 or
+ * more than the machine could hold, the arena is off (GEMS_POOL=0, limits on address space), or nothing is left; if
+ * `hidden`, also if the system refuses. Then the host's own allocator serves. */
 void *gems_arena_take(size_t n, bool hidden);
 /* The block that an address of the host's ranges lies in, which may be any byte of it; NULL if it is none of ours.
  * Takes no lock: signal handlers may ask. Blocks are never unmapped and their descriptors never move. */

@@ -20,9 +20,10 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
-#define CHUNK ((size_t)32 << 20)
-#define MOST  ((size_t)8 << 40) /* of address space, for the host's ranges */
-#define LEAST ((size_t)4 << 30)
+#define CHUNK     ((size_t)32 << 20)
+#define DESCRIBED ((size_t)64 << 10) /* there are descriptors for blocks of so many bytes in all of the arena */
+#define MOST      ((size_t)8 << 40)  /* of address space, for the host's ranges */
+#define LEAST     ((size_t)4 << 30)
 
 typedef struct gems_run {
     char *begin;
@@ -80,10 +81,10 @@ static bool is_limited(void)
            number_in("/proc/sys/vm/overcommit_memory", 0) == 2;
 }
 
-/* The descriptors of a run, and of its chunks, by the smallest blocks. */
+/* The descriptors of a run, and of its chunks, as if blocks had so many bytes. */
 static size_t descriptor_bytes(size_t size)
 {
-    return size / CHUNK * (sizeof(gems_run) + sizeof(gems_run *)) + size / GEMS_ARENA_LEAST * sizeof(gems_block);
+    return size / CHUNK * (sizeof(gems_run) + sizeof(gems_run *)) + size / DESCRIBED * sizeof(gems_block);
 }
 
 bool gems_blocks_reserve(void)

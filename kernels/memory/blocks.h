@@ -40,7 +40,7 @@ void gems_block_drop(gems_block *block, size_t from);
 /* ---- arena.c ---- */
 
 enum {
-    GEMS_ARENA_CLASSES = 8 * 28 + 1 /* eight sizes for each power of two */
+    GEMS_ARENA_CLASSES = 8 * 32 + 1 /* eight sizes for each power of two */
 };
 
 /* Free blocks, the one freed last at the newest end. */

@@ -14,12 +14,21 @@
 #include <string.h>
 #include <sys/mman.h>
 
+enum {
+    SHARERS = 16, /* transfers that share a piece, at least */
+    ALIGNMENT = 64
+};
+
 typedef struct ring {
     char *region;
     gems_buffer *registered; /* never used itself: it keeps the region pinned */
     size_t piece;            /* bytes */
     unsigned n, next;        /* pieces, at least 2; the one whose turn it is, modulo n */
-    gems_mark *mark[];       /* the last transfer of each piece; NULL: none */
+    /* A piece that small transfers of one queue share, while it is the newest. */
+    const gems_queue *sharers;
+    unsigned shared;   /* its turn */
+    size_t filled;     /* bytes of it */
+    gems_mark *mark[]; /* the last transfer of each piece; NULL: none */
 } ring;
 
 static struct {
@@ -57,10 +66,10 @@ static ring *ring_new(gems_lane lane, const gems_device_info *device)
 }
 
 /* The lane's ring, locked, if it is to serve a transfer of that size. */
-static ring *take_ring(gems_lane lane, size_t bytes)
+static ring *take_ring(gems_lane lane, size_t bytes, bool any)
 {
     const gems_device_info *device = gems_device_get(lane);
-    if (device->bounce_bytes == 0 || bytes < device->bounce_from)
+    if (device->bounce_bytes == 0 || (!any && bytes < device->bounce_from))
         return NULL;
     pthread_mutex_lock(&rings[lane].lock);
     if (!rings[lane].tried) {
@@ -111,12 +120,35 @@ static bool is_fine(gems_queue *queue)
     return gems_queue_trouble(queue)->kind == GEMS_TROUBLE_NONE;
 }
 
-bool gems_bounce_up(gems_queue *queue, gems_lane lane, const gems_transfer *t)
+/* A small transfer up, in a piece with others of its queue: what is queued last there has ended last. */
+static void share_piece(ring *r, gems_queue *queue, const gems_transfer *t, gems_trouble *wait)
+{
+    if (r->sharers != queue || r->shared + 1 != r->next || r->filled + t->bytes > r->piece) {
+        if (!await_piece(r, r->next, wait)) {
+            *gems_queue_trouble(queue) = *wait;
+            return;
+        }
+        r->sharers = queue;
+        r->shared = r->next++;
+        r->filled = 0;
+    }
+    char *at = piece_at(r, r->shared) + r->filled;
+    memcpy(at, t->host, t->bytes);
+    r->filled += (t->bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+    gems_queue_write(queue, t->buffer, t->offset, at, t->bytes, &r->mark[index_of(r, r->shared)]);
+}
+
+bool gems_bounce_up(gems_queue *queue, gems_lane lane, const gems_transfer *t, bool any)
 {
     gems_trouble wait = {.kind = GEMS_TROUBLE_NONE};
-    ring *r = take_ring(lane, t->bytes);
+    ring *r = take_ring(lane, t->bytes, any);
     if (!r)
         return false;
+    if (t->bytes <= r->piece / SHARERS) {
+        share_piece(r, queue, t, &wait);
+        give_ring(lane, &wait);
+        return true;
+    }
     for (size_t k = 0; k * r->piece < t->bytes && is_fine(queue); k++) {
         unsigned turn = r->next++;
         size_t n = piece_bytes(r, k, t->bytes);
@@ -140,7 +172,7 @@ bool gems_bounce_down(gems_queue *queue, gems_lane lane, const gems_transfer *t,
     const gems_device_info *device = gems_device_get(lane);
     if (device->bounce_bytes && t->bytes >= device->bounce_from && !gems_queue_settle(queue))
         return true;
-    ring *r = take_ring(lane, t->bytes);
+    ring *r = take_ring(lane, t->bytes, false);
     if (!r)
         return false;
     size_t total = (t->bytes + r->piece - 1) / r->piece, queued = 0;

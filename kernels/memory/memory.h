@@ -20,17 +20,18 @@ typedef struct gems_transfer {
     size_t bytes;
 } gems_transfer;
 
-/* Queues a transfer to the device; the host's memory may change when the queue is settled. */
-void gems_memory_upload(gems_queue *queue, gems_lane lane, const gems_transfer *t);
+/* Queues a transfer to the device. True: the host's memory may change at once, else when the queue is settled.
+ * at_once: that is wanted, also where it is no quicker. */
+bool gems_memory_upload(gems_queue *queue, gems_lane lane, const gems_transfer *t, bool at_once);
 /* Brings a result to the host: done when the queue is settled. `whole`: nothing of it is written unless all of it has
  * arrived; false if that cannot be had (then nothing was done). Failures are the queue's trouble. */
 bool gems_memory_download(gems_queue *queue, gems_lane lane, const gems_transfer *t, bool whole);
 
 /* ---- bounce.c ---- */
 
-/* Transfers through the lane's pinned memory, if there is one and it is worth it: else false. Up is queued; down is
- * done on return. */
-bool gems_bounce_up(gems_queue *queue, gems_lane lane, const gems_transfer *t);
+/* Transfers through the lane's pinned memory, if there is one and it is worth it, or any is wanted: else false. Up is
+ * queued; down is done on return. */
+bool gems_bounce_up(gems_queue *queue, gems_lane lane, const gems_transfer *t, bool any);
 bool gems_bounce_down(gems_queue *queue, gems_lane lane, const gems_transfer *t, bool whole);
 /* Whether there is such memory, and it is trusted. */
 bool gems_bounce_in_use(gems_lane lane);

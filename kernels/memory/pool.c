@@ -2,15 +2,19 @@
 #include "kernels/memory/memory.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define CLASSES 160 /* four sizes for each power of two from 256 bytes on */
-#define ROOM    16  /* unused buffers of one size that are kept */
+
+typedef struct unused {
+    gems_buffer **buffer;
+    unsigned n, room;
+} unused;
 
 static struct pool {
     pthread_mutex_t lock;
-    gems_buffer *unused[CLASSES][ROOM];
-    uint8_t n[CLASSES];
+    unused unused[CLASSES];
     size_t bytes; /* of all that are unused */
 } pools[GEMS_LANE_COUNT] = {{.lock = PTHREAD_MUTEX_INITIALIZER}, {.lock = PTHREAD_MUTEX_INITIALIZER}};
 
@@ -39,9 +43,9 @@ void gems_memory_trim(gems_lane lane)
 {
     struct pool *p = &pools[lane];
     pthread_mutex_lock(&p->lock);
-    for (unsigned i = 0; i < CLASSES; i++)
-        while (p->n[i])
-            gems_buffer_free(p->unused[i][--p->n[i]]);
+    for (unused *u = p->unused; u < p->unused + CLASSES; u++)
+        while (u->n)
+            gems_buffer_free(u->buffer[--u->n]);
     p->bytes = 0;
     pthread_mutex_unlock(&p->lock);
 }
@@ -60,8 +64,8 @@ gems_buffer *gems_memory_take(gems_lane lane, size_t bytes, gems_trouble *troubl
     if (gems_device_get(lane)->exact_buffers)
         rounded = bytes ? bytes : 1;
     pthread_mutex_lock(&p->lock);
-    if (p->n[i]) {
-        buffer = p->unused[i][--p->n[i]];
+    if (p->unused[i].n) {
+        buffer = p->unused[i].buffer[--p->unused[i].n];
         p->bytes -= gems_buffer_bytes(buffer);
     }
     pthread_mutex_unlock(&p->lock);
@@ -73,17 +77,29 @@ gems_buffer *gems_memory_take(gems_lane lane, size_t bytes, gems_trouble *troubl
     return gems_buffer_new(lane, rounded, trouble);
 }
 
+static bool push(unused *u, gems_buffer *buffer)
+{
+    if (u->n == u->room) {
+        unsigned room = u->room ? 2 * u->room : 16;
+        gems_buffer **more = realloc(u->buffer, room * sizeof *more);
+        if (!more)
+            return false;
+        u->buffer = more;
+        u->room = room;
+    }
+    u->buffer[u->n++] = buffer;
+    return true;
+}
+
 void gems_memory_give(gems_lane lane, gems_buffer *buffer)
 {
     struct pool *p = &pools[lane];
     size_t rounded, bytes = gems_buffer_bytes(buffer);
     unsigned i = class_of(bytes, &rounded);
     pthread_mutex_lock(&p->lock);
-    bool keep = p->n[i] < ROOM && p->bytes + bytes <= limit(gems_device_get(lane));
-    if (keep) {
-        p->unused[i][p->n[i]++] = buffer;
+    bool keep = p->bytes + bytes <= limit(gems_device_get(lane)) && push(&p->unused[i], buffer);
+    if (keep)
         p->bytes += bytes;
-    }
     pthread_mutex_unlock(&p->lock);
     if (!keep)
         gems_buffer_free(buffer);
@@ -91,13 +107,16 @@ void gems_memory_give(gems_lane lane, gems_buffer *buffer)
 
 /* ---- transfers ---- */
 
-void gems_memory_upload(gems_queue *queue, gems_lane lane, const gems_transfer *t)
+bool gems_memory_upload(gems_queue *queue, gems_lane lane, const gems_transfer *t, bool at_once)
 {
     char *memory = gems_buffer_host(t->buffer);
     if (memory)
         memcpy(memory + t->offset, t->host, t->bytes);
-    else if (!gems_bounce_up(queue, lane, t))
+    else if (!gems_bounce_up(queue, lane, t, at_once)) {
         gems_queue_write(queue, t->buffer, t->offset, t->host, t->bytes, NULL);
+        return false;
+    }
+    return true;
 }
 
 bool gems_memory_download(gems_queue *queue, gems_lane lane, const gems_transfer *t, bool whole)

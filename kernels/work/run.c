@@ -68,6 +68,8 @@ typedef struct run {
     gems_queue *queue;
     gems_trouble *trouble; /* the queue's */
     bool stage;
+    bool stream;       /* on the lane's stream, */
+    bool must_wait;    /* until it has ended: the host's memory is read or written meanwhile */
     gems_bound *place; /* of each operand */
     staged *staged;
     region *regions;
@@ -180,8 +182,8 @@ static void stage_in(run *r)
             last = address_of(o) + o->span > last ? address_of(o) + o->span : last;
         }
         if (first < last) {
-            gems_memory_upload(r->queue, w->lane,
-                               &(gems_transfer){g->buffer, first - g->begin, (void *)first, last - first}); /* NOLINT */
+            gems_transfer t = {g->buffer, first - g->begin, (void *)first, last - first}; /* NOLINT */
+            r->must_wait |= !gems_memory_upload(r->queue, w->lane, &t, r->stream);
             w->moved += last - first;
         }
     }
@@ -202,6 +204,7 @@ static void stage_out(run *r)
             bool read = r->regions[r->staged[i].region].read, waits = o->gaps >= 0 || read;
             if (!(o->access & GEMS_WRITE) || o->span == 0 || waits != (last == 0))
                 continue;
+            r->must_wait = true;
             gems_transfer t = {r->regions[r->staged[i].region].buffer, r->place[i].n,
                                (void *)address_of(o), /* NOLINT */
                                o->span};
@@ -274,11 +277,16 @@ static void launch(run *r, const gems_work_launch *l)
     }
     for (uint32_t i = 0; i < l->nargs; i++)
         bound[i] = bind(r, &r->work->arg[l->arg + i]);
+    bool may_write = l->library != NULL; /* if it fails a part of it may run */
     if (l->library)
         l->library(r->queue, r->work->lane, bound, r->work->bytes + r->work->arg[l->arg + l->nargs].at);
     else
         gems_queue_launch(r->queue, l->kernel, l->dims, l->global, l->any_group ? NULL : l->local, bound,
                           (int)l->nargs);
+    may_write |= r->trouble->kind == GEMS_TROUBLE_NONE;
+    for (uint32_t i = l->arg; i < l->arg + l->nargs; i++)
+        if (may_write && r->work->arg[i].kind == GEMS_ARG_OPERAND && (r->work->arg[i].n & GEMS_WRITE))
+            r->work->operand[r->work->arg[i].at].written = true;
     if (bound != own)
         free(bound);
 }
@@ -343,16 +351,15 @@ static void execute(run *r)
     take_memory(r);
     for (uint32_t i = 0; i < w->nlaunches && r->trouble->kind == GEMS_TROUBLE_NONE; i++)
         launch(r, &w->launch[i]);
-    w->launched = r->trouble->kind == GEMS_TROUBLE_NONE;
     if (r->stage && r->trouble->kind == GEMS_TROUBLE_NONE)
         stage_out(r);
-    if (gems_queue_settle(r->queue)) {
-        if (r->stage)
-            land(r);
-    }
+    bool leaves = r->stream && !r->must_wait && gems_queue_may_be_left(r->queue);
+    if (!leaves && gems_queue_settle(r->queue) && r->stage)
+        land(r);
     w->device_ns += gems_queue_device_ns(r->queue);
-    give_memory(r);
     w->trouble = *r->trouble;
+    give_memory(r); /* on the stream what comes next may have it at once */
+    (leaves ? gems_queue_leave : gems_queue_give)(r->queue);
 }
 
 static void run_work(void *arg)
@@ -382,11 +389,11 @@ static void run_work(void *arg)
         r.regions = (region *)(r.place + n + 1);
         r.staged = (staged *)(r.regions + n + 1);
     }
-    r.queue = gems_queue_take(w->lane, gems_work_timing(), &w->trouble);
+    r.stream = r.stage && gems_work_stays();
+    r.queue = (r.stream ? gems_queue_take_stream : gems_queue_take)(w->lane, gems_work_timing(), &w->trouble);
     if (r.queue) {
         r.trouble = gems_queue_trouble(r.queue);
         execute(&r);
-        gems_queue_give(r.queue);
     }
     free(heap);
 }
@@ -397,13 +404,17 @@ static const void *memory_of(const gems_operand *o)
 }
 
 /* The first n operands that are reached are so no more. */
-static void leave(gems_work *w, const gems_work_memory *m, uint32_t n, gems_outcome outcome)
+static void leave(gems_work *w, const gems_work_memory *m, uint32_t n, bool done)
 {
     for (uint32_t i = 0; i < n; i++) {
         gems_operand *o = &w->operand[i];
         if (o->copy)
-            m->leave(memory_of(o), (o->access & GEMS_WRITE) != 0, outcome);
+            m->leave(memory_of(o), (o->access & GEMS_WRITE) != 0,
+                     done         ? GEMS_OUTCOME_DONE
+                     : o->written ? GEMS_OUTCOME_UNKNOWN
+                                  : GEMS_OUTCOME_UNTOUCHED);
         o->copy = NULL;
+        o->written = false;
     }
 }
 
@@ -414,14 +425,16 @@ static void reach(gems_work *w, const gems_work_memory *m)
     for (uint32_t i = 0; i < w->noperands; i++) {
         gems_operand *o = &w->operand[i];
         bool writes = (o->access & GEMS_WRITE) != 0;
-        gems_reached reached =
-            address_of(o) % o->element ? GEMS_UNREACHABLE : m->reach(memory_of(o), writes, &o->copy, &o->copy_at);
+        gems_access access = o->access == GEMS_WRITE && o->gaps >= 0 ? GEMS_READ_WRITE : (gems_access)o->access;
+        gems_reached reached = address_of(o) % o->element
+                                   ? GEMS_UNREACHABLE
+                                   : m->reach(memory_of(o), o->span, access, &o->copy, &o->copy_at);
         if (reached == GEMS_FOREIGN)
             brings |= writes;
         else
             replaces |= o->access == GEMS_READ_WRITE;
         if (reached == GEMS_UNREACHABLE || (replaces && brings)) {
-            leave(w, m, i + 1, GEMS_OUTCOME_UNTOUCHED);
+            leave(w, m, i + 1, false);
             return;
         }
     }
@@ -432,7 +445,6 @@ bool gems_work_execute(gems_work *w)
     uint32_t nbytes = w->nbytes;
     w->moved = 0;
     w->device_ns = 0;
-    w->launched = false;
     const gems_work_memory *m = w->guarded ? NULL : atomic_load(&memory);
     if (m && m->reach && is_staged(w))
         reach(w, m);
@@ -448,10 +460,7 @@ bool gems_work_execute(gems_work *w)
         if (w->operand[i].held)
             m->end(memory_of(&w->operand[i]), w->operand[i].span);
     if (m)
-        leave(w, m, w->noperands,
-              w->trouble.kind == GEMS_TROUBLE_NONE ? GEMS_OUTCOME_DONE
-              : w->launched                        ? GEMS_OUTCOME_UNKNOWN
-                                                   : GEMS_OUTCOME_UNTOUCHED);
+        leave(w, m, w->noperands, w->trouble.kind == GEMS_TROUBLE_NONE);
     if (w->lower) /* its launches are written anew by the next run */
         w->nbytes = nbytes;
     note_outcome(w);

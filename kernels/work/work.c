@@ -187,12 +187,15 @@ static void keep_arg(gems_work *w, const gems_arg *arg)
 {
     gems_kept_arg *kept = &w->arg[w->nargs++];
     *kept = (gems_kept_arg){.kind = (uint8_t)arg->kind, .n = (uint32_t)arg->n, .at = (uint32_t)arg->n};
+    if (arg->kind == GEMS_ARG_OPERAND)
+        kept->n = w->operand[arg->n].access;
     if (arg->kind == GEMS_ARG_TENSOR && w->produced && ((const gems_tensor *)arg->p)->address == w->produced->address) {
         kept->kind = GEMS_ARG_SCRATCH;
         kept->at = (uint32_t)gems_work_scratch(w, 0); /* its size is that of the launch */
         w->launch[w->nlaunches - 1].produces = true;
     } else if (arg->kind == GEMS_ARG_TENSOR) {
         kept->kind = GEMS_ARG_OPERAND;
+        kept->n = arg->access;
         kept->at = (uint32_t)gems_work_operand(w, arg->p, arg->access);
     } else if (arg->kind == GEMS_ARG_VALUE) {
         void *bytes = gems_work_reserve(w, arg->n);

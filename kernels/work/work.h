@@ -27,6 +27,7 @@ typedef struct gems_operand {
     uint8_t access;       /* of all launches together; READ only if one reads it before another has written all of it */
     uint8_t element;      /* bytes of an element */
     bool held;            /* its memory, for the run (gems_work_on_memory) */
+    bool written;         /* a launch that writes it was queued */
     gems_buffer *copy;    /* where it stays on the device, during a run, */
     size_t copy_at;       /* and at which byte; NULL: nowhere */
     int8_t gaps;          /* a result that does not fill its span: its loops, in gems_work.gaps; -1: it does */
@@ -61,7 +62,7 @@ typedef struct gems_arg {
 /* An argument as the record keeps it. */
 typedef struct gems_kept_arg {
     uint8_t kind;   /* gems_arg_kind, never TENSOR */
-    uint32_t n, at; /* bytes; operand, scratch, or where in gems_work.bytes */
+    uint32_t n, at; /* bytes, of an operand gems_access; operand, scratch, or where in gems_work.bytes */
 } gems_kept_arg;
 
 /* Another library's work: `run` gets the places of the launch's arguments (operands first) and its payload. */
@@ -116,7 +117,6 @@ typedef struct gems_work {
     size_t scratch[GEMS_WORK_SCRATCH]; /* bytes */
     gems_nest gaps[GEMS_WORK_GAPS];
     /* What the run found, for the report. */
-    bool launched;    /* all of it */
     uint64_t moved;   /* bytes copied to and from the device */
     double device_ns; /* in kernels, if that is measured (gems_work_set_timing) */
 
@@ -173,12 +173,13 @@ typedef enum gems_outcome {
 } gems_outcome;
 /* Called for each operand before a run, and when it has ended if that was true: `begin` makes its memory one that
  * kernels may read, or write, meanwhile. On a device with memory of its own `reach` is asked first, if there is one:
- * where the operand is, or will be, on the device, to stay; `leave` ends that. If an operand is unreachable, all
- * others are left, untouched, and begun instead. One, set once; NULL: all memory always is. */
+ * where the operand is, or will be, on the device, to stay (access: GEMS_WRITE if all of its n bytes are written and
+ * none is read); `leave` ends that. If an operand is unreachable, all others are left, untouched, and begun instead.
+ * One, set once; NULL: all memory always is. */
 typedef struct gems_work_memory {
     bool (*begin)(const void *p, size_t n, bool write);
     void (*end)(const void *p, size_t n);
-    gems_reached (*reach)(const void *p, bool write, gems_buffer **buffer, size_t *offset);
+    gems_reached (*reach)(const void *p, size_t n, gems_access access, gems_buffer **buffer, size_t *offset);
     void (*leave)(const void *p, bool write, gems_outcome outcome);
 } gems_work_memory;
 void gems_work_on_memory(const gems_work_memory *memory);

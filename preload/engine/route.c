@@ -300,7 +300,7 @@ gems_status gems_route(gems_call *call)
     if (status != GEMS_OK)
         return status;
     const gems_table *table = gems_tables_hold();
-    call->sizes.v[GEMS_SIZE_PLACE] = gems_resident_holds(call);
+    call->sizes.v[GEMS_SIZE_PLACE] = gems_resident_place(call);
     call->chain = table ? gems_table_chain(table, op, call->dtype, &call->sizes) : NULL;
     if (gems_chain_wants(call)) {
         if ((call->deferred = defer(call)))

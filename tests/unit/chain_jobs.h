@@ -42,8 +42,7 @@ static store *store_new(size_t bytes, bool ours, bool hidden)
     store *s = calloc(1, sizeof *s);
     s->bytes = bytes;
     s->ours = ours;
-    s->memory = ours ? gems_arena_take(bytes < GEMS_ARENA_LEAST ? GEMS_ARENA_LEAST : bytes, hidden)
-                     : aligned_alloc(64, (bytes + 64) & ~(size_t)63);
+    s->memory = ours ? gems_arena_take(bytes, hidden) : aligned_alloc(64, (bytes + 64) & ~(size_t)63);
     s->twin = aligned_alloc(64, (bytes + 64) & ~(size_t)63);
     if (!s->memory || !s->twin)
         abort();

@@ -88,6 +88,23 @@ Test(resident, in_place_and_views)
     FINISH(x, y, rows, turned, columns, a, b);
 }
 
+Test(resident, what_is_overwritten_is_not_copied_there)
+{
+    node *x = node_new(GEMS_F32, SHAPE(N)), *all = node_new(GEMS_F32, SHAPE(N)),
+         *part = node_new(GEMS_F32, SHAPE(2 * N));
+    node *half = node_view(part, N, SHAPE(N), NULL), *twice = node_new(GEMS_F32, SHAPE(N));
+    gems_chain_counts before = chain_counts();
+    COPY_(all, x);
+    COPY_(half, x);
+    cr_expect(is_away(all) && is_away(part));
+    cr_expect_eq(chain_counts().up - before.up, block_of(x)->asked + block_of(part)->asked);
+    node *turned = node_view(twice, 0, SHAPE(N / 100, 100), STRIDES(1, N / 100)); /* read, too, and of another shape */
+    node *square = node_view(twice, 0, SHAPE(N / 100, 100), NULL);
+    COPY_(square, turned);
+    cr_expect(is_away(all) || is_home(all));
+    FINISH(x, all, part, half, twice, turned, square);
+}
+
 /* Memory that is no block, and so small that it is none, travels with each call. */
 Test(resident, beside_memory_that_is_not_ours)
 {
@@ -272,6 +289,36 @@ static int run_programs(void *fault)
     if (trial_failures)
         return WRONG_RESULT;
     return gems_cl_fault_calls() < most ? NOT_REACHED : SURVIVED;
+}
+
+/* A copy that nothing was written to is not taken for values: here the only launch fails. */
+static int overwrite(void *fault)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)*(int64_t *)fault);
+    setenv("GEMS_FAULT", text, 1);
+    setenv("GEMS_MEMORY", "staged", 1);
+    if (!freopen("/dev/null", "w", stderr) || !gems_device_open() || !gems_chain_start(GEMS_FUSE_OFF, true))
+        return SURVIVED;
+    int64_t most = *(int64_t *)fault;
+    node *x = node_new(GEMS_F32, SHAPE(300, 64)), *y = node_new(GEMS_F32, SHAPE(300, 64)), *z = ADD(x, x);
+    COPY_(y, x);
+    bool same = chain_same(y);
+    ADD_(y, z);
+    node *all[] = {x, y, z};
+    finish_with(all, 3);
+    gems_chain_end(NULL);
+    return trial_failures || !same ? WRONG_RESULT : gems_cl_fault_calls() < most ? NOT_REACHED : SURVIVED;
+}
+
+Test(resident_fault, a_launch_that_overwrites_fails)
+{
+    int64_t n = 1;
+    for (int result = SURVIVED; result != NOT_REACHED; n++) {
+        result = in_child(overwrite, &n);
+        cr_assert(result == SURVIVED || result == NOT_REACHED, "GEMS_FAULT=%lld: %d", (long long)n, result);
+    }
+    cr_expect_gt(n, 20, "only %lld calls were seen", (long long)n);
 }
 
 Test(resident_fault, one_call_fails)

@@ -294,6 +294,7 @@ Test(table, an_operator_without_kernel_is_never_looked_at)
 Test(table, rules_name_the_place_of_operands)
 {
     static const char json[] = "{\"rules\": [{\"op\": \"add.Tensor\", \"place\": \"device\", \"variant\": \"gpu\"},"
+                               "{\"op\": \"sub.Tensor\", \"place\": \"resident\", \"where\": {\"numel\": [20, null]}},"
                                "{\"op\": \"mul.Tensor\", \"place\": \"host\", \"host\": true},"
                                "{\"op\": [\"add.Tensor\", \"mul.Tensor\"], \"where\": {\"numel\": [500, null]}}]}";
     gems_table_error error;
@@ -301,11 +302,18 @@ Test(table, rules_name_the_place_of_operands)
     cr_assert(table, "%s", error.text);
     gems_sizes few = numel(7), many = numel(700);
     cr_expect_null(gems_table_lookup(table, op("add.Tensor"), GEMS_F32, &few));
-    few.v[GEMS_SIZE_PLACE] = many.v[GEMS_SIZE_PLACE] = 0;
+    few.v[GEMS_SIZE_PLACE] = many.v[GEMS_SIZE_PLACE] = GEMS_OPERANDS_TRAVEL;
     cr_expect_null(gems_table_lookup(table, op("add.Tensor"), GEMS_F32, &few));
     cr_expect_str_eq(gems_rule_variant(gems_table_lookup(table, op("add.Tensor"), GEMS_F32, &many)), "");
     cr_expect(gems_rule_is_host(gems_table_lookup(table, op("mul.Tensor"), GEMS_F32, &many)));
-    few.v[GEMS_SIZE_PLACE] = many.v[GEMS_SIZE_PLACE] = 1;
+    cr_expect_null(gems_table_lookup(table, op("sub.Tensor"), GEMS_F32, &many));
+    cr_expect_eq(gems_table_min_numel(table, op("sub.Tensor")), INT64_MAX);
+    few.v[GEMS_SIZE_PLACE] = many.v[GEMS_SIZE_PLACE] = GEMS_OPERANDS_TO_STAY;
+    cr_expect_null(gems_table_lookup(table, op("sub.Tensor"), GEMS_F32, &few));
+    cr_expect_not_null(gems_table_lookup(table, op("sub.Tensor"), GEMS_F32, &many));
+    cr_expect(gems_rule_is_host(gems_table_lookup(table, op("mul.Tensor"), GEMS_F32, &many)));
+    few.v[GEMS_SIZE_PLACE] = many.v[GEMS_SIZE_PLACE] = GEMS_OPERANDS_ON_DEVICE;
+    cr_expect_not_null(gems_table_lookup(table, op("sub.Tensor"), GEMS_F32, &many));
     const gems_rule *rule = gems_table_lookup(table, op("add.Tensor"), GEMS_F32, &few);
     cr_expect_str_eq(gems_rule_variant(rule), "gpu");
     cr_expect_not(gems_rule_is_host(gems_table_lookup(table, op("mul.Tensor"), GEMS_F32, &many)));
@@ -317,6 +325,7 @@ Test(table, rules_name_the_place_of_operands)
     gems_table_set_place(64);
     table = gems_table_compile("t", json, NULL, &error);
     cr_expect_eq(gems_table_min_numel(table, op("add.Tensor")), 64);
+    cr_expect_eq(gems_table_min_numel(table, op("sub.Tensor")), 20);
     cr_expect_eq(gems_table_min_numel(table, op("mul.Tensor")), 500);
     gems_table_free(table);
 }
@@ -399,7 +408,7 @@ Test(table, a_table_with_anything_not_understood_is_refused_whole)
          "t:1:40: splits is 0; run takes 1 to 4096"},
         {"{\"rules\": [{\"op\": \"add\", \"params\": {\"vec\": 3}}]}",
          "t:1:37: vec is 3; gpu takes 2 to 16 in steps of 2"},
-        {"{\"rules\": [{\"op\": \"add\", \"place\": \"gpu\"}]}", "t:1:26: a place is device or host"},
+        {"{\"rules\": [{\"op\": \"add\", \"place\": \"gpu\"}]}", "t:1:26: a place is device, resident or host"},
         {"{\"rules\": [{\"op\": \"add\", \"where\": {\"place\": 1}}]}", "t:1:36: unknown size place"},
         {"{\"rules\": [{\"op\": \"add\", \"chain\": true}]}", "t:1:26: \"chain\" is false or an object of integers"},
         {"{\"rules\": [{\"op\": \"add\", \"chain\": {}, \"host\": true}]}",
