@@ -247,8 +247,8 @@ gems_status gems_fail(gems_call *call, const char *fmt, ...) __attribute__((form
 /* The i-th result: for a functional operator a new tensor of this dtype and shape made by the host (strides NULL:
  * contiguous); for an in-place or out operator the tensor given by the caller, if its shape is exactly this one and its
  * dtype is `dtype` (GEMS_DTYPE_NONE accepts any dtype: read it from the result). Otherwise NULL, with call->why set:
- * return GEMS_DECLINED then, the host will raise its own error, resize or cast. Call only in run(), before any launch.
- */
+ * return GEMS_DECLINED then, the host will raise its own error, resize or cast. A result that is never made is an
+ * undefined tensor: a gradient that output_mask does not ask for. Call only in prepare(), before any launch. */
 gems_tensor *gems_call_result(gems_call *call, unsigned i, gems_dtype dtype, int ndim, const int64_t *sizes,
                               const int64_t *strides);
 

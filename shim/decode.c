@@ -405,6 +405,10 @@ void gems_give_results(struct frame *f, void *ret, void **raw)
     for (unsigned i = 0; i < n; i++) {
         host_tensor *h = f->handle[i];
         f->handle[i] = NULL;
+        if (!h) { /* a gradient that was not asked for */
+            ((void **)ret)[n - 1 - i] = gems_torch.api.undefined;
+            continue;
+        }
         if (f->entry == GEMS_ENTRY_AOTI) {
             *((void ***)ret)[i] = h;
             continue;
