@@ -5,9 +5,10 @@
  * Where nothing is deferred, a call costs one load more. A function may be called before our constructor, from any
  * thread, in a handler of signals, and be cancelled.
  *
- * Not here: what gets at memory without these (syscall(), io_uring, ioctl, another process's process_vm_readv), or
- * changes it as such (mprotect, munmap, mremap, madvise), and calls whose data is no tensor's (message queues, options
- * of sockets). */
+ * And those that change mappings: of files, from which weights may have been copied to a device.
+ *
+ * Not here: what gets at memory without these (syscall(), io_uring, ioctl, another process's process_vm_readv), and
+ * calls whose data is no tensor's (message queues, options of sockets). */
 #undef _FORTIFY_SOURCE /* it would define some of them itself */
 #include "kernels/chain/chain.h"
 #include "kernels/chain/touch.h"
@@ -18,6 +19,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -314,6 +316,64 @@ EXPORT(size_t, fwrite_unlocked, (const void *p, size_t size, size_t n, FILE *str
 {
     HOLD(p, product(size, n), false);
     return NEXT(fwrite_unlocked)(p, size, n, stream);
+}
+
+/* ---- mappings ---- */
+
+/* Before what is there goes, or may be written without a fault. */
+static void forget(const void *p, size_t n)
+{
+    int error = errno;
+    if (is_active() && gems_adopt_any(p, n))
+        gems_adopt_forget(p, n);
+    errno = error;
+}
+
+EXPORT(void *, mmap, (void *p, size_t n, int protection, int flags, int fd, off_t at))
+{
+    if (flags & MAP_FIXED)
+        forget(p, n);
+    return NEXT(mmap)(p, n, protection, flags, fd, at);
+}
+
+EXPORT(void *, mmap64, (void *p, size_t n, int protection, int flags, int fd, off64_t at))
+{
+    if (flags & MAP_FIXED)
+        forget(p, n);
+    return NEXT(mmap64)(p, n, protection, flags, fd, at);
+}
+
+EXPORT(int, munmap, (void *p, size_t n))
+{
+    forget(p, n);
+    return NEXT(munmap)(p, n);
+}
+
+EXPORT(int, mprotect, (void *p, size_t n, int protection))
+{
+    forget(p, n);
+    return NEXT(mprotect)(p, n, protection);
+}
+
+EXPORT(int, madvise, (void *p, size_t n, int advice))
+{
+    if (advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE)
+        forget(p, n);
+    return NEXT(madvise)(p, n, advice);
+}
+
+EXPORT(void *, mremap, (void *p, size_t n, size_t to, int flags, ...))
+{
+    void *where = NULL;
+    if (flags & MREMAP_FIXED) {
+        va_list more;
+        va_start(more, flags);
+        where = va_arg(more, void *);
+        va_end(more);
+        forget(where, to);
+    }
+    forget(p, n);
+    return NEXT(mremap)(p, n, to, flags, where);
 }
 
 /* ---- sockets ---- */

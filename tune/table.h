@@ -9,13 +9,12 @@
  * two. "dtype": one or several, any if left out. "where": [low, high], both included, null is open; or one integer. A
  * size that the operator's family does not fill never matches. See gems_size_names. "variant", "params": what the
  * family knows (family.h), parameters are integers; or "host": true. "place": "device" (an
- * operand is there already: GEMS_RESIDENT), "resident" (what is copied there stays) or "host" (no operand is there); any
- * if left out. "chain": false
- * (never deferred) or the parameters of gems_chain_parameters (family.h) instead: a rule for chains, which says nothing
- * of routes, as those say nothing of chains. "device": part of the device's name, for a rule that holds for such
- * devices alone. "note", "gain": for people. "defaults": parameters of every rule of the text that
- * does not give its own (where the kernel has them). A file that does not parse or names something unknown is refused
- * whole, with file, line and reason. */
+ * operand is there already: GEMS_RESIDENT), "resident" (what is copied there stays) or "host" (no operand is there);
+ * any if left out. "chain": false (never deferred) or the parameters of gems_chain_parameters (family.h) instead: a
+ * rule for chains, which says nothing of routes, as those say nothing of chains. "device": part of the device's name,
+ * for a rule that holds for such devices alone. "note", "gain": for people. "defaults": parameters of every rule of the
+ * text that does not give its own (where the kernel has them). A file that does not parse or names something unknown is
+ * refused whole, with file, line and reason. */
 #ifndef GEMS_TABLE_H
 #define GEMS_TABLE_H
 

@@ -92,9 +92,15 @@ void gems_chain_settle(const void *p, size_t n, bool write, gems_cause cause)
 
 bool gems_chain_pin(const void *p, size_t n, bool write)
 {
-    gems_block *block;
-    if (!n || !atomic_load_explicit(&gems_chain_active, memory_order_relaxed) || !(block = gems_arena_find(p)) ||
-        !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
+    if (!n || !atomic_load_explicit(&gems_chain_active, memory_order_relaxed))
+        return false;
+    gems_block *block = gems_arena_find(p);
+    if (!block && write && gems_adopt_any(p, n)) {
+        gems_chains_lock();
+        gems_adopt_release(p, n);
+        gems_chains_unlock();
+    }
+    if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
         return false;
     gems_chains_lock();
     want(block, write, GEMS_CAUSE_SYSTEM);
@@ -122,11 +128,13 @@ void gems_chain_unpin(const void *p, size_t n)
 static bool serve(const void *address, bool write)
 {
     gems_block *block = gems_arena_find(address);
-    if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
+    if (block && !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
         return false; /* memory that was given back */
     gems_chains_lock();
-    want(block, write, GEMS_CAUSE_TOUCH);
-    bool served = block->place == GEMS_PLACE_HOME || (!write && block->place == GEMS_PLACE_READ_ONLY);
+    if (block)
+        want(block, write, GEMS_CAUSE_TOUCH);
+    bool served = block ? block->place == GEMS_PLACE_HOME || (!write && block->place == GEMS_PLACE_READ_ONLY)
+                        : gems_adopt_touch(address);
     gems_chains_unlock();
     return served;
 }
@@ -531,15 +539,16 @@ int64_t gems_chain_least(gems_fuse mode, const gems_table *table)
     return mode == GEMS_FUSE_OFF ? INT64_MAX : mode == GEMS_FUSE_ALL ? INT64_MIN : (asked < kb ? asked : kb) << 8;
 }
 
-static bool is_owed(const chain_block *b)
+static bool is_owed(const gems_tensor *t)
 {
-    return b->writer != NULL;
+    const chain_block *b = gems_chain_block_at(t->address);
+    return b && b->writer;
 }
 
 /* Whether an argument is owed: the call goes on with a chain. */
 static bool goes_on(const gems_call *call)
 {
-    return atomic_load_explicit(&gems_chain_active, memory_order_relaxed) && gems_chain_any_block(call, is_owed);
+    return atomic_load_explicit(&gems_chain_active, memory_order_relaxed) && gems_chain_any_tensor(call, is_owed);
 }
 
 bool gems_chain_wants(const gems_call *call)
@@ -692,6 +701,7 @@ static void in_parent(void)
 static void in_child(void)
 {
     gems_chain_build_after_fork();
+    gems_adopt_after_fork();
     gems_chain_active = false;
     gems_chains.mode = GEMS_FUSE_OFF;
     pthread_mutex_init(&gems_chains.lock, NULL);

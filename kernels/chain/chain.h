@@ -80,6 +80,14 @@ gems_reached gems_resident_reach(const void *p, size_t n, gems_access access, ge
 void gems_resident_leave(const void *p, bool write, gems_outcome outcome);
 /* Where the call's arguments are. */
 gems_operand_place gems_resident_place(const gems_call *call);
+/* Of file mappings that kernels read (adopt.c). Whether n bytes there are of one: without a lock. The program is about
+ * to unmap, move, protect or empty them. */
+bool gems_adopt_any(const void *p, size_t n);
+void gems_adopt_forget(const void *p, size_t n);
+/* For handlers of signals. Whether a write may fault there because of us; now; in a forked child: that is ended. */
+bool gems_adopt_knows(const void *address);
+bool gems_adopt_guards(const void *address);
+bool gems_adopt_open(const void *address);
 /* Bytes that were copied for the calling thread, either way. */
 extern __thread uint64_t gems_resident_moved;
 /* The bytes that copies may take; at first as many as there are. */

@@ -44,7 +44,7 @@ void gems_chain_block_drop(chain_block *b)
         forget(b);
 }
 
-bool gems_chain_any_block(const gems_call *call, bool (*is)(const chain_block *b))
+bool gems_chain_any_tensor(const gems_call *call, bool (*is)(const gems_tensor *t))
 {
     bool any = false;
     gems_chains_lock();
@@ -52,11 +52,8 @@ bool gems_chain_any_block(const gems_call *call, bool (*is)(const chain_block *b
         const gems_value *v = &call->arg[i];
         const gems_tensor *t = v->kind == GEMS_TENSOR ? v->tensor : v->kind == GEMS_TENSORS ? v->tensors.v : NULL;
         size_t n = v->kind == GEMS_TENSOR ? 1 : v->kind == GEMS_TENSORS ? v->tensors.n : 0;
-        for (; n > 0 && !any; n--, t++) {
-            gems_block *block = gems_arena_find((const void *)t->address); /* NOLINT(performance-no-int-to-ptr) */
-            const chain_block *b = block ? gems_chain_block_of(block) : NULL;
-            any = b && is(b);
-        }
+        for (; n > 0 && !any; n--, t++)
+            any = is(t);
     }
     gems_chains_unlock();
     return any;

@@ -116,8 +116,14 @@ static inline chain_block *gems_chain_block_of(const gems_block *block)
 /* Forgets a block that no group needs if it is home; gives it back if it was given. One that is read-only or hidden
  * stays so until the host wants it: the next group may have it as it is. */
 void gems_chain_block_drop(chain_block *b);
-/* Whether `is` holds for the block of any tensor among the call's arguments that has a descriptor. Takes the lock. */
-bool gems_chain_any_block(const gems_call *call, bool (*is)(const chain_block *b));
+/* The descriptor of the block that an address lies in, or NULL. */
+static inline chain_block *gems_chain_block_at(uintptr_t address)
+{
+    const gems_block *block = gems_arena_find((const void *)address); /* NOLINT(performance-no-int-to-ptr) */
+    return block ? gems_chain_block_of(block) : NULL;
+}
+/* Whether `is` holds for any tensor among the call's arguments. Takes the lock. */
+bool gems_chain_any_tensor(const gems_call *call, bool (*is)(const gems_tensor *t));
 bool gems_chain_block_reads(const chain_block *b, const chain_group *g);
 bool gems_chain_block_add_reader(chain_block *b, chain_group *g);
 /* Whether a group that is being computed uses it. */
@@ -159,6 +165,30 @@ bool gems_resident_want(chain_block *b, bool write, gems_cause cause);
 void gems_resident_end(void);
 /* Gives the copy back, whatever is in it. */
 void gems_resident_drop(chain_block *b);
+
+/* Room for a copy, by what was not used for longest if need be (the lock is given up then), and back. NULL: there is
+ * none. */
+gems_buffer *gems_resident_take(size_t bytes);
+void gems_resident_give(gems_buffer *copy);
+/* Fills a copy with the host's bytes; the lock is given up meanwhile. */
+bool gems_resident_fill(gems_buffer *copy, const void *host, size_t bytes);
+uint64_t gems_resident_tick(void);
+
+/* ---- adopt.c ---- */
+
+/* For operands that are in no block. As gems_resident_reach and _leave, with the lock, which may be given up. */
+gems_reached gems_adopt_reach(const void *p, size_t n, gems_access access, gems_buffer **buffer, size_t *offset);
+void gems_adopt_leave(const void *p);
+/* Whether n bytes there could be copied to stay; whether some there are. */
+bool gems_adopt_can(const void *p, size_t n);
+bool gems_adopt_holds(const void *p);
+/* Drops the copy not used for longest, if that was earlier. */
+bool gems_adopt_evict(uint64_t before);
+/* The host writes there: no copy of that mapping stays. With the lock, which may be given up. False: nothing there is
+ * ours. */
+bool gems_adopt_touch(const void *address);
+void gems_adopt_release(const void *p, size_t n);
+void gems_adopt_after_fork(void);
 
 /* ---- build.c ---- */
 

@@ -18,7 +18,8 @@
 #include <stdlib.h>
 
 enum {
-    TRIES = 3 /* to bring home what is nowhere else */
+    TRIES = 3,               /* to bring home what is nowhere else */
+    FOREIGN_MOST = 256 << 10 /* bytes of an operand that is copied for each call */
 };
 
 static struct {
@@ -44,22 +45,36 @@ static void end_move(chain_block *b)
     pthread_cond_broadcast(&gems_chains.done);
 }
 
+void gems_resident_give(gems_buffer *copy)
+{
+    resident.used -= gems_buffer_bytes(copy);
+    gems_memory_give(GEMS_LANE_MAIN, copy);
+}
+
+uint64_t gems_resident_tick(void)
+{
+    return ++resident.clock;
+}
+
 void gems_resident_drop(chain_block *b)
 {
     if (!b->copy)
         return;
-    resident.used -= gems_buffer_bytes(b->copy);
-    gems_memory_give(GEMS_LANE_MAIN, b->copy);
+    gems_resident_give(b->copy);
     b->copy = NULL;
     b->away = b->empty = b->spoilt = false;
 }
 
-/* Copies the block's bytes between the host's pages, wherever they are, and the device, after the works that were
- * launched before. Without the lock. */
-static bool transfer(const gems_block *block, gems_buffer *copy, bool up, gems_trouble *trouble)
+/* Where the host's pages of the block are. */
+static char *pages_of(const gems_block *block)
 {
-    char *host = block->place == GEMS_PLACE_HIDDEN ? gems_block_shadow(block) : block->address;
-    gems_transfer t = {copy, 0, host, block->asked};
+    return block->place == GEMS_PLACE_HIDDEN ? gems_block_shadow(block) : block->address;
+}
+
+/* Copies bytes between the host and the device, after the works that were launched before. Without the lock. */
+static bool transfer(void *host, size_t bytes, gems_buffer *copy, bool up, gems_trouble *trouble)
+{
+    gems_transfer t = {copy, 0, host, bytes};
     gems_queue *queue = gems_queue_take_stream(GEMS_LANE_MAIN, false, trouble);
     if (!queue)
         return false;
@@ -85,7 +100,7 @@ static void bring_home(chain_block *b, gems_cause cause)
     gems_chains_unlock();
     for (int i = 0; i < TRIES && !done; i++) {
         trouble.kind = GEMS_TROUBLE_NONE;
-        done = transfer(b->block, b->copy, false, &trouble);
+        done = transfer(pages_of(b->block), b->block->asked, b->copy, false, &trouble);
     }
     if (!done) {
         gems_complain("a tensor's values are on the device alone, which does not give them back: %s", trouble.text);
@@ -132,6 +147,8 @@ static bool evict(void)
     for (chain_block *b = gems_chains.blocks; b; b = b->next)
         if (b->copy && !b->users && !b->moving && (!oldest || b->used < oldest->used))
             oldest = b;
+    if (gems_adopt_evict(oldest ? oldest->used : UINT64_MAX))
+        return true;
     if (!oldest)
         return false;
     if (oldest->away)
@@ -142,14 +159,16 @@ static bool evict(void)
     return true;
 }
 
-static gems_buffer *take_room(size_t bytes)
+gems_buffer *gems_resident_take(size_t bytes)
 {
     gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
     gems_buffer *buffer = NULL;
     for (;;) {
         if (bytes <= resident.limit && resident.used <= resident.limit - bytes &&
-            (buffer = gems_memory_take(GEMS_LANE_MAIN, bytes, &trouble)))
+            (buffer = gems_memory_take(GEMS_LANE_MAIN, bytes, &trouble))) {
+            resident.used += gems_buffer_bytes(buffer);
             return buffer;
+        }
         if (bytes > resident.limit || (trouble.kind != GEMS_TROUBLE_NONE && trouble.kind != GEMS_TROUBLE_MEMORY) ||
             !evict())
             return NULL;
@@ -161,25 +180,29 @@ static gems_buffer *take_room(size_t bytes)
 static bool make_copy(chain_block *b)
 {
     b->moving = true; /* the lock may be given up: the descriptor stays */
-    b->copy = take_room(b->block->asked);
-    if (b->copy)
-        resident.used += gems_buffer_bytes(b->copy);
+    b->copy = gems_resident_take(b->block->asked);
     b->empty = b->copy != NULL;
     end_move(b);
     return b->empty;
 }
 
+bool gems_resident_fill(gems_buffer *copy, const void *host, size_t bytes)
+{
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    gems_chains_unlock();
+    bool filled = transfer((void *)host, bytes, copy, true, &trouble);
+    gems_chains_lock();
+    gems_chains.counts.up += bytes;
+    gems_resident_moved += bytes;
+    return filled;
+}
+
 /* Puts the host's values into an empty copy, without the lock; from then on a write by the host is noticed. */
 static bool fill_copy(chain_block *b)
 {
-    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
     b->moving = true;
-    bool filled = b->block->place != GEMS_PLACE_HOME || gems_block_protect(b->block);
-    gems_chains_unlock();
-    filled = filled && transfer(b->block, b->copy, true, &trouble);
-    gems_chains_lock();
-    gems_chains.counts.up += b->block->asked;
-    gems_resident_moved += b->block->asked;
+    bool filled = (b->block->place != GEMS_PLACE_HOME || gems_block_protect(b->block)) &&
+                  gems_resident_fill(b->copy, pages_of(b->block), b->block->asked);
     b->empty = !filled;
     if (!filled && !b->users)
         gems_resident_drop(b);
@@ -205,7 +228,7 @@ static gems_reached reach(gems_block *block, bool write, bool whole, gems_buffer
         return GEMS_UNREACHABLE;
     }
     b->users++;
-    b->used = ++resident.clock;
+    b->used = gems_resident_tick();
     *buffer = b->copy;
     return GEMS_REACHED;
 }
@@ -213,33 +236,52 @@ static gems_reached reach(gems_block *block, bool write, bool whole, gems_buffer
 gems_reached gems_resident_reach(const void *p, size_t n, gems_access access, gems_buffer **buffer, size_t *offset)
 {
     gems_block *block = gems_arena_find(p);
-    if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE))
-        return GEMS_FOREIGN;
-    *offset = (size_t)((const char *)p - block->address);
+    gems_reached reached;
     gems_chains_lock();
-    bool whole = access == GEMS_WRITE && *offset == 0 && n >= block->asked;
-    gems_reached reached = reach(block, (access & GEMS_WRITE) != 0, whole, buffer);
+    if (!block || !__atomic_load_n(&block->taken, __ATOMIC_ACQUIRE)) {
+        reached = resident.ended ? GEMS_FOREIGN : gems_adopt_reach(p, n, access, buffer, offset);
+    } else {
+        *offset = (size_t)((const char *)p - block->address);
+        bool whole = access == GEMS_WRITE && *offset == 0 && n >= block->asked;
+        reached = reach(block, (access & GEMS_WRITE) != 0, whole, buffer);
+    }
     gems_chains_unlock();
     return reached;
 }
 
-static bool has_copy(const chain_block *b)
+static bool is_there(const gems_tensor *t)
 {
-    return b->copy != NULL;
+    const chain_block *b = gems_chain_block_at(t->address);
+    const void *p = (const void *)t->address; /* NOLINT(performance-no-int-to-ptr) */
+    return b ? b->copy != NULL : gems_adopt_holds(p);
+}
+
+/* What is large and would be copied for each call is worse off there. */
+static bool travels(const gems_tensor *t)
+{
+    const void *p = (const void *)t->address; /* NOLINT(performance-no-int-to-ptr) */
+    size_t bytes = t->dtype == GEMS_DTYPE_NONE ? 0 : (size_t)gems_size_bytes(t->numel, t->dtype);
+    return bytes > FOREIGN_MOST && !gems_arena_find(p) && !gems_adopt_can(p, bytes);
 }
 
 gems_operand_place gems_resident_place(const gems_call *call)
 {
-    return !gems_work_stays()                     ? GEMS_OPERANDS_TRAVEL
-           : gems_chain_any_block(call, has_copy) ? GEMS_OPERANDS_ON_DEVICE
-                                                  : GEMS_OPERANDS_TO_STAY;
+    return !gems_work_stays()                      ? GEMS_OPERANDS_TRAVEL
+           : gems_chain_any_tensor(call, is_there) ? GEMS_OPERANDS_ON_DEVICE
+           : gems_chain_any_tensor(call, travels)  ? GEMS_OPERANDS_TRAVEL
+                                                   : GEMS_OPERANDS_TO_STAY;
 }
 
 void gems_resident_leave(const void *p, bool write, gems_outcome outcome)
 {
     gems_block *block = gems_arena_find(p);
     gems_chains_lock();
-    chain_block *b = gems_chain_block_of(block);
+    chain_block *b = block ? gems_chain_block_of(block) : NULL;
+    if (!b) {
+        gems_adopt_leave(p);
+        gems_chains_unlock();
+        return;
+    }
     b->users--;
     if (write && outcome == GEMS_OUTCOME_DONE) {
         b->away = true;

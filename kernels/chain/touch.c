@@ -1,5 +1,6 @@
 /* The handler and its service thread. Between them is an array of slots; both sleep on futexes. */
 #include "kernels/chain/touch.h"
+#include "kernels/chain/chain.h"
 #include "kernels/memory/arena.h"
 #include "preload/base/thread.h"
 
@@ -57,7 +58,9 @@ static void wake_one(_Atomic uint32_t *word)
 static bool is_enough(const void *address, bool write)
 {
     const gems_block *block = gems_arena_find(address);
-    gems_place place = block ? __atomic_load_n(&block->place, __ATOMIC_RELAXED) : GEMS_PLACE_HOME;
+    gems_place place = block                        ? __atomic_load_n(&block->place, __ATOMIC_RELAXED)
+                       : gems_adopt_guards(address) ? GEMS_PLACE_READ_ONLY
+                                                    : GEMS_PLACE_HOME;
     return place == GEMS_PLACE_HOME || (place == GEMS_PLACE_READ_ONLY && !write);
 }
 
@@ -157,8 +160,11 @@ static bool serve_fault(const siginfo_t *info, const ucontext_t *context)
     } vain;
     bool write, after;
     uintptr_t instruction;
-    if (serving || !*alive || !read_access(info, context, &write, &instruction) || !gems_arena_find(info->si_addr))
+    bool adopted = gems_adopt_knows(info->si_addr);
+    if (serving || !read_access(info, context, &write, &instruction) || (!adopted && !gems_arena_find(info->si_addr)))
         return false;
+    if (!*alive) /* there is no service thread, and nothing but this to be done */
+        return adopted && gems_adopt_open(info->si_addr);
     bool before = is_enough(info->si_addr, write);
     if (!ask(info->si_addr, write, &after))
         return false;

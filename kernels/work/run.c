@@ -68,6 +68,7 @@ typedef struct run {
     gems_queue *queue;
     gems_trouble *trouble; /* the queue's */
     bool stage;
+    bool travels;      /* an operand is copied for the run */
     bool stream;       /* on the lane's stream, */
     bool must_wait;    /* until it has ended: the host's memory is read or written meanwhile */
     gems_bound *place; /* of each operand */
@@ -154,6 +155,13 @@ static bool align_regions(run *r)
 static void stage_in(run *r)
 {
     gems_work *w = r->work;
+    for (uint32_t i = 0; i < w->noperands; i++)
+        if (w->operand[i].copy)
+            r->place[i] = (gems_bound){GEMS_BOUND_PLACE, w->operand[i].copy_at, NULL, w->operand[i].copy};
+        else
+            r->travels = true;
+    if (!r->travels)
+        return;
     if (!find_regions(r)) {
         gems_trouble_note(r->trouble, GEMS_TROUBLE_MEMORY, "out of memory");
         return;
@@ -162,9 +170,6 @@ static void stage_in(run *r)
         gems_trouble_note(r->trouble, GEMS_TROUBLE_NO_DEVICE, "elements are not aligned");
         return;
     }
-    for (uint32_t i = 0; i < w->noperands; i++)
-        if (w->operand[i].copy)
-            r->place[i] = (gems_bound){GEMS_BOUND_PLACE, w->operand[i].copy_at, NULL, w->operand[i].copy};
     for (uint32_t k = 0; k < r->nregions; k++) {
         region *g = &r->regions[k];
         g->buffer = gems_memory_take(w->lane, g->end - g->begin, r->trouble);
@@ -351,10 +356,10 @@ static void execute(run *r)
     take_memory(r);
     for (uint32_t i = 0; i < w->nlaunches && r->trouble->kind == GEMS_TROUBLE_NONE; i++)
         launch(r, &w->launch[i]);
-    if (r->stage && r->trouble->kind == GEMS_TROUBLE_NONE)
+    if (r->travels && r->trouble->kind == GEMS_TROUBLE_NONE)
         stage_out(r);
     bool leaves = r->stream && !r->must_wait && gems_queue_may_be_left(r->queue);
-    if (!leaves && gems_queue_settle(r->queue) && r->stage)
+    if (!leaves && gems_queue_settle(r->queue) && r->travels)
         land(r);
     w->device_ns += gems_queue_device_ns(r->queue);
     w->trouble = *r->trouble;
@@ -365,7 +370,11 @@ static void execute(run *r)
 static void run_work(void *arg)
 {
     gems_work *w = arg;
-    gems_bound own[GEMS_WORK_OPERANDS];
+    struct {
+        gems_bound place[GEMS_WORK_OPERANDS];
+        region regions[GEMS_WORK_OPERANDS];
+        staged staged[GEMS_WORK_OPERANDS];
+    } own;
     if (w->lower) {
         w->nlaunches = w->nargs = 0; /* of an earlier run */
         w->lower(w);
@@ -375,11 +384,13 @@ static void run_work(void *arg)
             w->launch[i].kernel = w->late(w, &w->launch[i]);
     if (w->trouble.kind != GEMS_TROUBLE_NONE || !w->nlaunches)
         return;
-    run r = {.work = w, .stage = is_staged(w), .place = own};
+    run r = {.work = w, .stage = is_staged(w), .place = own.place, .regions = own.regions, .staged = own.staged};
     size_t n = w->noperands;
     void *heap = NULL;
 
-    if (n > GEMS_WORK_OPERANDS || r.stage) {
+    if (n <= GEMS_WORK_OPERANDS) {
+        memset(own.staged, 0, n * sizeof *own.staged);
+    } else {
         heap = calloc(n + 1, sizeof *r.place + sizeof *r.regions + sizeof *r.staged);
         if (!heap) {
             gems_trouble_note(&w->trouble, GEMS_TROUBLE_MEMORY, "out of memory");

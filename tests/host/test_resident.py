@@ -106,3 +106,53 @@ def test_rules_by_place():
         assert calls["mm"] == (1, 0)
         assert calls["relu"][0] == routed and calls["add.Tensor"][0] == routed, done.stderr
         assert calls["mul.Tensor"] == ((1, 1) if routed else (0, 2)), done.stderr
+
+
+WEIGHTS = """
+import os, sys, tempfile
+import torch
+torch.set_grad_enabled(False)
+torch.manual_seed(0)
+path = os.path.join(tempfile.mkdtemp(), "weights.pt")
+kept = {i: torch.randn(300, 300) for i in range(6)}
+torch.save(kept, path)
+x = torch.randn(40, 300)
+def model(weights):
+    y = x
+    for i in range(6):
+        y = torch.mm(y, weights[i]) / 20
+    return y
+def same(weights):
+    assert torch.allclose(model(weights), model(kept), atol=1e-4)
+weights = torch.load(path, mmap=True, weights_only=True)
+for _ in range(5):
+    same(weights)
+if "change" in sys.argv:
+    pid = os.fork()
+    if pid == 0: # where there is no device, and the memory may be written all the same
+        weights[0].numpy()[0, 0] = 3
+        os._exit(int(weights[0][0, 0] != 3))
+    assert os.waitpid(pid, 0)[1] == 0
+    same(weights)
+    for change in (lambda t: t[3].mul_(2), lambda t: t[4].numpy().fill(0.25), lambda t: torch.add(t[1], 1, out=t[5])):
+        change(weights)
+        change(kept)
+        same(weights)
+    with open(path, "rb") as f: # by the system
+        f.readinto(memoryview(weights[2].numpy()).cast("B"))
+    kept[2].copy_(weights[2].clone())
+    same(weights)
+    del weights
+    torch.save({i: t + 1 for i, t in kept.items()}, path)
+    kept = {i: t + 1 for i, t in kept.items()}
+    same(torch.load(path, mmap=True, weights_only=True))
+"""
+
+
+@pytest.mark.parametrize("argument", ["", "change"])
+def test_weights_in_a_mapped_file_are_copied_once(argument):
+    done = run([sys.executable, "-c", WEIGHTS, argument], GEMS_ROUTE="all", GEMS_MEMORY="staged", GEMS_RESIDENT="force")
+    assert done.returncode == 0, done.stderr
+    moved = float(re.search(r"gems: mm +\d+ +\d+ +\S+ +\S+ +([\d.]+)", done.stderr)[1])
+    once = 12 * 300 * 300 * 4e-6 # of the mapping, and what was saved into it
+    assert moved < (8 if argument else 1.3) * once, done.stderr

@@ -3,6 +3,9 @@
 #include "tests/unit/chain_suite.h"
 #include "tests/unit/device_jobs.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 static void begin(void)
 {
     setenv("GEMS_MEMORY", "staged", 1);
@@ -145,6 +148,125 @@ Test(resident, blocks_are_taken_hidden_again)
         node_free(z);
     }
     FINISH(x);
+}
+
+/* ---- weights in file mappings ---- */
+
+/* A tensor at an element of a mapped file of 4 N floats. */
+static node *in_file(int protection, int flags, int64_t first, shape sh)
+{
+    char path[] = "/tmp/gems-weights-XXXXXX";
+    size_t bytes = (size_t)4 * N * sizeof(float);
+    int fd = mkstemp(path);
+    cr_assert(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0);
+    store *s = store_new(bytes, false, false);
+    free(s->memory);
+    for (int i = 0; i < 4 * N; i++)
+        ((float *)s->twin)[i] = (float)(i % 1000);
+    cr_assert_eq(write(fd, s->twin, bytes), (ssize_t)bytes);
+    s->memory = mmap(NULL, bytes, protection, flags, fd, 0);
+    cr_assert_neq(s->memory, MAP_FAILED);
+    close(fd);
+    unlink(path);
+    return node_on(s, first, GEMS_F32, sh, NULL);
+}
+
+static void unmap(node *w)
+{
+    store *s = w->store;
+    gems_adopt_forget(s->memory, s->bytes); /* as preload/libc.c does */
+    munmap(s->memory, s->bytes);
+    s->memory = malloc(1);
+    node_free(w);
+}
+
+Test(resident, weights_in_a_mapping_are_copied_once)
+{
+    const int kinds[][2] = {{PROT_READ, MAP_PRIVATE}, {PROT_READ, MAP_SHARED}, {PROT_READ | PROT_WRITE, MAP_PRIVATE}};
+    for (int k = 0; k < 3; k++) {
+        node *w = in_file(kinds[k][0], kinds[k][1], 77, SHAPE(N)), *x = node_new(GEMS_F32, SHAPE(N));
+        node *part = node_view(w, 5000, SHAPE(100, 100), STRIDES(1, 100));
+        node *y = ADD(x, w);
+        uint64_t up = chain_counts().up;
+        node *z = MUL(y, w), *few = ADD(part, part);
+        cr_expect_eq(chain_counts().up, up, "also a part of it");
+        cr_expect(gems_adopt_holds(w->store->memory + 400));
+        cr_expect_eq(gems_adopt_guards(w->store->memory), k == 2, "what the program may write is guarded");
+        node *all = node_view(w, 0, SHAPE(4 * N), NULL), *t = ADD(all, all);
+        cr_expect_gt(chain_counts().up, up, "more of it");
+        FINISH(x, y, z, few, t);
+        node_free(part);
+        node_free(all);
+        unmap(w);
+    }
+}
+
+Test(resident, what_is_mapped_shared_and_writable_travels)
+{
+    node *w = in_file(PROT_READ | PROT_WRITE, MAP_SHARED, 0, SHAPE(N)), *y = ADD(w, w), *z = ADD(y, w);
+    cr_expect_not(gems_adopt_holds(w->store->memory), "another process may write there");
+    FINISH(y, z);
+    unmap(w);
+}
+
+Test(resident, written_weights_are_seen)
+{
+    node *w = in_file(PROT_READ | PROT_WRITE, MAP_PRIVATE, 0, SHAPE(N)), *x = node_new(GEMS_F32, SHAPE(N)),
+         *y = ADD(x, w);
+    cr_expect(gems_adopt_guards(w->store->memory));
+    ((float *)w->t.address)[9] = ((float *)w->store->twin)[9] = 123; /* faults */
+    cr_expect_not(gems_adopt_guards(w->store->memory));
+    node *z = ADD(x, w);
+    ADD_(w, y); /* by a kernel */
+    node *v = ADD(x, w);
+    FINISH(x, y, z, v);
+    unmap(w);
+}
+
+static void *use_and_unmap(void *arg)
+{
+    node *x = arg;
+    for (int i = 0; i < 10; i++) {
+        node *w = in_file(PROT_READ | PROT_WRITE, MAP_PRIVATE, 0, SHAPE(N)), *y = ADD(x, w);
+        if (i % 3 == 0)
+            ((float *)w->t.address)[i] = ((float *)w->store->twin)[i] = -1;
+        node *z = MUL(y, w);
+        chain_same(z);
+        node_free(y);
+        node_free(z);
+        unmap(w);
+    }
+    return NULL;
+}
+
+Test(resident, mappings_come_and_go)
+{
+    node *x = node_new(GEMS_F32, SHAPE(N));
+    pthread_t thread[4];
+    for (int i = 0; i < 4; i++)
+        pthread_create(&thread[i], NULL, use_and_unmap, x);
+    for (int i = 0; i < 4; i++)
+        pthread_join(thread[i], NULL);
+    FINISH(x);
+}
+
+Test(resident, weights_and_a_forked_child)
+{
+    node *w = in_file(PROT_READ | PROT_WRITE, MAP_PRIVATE, 0, SHAPE(N)), *x = node_new(GEMS_F32, SHAPE(N)),
+         *y = ADD(x, w);
+    pid_t pid = fork();
+    if (pid == 0) {
+        ((volatile float *)w->t.address)[3] = 5;
+        _exit(((volatile float *)w->t.address)[3] != 5);
+    }
+    int status;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
+    uint64_t up = chain_counts().up;
+    node *z = MUL(w, w);
+    cr_expect_eq(chain_counts().up, up, "still there");
+    FINISH(x, y, z);
+    unmap(w);
 }
 
 static void many_with_room_for(size_t copies)
