@@ -55,7 +55,7 @@ static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const cha
     const gems_dtype_info *info = &gems_dtypes[p->dtype];
     bool real = info->category == GEMS_CAT_FLOAT;
     const char *factor = !real ? "long" : p->dtype == GEMS_F64 ? "double" : "float";
-    char more[96], all[160];
+    char more[128], all[192];
     snprintf(more, sizeof more, options, number[0], number[1], number[2], number[3], number[4],
              number[5]); /* NOLINT: constants of this file */
     snprintf(all, sizeof all, "-DD=%s -DS=%s %s %s", info->name, factor, real ? "-DFLOAT" : "", more);
@@ -170,6 +170,39 @@ static void launch_gpu(const gems_choice *c)
     enqueue(c->work, kernel, p, -1, size, 3, global, local);
 }
 
+/* Whether its elements are neighbours along `one`, and the others begin at multiples of 16 bytes. */
+static bool is_aligned(const gems_matrix *x, int64_t one, int64_t other)
+{
+    return one == 1 && other % 8 == 0 && x->batch % 8 == 0 && x->tensor->address % 16 == 0;
+}
+
+static bool can_mma(const gems_choice *c)
+{
+    gems_product product = row_major(c->problem);
+    const gems_product *p = &product;
+    return c->device->ptx >= 80 && (is_aligned(&p->a, p->a.col, p->a.row) || is_aligned(&p->a, p->a.row, p->a.col)) &&
+           (is_aligned(&p->b, p->b.col, p->b.row) || is_aligned(&p->b, p->b.row, p->b.col));
+}
+
+/* Tensor cores. Large blocks where they still fill the device. */
+static void launch_mma(const gems_choice *c)
+{
+    gems_product product = row_major(c->problem);
+    const gems_product *p = &product;
+    const gems_rule *rule = c->call->rule;
+    int64_t blocks = p->batch * ceil_div(p->m, 128) * ceil_div(p->n, 128);
+    int64_t fallback = blocks >= c->device->compute_units / 2 ? 128 : 64;
+    int tm = (int)gems_rule_param(rule, "tm", fallback), tn = (int)gems_rule_param(rule, "tn", fallback);
+    bool along_m = !is_aligned(&p->a, p->a.col, p->a.row), along_k = !is_aligned(&p->b, p->b.col, p->b.row);
+    const int number[NUMBERS] = {tm, tn, 64, 3, along_m, along_k};
+    gems_kernel *kernel = kernel_for(c->work, p, "kernels/blas/gemm_mma.cl", "gemm",
+                                     "-DTM=%d -DTN=%d -DTK=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_K=%d", number);
+    int32_t size[3] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k};
+    const size_t local[3] = {128, 1, 1};
+    const size_t global[3] = {(size_t)(128 * ceil_div(p->n, tn) * ceil_div(p->m, tm)), 1, (size_t)p->batch};
+    enqueue(c->work, kernel, p, -1, size, 3, global, local);
+}
+
 /* Few rows. Work-items that read B down its columns where those are neighbours, along k elsewhere; k in parts where the
  * columns alone do not fill the device. The number of parts depends on shape and device alone: same call, same bits. */
 static void launch_vector(const gems_choice *c)
@@ -244,6 +277,9 @@ const gems_variant gems_blas_variants[] = {
     {"vector", "at most 8 rows, or 8 columns", .params = {{"split", 1, 4096, 1, 0}}, .can = can_vector,
      .launch = launch_vector},
     {"cpu", .params = {{"tm", 16, 256, 16, 96}, {"tn", 32, 1024, 32, 256}}, .suits = suits_cpu, .launch = launch_cpu},
+    {"mma", "PTX of compute capability 8.0, rows at multiples of 16 bytes", .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16,
+     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .can = can_mma, .suits = can_mma,
+     .launch = launch_mma},
     {"gpu", NULL, .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .launch = launch_gpu},
     {"clblast", "an installed CLBlast", .dtypes = 1 << GEMS_F32 | 1 << GEMS_F64, .suits = never,
      .launch = launch_clblast},

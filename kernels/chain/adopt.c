@@ -22,7 +22,7 @@ enum {
     REFUSALS = 256, /* addresses that were looked up in vain; they are not looked up again soon */
     AGAIN = 1000    /* calls later they are */
 };
-#define ALIGNMENT ((uintptr_t)64)      /* as kernels/work/run.c keeps it */
+#define ALIGNMENT ((uintptr_t)64)    /* as kernels/work/run.c keeps it */
 #define LEAST     ((size_t)64 << 10) /* bytes of a first operand of a mapping */
 
 typedef struct mapping {

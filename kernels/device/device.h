@@ -34,6 +34,7 @@ typedef struct gems_device_info {
     bool short_loops;       /* a work-item's loops end early, tried at start: large calls are left to the host */
     uint32_t compute_units; /* of that lane */
     uint32_t subgroup;      /* preferred work-group multiple */
+    uint32_t ptx;           /* NVIDIA's compute capability, ten times: kernels may be written in its PTX; 0: no */
     size_t max_group;       /* work-items in a group */
     size_t local_bytes;     /* local memory that may be used */
     size_t memory_bytes;    /* global memory */

@@ -9,8 +9,10 @@
 #include <string.h>
 
 /* Of vendors' extensions; refused by the others. */
-#define DEVICE_WARP_SIZE_NV        0x4003
-#define DEVICE_WAVEFRONT_WIDTH_AMD 0x4043
+#define DEVICE_COMPUTE_CAPABILITY_MAJOR_NV 0x4000
+#define DEVICE_COMPUTE_CAPABILITY_MINOR_NV 0x4001
+#define DEVICE_WARP_SIZE_NV                0x4003
+#define DEVICE_WAVEFRONT_WIDTH_AMD         0x4043
 
 static char why_not[256]; /* why no device was opened */
 
@@ -72,6 +74,9 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
     info->is_cpu = gems_choose_class(c->type) == 2;
     info->f64 = extensions && strstr(extensions, "cl_khr_fp64");
     info->f16_arith = extensions && strstr(extensions, "cl_khr_fp16");
+    if (extensions && strstr(extensions, "cl_nv_device_attribute_query"))
+        info->ptx = (uint32_t)(10 * gems_choose_number(c->id, DEVICE_COMPUTE_CAPABILITY_MAJOR_NV) +
+                               gems_choose_number(c->id, DEVICE_COMPUTE_CAPABILITY_MINOR_NV));
     free(extensions);
     lane->rounding = gems_choose_number(c->id, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT
                          ? "-cl-fp32-correctly-rounded-divide-sqrt -DGEMS_EXACT_ROOTS"
