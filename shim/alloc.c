@@ -92,12 +92,13 @@ static bool is_ours(void)
     return true;
 }
 
-/* Bytes of the smallest tensor that gets a block. Any can be a result that stays on a device; others of less than a
- * part of a page are not worth one. */
+/* Bytes of the smallest tensor that gets a block. Where memory stays on a device any can be a result, and of others a
+ * part of a page is worth one: also before a device is open, if it is sure to be so. */
 static size_t least(void)
 {
     const gems_config *c = gems_config_get();
-    return c->fuse == GEMS_FUSE_ALL || gems_arena_hides ? 1 : c->resident ? SMALL : LARGE;
+    bool stays = c->resident == GEMS_STAY_FORCE || gems_work_stays();
+    return c->fuse == GEMS_FUSE_ALL || gems_arena_hides ? 1 : stays ? SMALL : LARGE;
 }
 
 __attribute__((visibility("default"))) alloc_cpu gems_alloc_cpu __asm__(ALLOC);

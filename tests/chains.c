@@ -150,7 +150,7 @@ int main(int argc, char **argv)
         setenv("GEMS_MEMORY", "staged", 1);
     gems_config_get();
     gems_resident_limit((size_t)8 * GEMS_ARENA_LEAST);
-    if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_ALL, resident)) {
+    if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_ALL, resident ? GEMS_STAY_FORCE : GEMS_STAY_OFF)) {
         fprintf(stderr, "nothing can be deferred, nothing stays: %s\n", gems_device_error());
         return 1;
     }

@@ -739,12 +739,12 @@ bool gems_chain_open(void (*open)(void))
     return opening.runs;
 }
 
-bool gems_chain_start(gems_fuse mode, bool resident)
+bool gems_chain_start(gems_fuse mode, gems_stay stay)
 {
     static const gems_work_memory at_home = {gems_chain_pin, gems_chain_unpin, NULL, NULL},
                                   there = {gems_chain_pin, gems_chain_unpin, gems_resident_reach, gems_resident_leave};
     const gems_device_info *device = gems_device_get(GEMS_LANE_MAIN);
-    resident = resident && !device->unified;
+    bool resident = !device->unified && (stay == GEMS_STAY_FORCE || (stay == GEMS_STAY_AUTO && !device->is_cpu));
     mode = resident ? GEMS_FUSE_OFF : mode;
     bool defers = mode != GEMS_FUSE_OFF && !device->short_loops && (device->unified || mode == GEMS_FUSE_ALL);
     if (!(defers || resident) || !watch_forks() || !gems_touch_start(serve))

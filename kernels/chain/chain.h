@@ -30,6 +30,13 @@ typedef enum gems_fuse {
     GEMS_FUSE_ALL   /* whatever can be, at any size: for tests */
 } gems_fuse;
 
+/* Whether what kernels read and write stays on the device. */
+typedef enum gems_stay {
+    GEMS_STAY_OFF,
+    GEMS_STAY_AUTO, /* on a GPU with memory of its own */
+    GEMS_STAY_FORCE /* wherever memory is staged */
+} gems_stay;
+
 /* Why values are computed. */
 typedef enum gems_cause {
     GEMS_CAUSE_OPERATOR, /* one that the host runs, or a kernel that is no part of a chain, reads them */
@@ -46,9 +53,8 @@ extern const char *const gems_cause_names[GEMS_CAUSE_COUNT];
 /* Runs open(), which opens a device and calls gems_chain_start, in the background: programs do not wait for that. A
  * fork and the exit do. Once; false: it could not be begun. */
 bool gems_chain_open(void (*open)(void));
-/* Begins, once a device is open. resident: what kernels read and write stays there, on a device with memory of its own;
- * then nothing is deferred. False: neither. Once. */
-bool gems_chain_start(gems_fuse mode, bool resident);
+/* Begins, once a device is open. Where memory stays on it nothing is deferred. False: neither. Once. */
+bool gems_chain_start(gems_fuse mode, gems_stay stay);
 /* Whether gems_chain_end has something to do. */
 bool gems_chain_is_on(void);
 /* Computes all that is owed; nothing is deferred, and no kernel built, any more. For the exit. */

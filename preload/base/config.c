@@ -70,10 +70,10 @@ const gems_variable gems_variables[] = {
      "Defer results of pointwise operators and compute chains of them in one pass. auto: where it pays. all: whatever "
      "can be (for tests).",
      "fuse", GEMS_VAR_CHOICE, FIELD(fuse), WORDS("off", "auto", "all")},
-    {"GEMS_RESIDENT", "off or force", "off",
-     "force: what kernels read and write stays on a device with memory of its own (or where GEMS_MEMORY is staged) "
-     "until the program wants it. In trial.",
-     "resident", GEMS_VAR_CHOICE, FIELD(resident), WORDS("off", "force")},
+    {"GEMS_RESIDENT", "off, auto or force", "off",
+     "auto: what kernels read and write stays on a GPU with memory of its own until the program wants it. force: also "
+     "on other devices where GEMS_MEMORY is staged. In trial.",
+     "resident", GEMS_VAR_CHOICE, FIELD(resident), WORDS("off", "auto", "force")},
     {"GEMS_RESIDENT_LIMIT", "a number from 1 to 100000000, or auto", "auto",
      "MiB that may stay there. auto: as many as the device gives.", "resident-limit", GEMS_VAR_INT,
      FIELD(resident_limit), WORDS("auto"), 1, 100000000},

@@ -25,7 +25,7 @@ typedef struct gems_config {
     bool log_once;          /* GEMS_LOG_ONCE */
     int64_t route;          /* GEMS_ROUTE: gems_route_mode */
     int64_t fuse;           /* GEMS_FUSE: gems_fuse */
-    int64_t resident;       /* GEMS_RESIDENT: off, force */
+    int64_t resident;       /* GEMS_RESIDENT: off, auto, force */
     int64_t resident_limit; /* GEMS_RESIDENT_LIMIT: MiB, or -1 */
     int64_t memory;         /* GEMS_MEMORY: gems_memory_mode */
     int64_t check;          /* GEMS_CHECK: calls per operator and shape class to compare */

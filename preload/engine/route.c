@@ -71,10 +71,10 @@ static gems_fuse fuse_mode(void)
     return c->check > 0 || !c->pool ? GEMS_FUSE_OFF : (gems_fuse)c->fuse;
 }
 
-static bool is_resident(void)
+static gems_stay resident_mode(void)
 {
     const gems_config *c = gems_config_get();
-    return c->check == 0 && c->pool && c->resident;
+    return c->check > 0 || !c->pool ? GEMS_STAY_OFF : (gems_stay)c->resident;
 }
 
 /* The least work at which the table may send a call of this operator to the device; INT64_MAX if it never does. */
@@ -171,7 +171,7 @@ void gems_route_start(const gems_host *host)
     gems_report_start();
     pthread_mutex_lock(&route.lock);
     route.host = host;
-    if (is_resident())
+    if (resident_mode() != GEMS_STAY_OFF)
         gems_table_set_place(PLACE_LEAST);
     gems_device_ask_threads(host->threads); /* a program that limits its threads limits those of its CPU device */
     route.allowed = gems_allowed();
@@ -196,7 +196,7 @@ static void open_device(void)
                 gems_tables_free(tables);
             if (gems_config_get()->resident_limit > 0)
                 gems_resident_limit((size_t)gems_config_get()->resident_limit << 20);
-            route.cannot_fuse = !gems_chain_start(fuse_mode(), is_resident());
+            route.cannot_fuse = !gems_chain_start(fuse_mode(), resident_mode());
         } else {
             route.no_device = true;
         }

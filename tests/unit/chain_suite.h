@@ -13,7 +13,7 @@
 static inline void start(void)
 {
     cr_assert(gems_device_open(), "%s", gems_device_error());
-    cr_assert(gems_chain_start(GEMS_FUSE_ALL, false));
+    cr_assert(gems_chain_start(GEMS_FUSE_ALL, GEMS_STAY_OFF));
 }
 
 static inline void start_alone(void)

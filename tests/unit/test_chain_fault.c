@@ -43,7 +43,7 @@ static int run_programs(void *fault)
     setenv("GEMS_FAULT", text, 1);
     if (!freopen("/dev/null", "w", stderr)) /* what is said of the failures */
         return WRONG_RESULT;
-    if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_ALL, false))
+    if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_ALL, GEMS_STAY_OFF))
         return gems_cl_fault_calls() < most ? WRONG_RESULT : SURVIVED;
     uint64_t by_device = 0;
     for (int round = 0; round < 12 && by_device < 20; round++) {

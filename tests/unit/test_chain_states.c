@@ -454,7 +454,7 @@ static bool replay(const way *to, uint64_t *state)
 static void set_up(void)
 {
     cr_assert(gems_device_open(), "%s", gems_device_error());
-    cr_assert(gems_chain_start(GEMS_FUSE_ALL, false));
+    cr_assert(gems_chain_start(GEMS_FUSE_ALL, GEMS_STAY_OFF));
     cr_assert(freopen("/dev/null", "w", stderr)); /* what is said of the device's failures */
     gems_cl_fault_set(-1);
     wrap_math();

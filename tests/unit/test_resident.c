@@ -10,7 +10,7 @@ static void begin(void)
 {
     setenv("GEMS_MEMORY", "staged", 1);
     cr_assert(gems_device_open(), "%s", gems_device_error());
-    cr_assert(gems_chain_start(GEMS_FUSE_ALL, true));
+    cr_assert(gems_chain_start(GEMS_FUSE_ALL, GEMS_STAY_FORCE));
 }
 
 TestSuite(resident, .init = begin, .fini = all_right, .timeout = 300);
@@ -403,7 +403,7 @@ static int run_programs(void *fault)
     setenv("GEMS_MEMORY", "staged", 1);
     if (!freopen("/dev/null", "w", stderr)) /* what is said of the failures */
         return WRONG_RESULT;
-    if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_OFF, true))
+    if (!gems_device_open() || !gems_chain_start(GEMS_FUSE_OFF, GEMS_STAY_FORCE))
         return gems_cl_fault_calls() < most ? WRONG_RESULT : SURVIVED;
     for (int round = 0; round < 3; round++)
         program();
@@ -420,7 +420,7 @@ static int overwrite(void *fault)
     snprintf(text, sizeof text, "%lld", (long long)*(int64_t *)fault);
     setenv("GEMS_FAULT", text, 1);
     setenv("GEMS_MEMORY", "staged", 1);
-    if (!freopen("/dev/null", "w", stderr) || !gems_device_open() || !gems_chain_start(GEMS_FUSE_OFF, true))
+    if (!freopen("/dev/null", "w", stderr) || !gems_device_open() || !gems_chain_start(GEMS_FUSE_OFF, GEMS_STAY_FORCE))
         return SURVIVED;
     int64_t most = *(int64_t *)fault;
     node *x = node_new(GEMS_F32, SHAPE(300, 64)), *y = node_new(GEMS_F32, SHAPE(300, 64)), *z = ADD(x, x);
