@@ -32,7 +32,7 @@ struct gems_driver {
     /* Nothing of the queue runs any more. */
     void (*settled)(gems_queue *queue);
     /* Around a request for a binary; the thread holds no queue. */
-    void (*begin_binary)(gems_lane_state *lane);
+    void (*begin_binary)(void);
     void (*end_binary)(void);
 
     bool undoes; /* a command that failed has written nothing */

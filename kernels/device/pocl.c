@@ -69,6 +69,27 @@ static void settled(gems_queue *queue)
     queue->hold = GEMS_HOLD_NONE;
 }
 
+/* Waits until nothing else of ours runs. A stream keeps its share while its commands run, and perhaps nobody ever waits
+ * for those: here they are waited for. `queue` is the caller's, or NULL. */
+static void lock_alone(const gems_queue *queue)
+{
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    gems_lane_state *rested[GEMS_LANE_COUNT];
+    unsigned n = 0;
+    for (gems_lane l = 0; l < GEMS_LANE_COUNT; l++) {
+        gems_lane_state *lane = gems_state_lane(l, &trouble);
+        if (!lane || (queue && queue->index == GEMS_MAX_QUEUES && queue->lane == lane) || (n && rested[0] == lane))
+            continue;
+        pthread_mutex_lock(&lane->stream_lock);
+        if (lane->stream)
+            (void)gems_queue_settle(lane->stream);
+        rested[n++] = lane;
+    }
+    pthread_rwlock_wrlock(&lock);
+    while (n > 0)
+        pthread_mutex_unlock(&rested[--n]->stream_lock);
+}
+
 static bool be_alone(gems_queue *queue, gems_trouble *trouble)
 {
     char why[150];
@@ -79,7 +100,7 @@ static bool be_alone(gems_queue *queue, gems_trouble *trouble)
     (void)gems_queue_wait(queue); /* a failure is the queue's */
     settled(queue);
     atomic_fetch_add(&gems_state_building, 1);
-    pthread_rwlock_wrlock(&lock);
+    lock_alone(queue);
     queue->hold = GEMS_HOLD_ALONE;
     return queue->trouble.kind == GEMS_TROUBLE_NONE;
 }
@@ -214,15 +235,10 @@ static bool alone(gems_queue *queue)
     return true;
 }
 
-/* The stream keeps its share while its commands run, and nobody may ever wait for them. */
-static void begin_binary(gems_lane_state *lane)
+static void begin_binary(void)
 {
     atomic_fetch_add(&gems_state_building, 1);
-    pthread_mutex_lock(&lane->stream_lock);
-    if (lane->stream)
-        (void)gems_queue_settle(lane->stream);
-    pthread_rwlock_wrlock(&lock);
-    pthread_mutex_unlock(&lane->stream_lock);
+    lock_alone(NULL);
     loaded += PER_BINARY;
 }
 

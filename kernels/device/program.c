@@ -298,7 +298,7 @@ static void store_now(void *arg)
     if (!gems_vendor_may_build(program->lane->vendor, why, sizeof why))
         return;
     if (driver && driver->begin_binary)
-        driver->begin_binary(program->lane);
+        driver->begin_binary();
     unsigned char *binary = binary_of(program->program, &size);
     if (driver && driver->end_binary)
         driver->end_binary();
