@@ -188,12 +188,12 @@ bool gems_has_zero(const gems_tensor *t, const void *data)
 #define CHECK_RUN(T)                                                                                                   \
     for (int64_t j = 0; j < n; j++) {                                                                                  \
         uint64_t v = (uint64_t)(int64_t)((const T *)data)[at + j * step];                                              \
-        wrong |= v | (most - v);                                                                                       \
+        wrong |= v == but ? 0 : v | (most - v);                                                                        \
     }
 
-bool gems_index_check(const gems_tensor *t, const void *data, int64_t limit)
+bool gems_index_check_but(const gems_tensor *t, const void *data, int64_t limit, int64_t ignored)
 {
-    const uint64_t most = (uint64_t)limit - 1;
+    const uint64_t most = (uint64_t)limit - 1, but = (uint64_t)ignored;
     gems_nest nest;
     int64_t n, step, rows;
     uint64_t wrong = 0;
@@ -209,4 +209,9 @@ bool gems_index_check(const gems_tensor *t, const void *data, int64_t limit)
             CHECK_RUN(int32_t)
     }
     return wrong >> 63 == 0;
+}
+
+bool gems_index_check(const gems_tensor *t, const void *data, int64_t limit)
+{
+    return limit > 0 ? gems_index_check_but(t, data, limit, 0) : t->numel == 0;
 }

@@ -41,5 +41,7 @@ bool gems_number_compute(gems_number n, gems_dtype to, bool unrounded, gems_elem
 bool gems_has_zero(const gems_tensor *t, const void *data);
 /* True if all elements of an i32 or i64 tensor are in [0, limit). False also where it cannot tell. */
 bool gems_index_check(const gems_tensor *t, const void *data, int64_t limit);
+/* The same, where `ignored` may be anywhere. */
+bool gems_index_check_but(const gems_tensor *t, const void *data, int64_t limit, int64_t ignored);
 
 #endif

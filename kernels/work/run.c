@@ -299,8 +299,13 @@ static void launch(run *r, const gems_work_launch *l)
 static void take_memory(run *r)
 {
     gems_work *w = r->work;
-    for (uint32_t i = 0; i < w->nscratch && r->trouble->kind == GEMS_TROUBLE_NONE; i++)
+    for (uint32_t i = 0; i < w->nscratch && r->trouble->kind == GEMS_TROUBLE_NONE; i++) {
         r->scratch[i] = gems_memory_take(w->lane, w->scratch[i], r->trouble);
+        if (!r->scratch[i] || w->filled[i] == GEMS_WORK_UNFILLED)
+            continue;
+        const gems_transfer t = {r->scratch[i], 0, w->bytes + w->filled[i], w->scratch[i]};
+        r->must_wait |= !gems_memory_upload(r->queue, w->lane, &t, r->stream);
+    }
     if (r->stage) {
         stage_in(r);
         return;

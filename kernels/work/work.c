@@ -82,6 +82,7 @@ bool gems_work_copy(gems_work *to, const gems_work *from)
     memcpy(to->arg, from->arg, from->nargs * sizeof *to->arg);
     memcpy(to->bytes, from->bytes, from->nbytes);
     memcpy(to->scratch, from->scratch, sizeof to->scratch);
+    memcpy(to->filled, from->filled, sizeof to->filled);
     memcpy(to->gaps, from->gaps, from->ngaps * sizeof *to->gaps);
     to->trouble = from->trouble;
     to->lower = from->lower;
@@ -151,7 +152,18 @@ int gems_work_scratch(gems_work *w, size_t bytes)
         return -1;
     }
     w->scratch[w->nscratch] = bytes;
+    w->filled[w->nscratch] = GEMS_WORK_UNFILLED;
     return (int)w->nscratch++;
+}
+
+void *gems_work_scratch_filled(gems_work *w, size_t bytes, int *scratch)
+{
+    unsigned char *p = gems_work_reserve(w, bytes);
+    *scratch = p ? gems_work_scratch(w, bytes) : -1;
+    if (*scratch < 0)
+        return NULL;
+    w->filled[*scratch] = (uint32_t)(p - w->bytes);
+    return p;
 }
 
 bool gems_work_room(gems_work *w, size_t n)

@@ -97,6 +97,7 @@ enum {
     GEMS_WORK_SCRATCH = 4,
     GEMS_WORK_GAPS = 4
 };
+#define GEMS_WORK_UNFILLED UINT32_MAX
 
 typedef struct gems_work {
     gems_lane lane;
@@ -114,7 +115,8 @@ typedef struct gems_work {
     gems_work_launch *launch;
     gems_kept_arg *arg;
     unsigned char *bytes;
-    size_t scratch[GEMS_WORK_SCRATCH]; /* bytes */
+    size_t scratch[GEMS_WORK_SCRATCH];  /* bytes */
+    uint32_t filled[GEMS_WORK_SCRATCH]; /* where in bytes stands what it begins with; GEMS_WORK_UNFILLED: nowhere */
     gems_nest gaps[GEMS_WORK_GAPS];
     /* What the run found, for the report. */
     uint64_t moved;   /* bytes copied to and from the device */
@@ -137,6 +139,9 @@ bool gems_work_copy(gems_work *to, const gems_work *from);
 int gems_work_operand(gems_work *work, const gems_tensor *tensor, gems_access access);
 /* Memory for this work alone (partial sums), for GEMS_SCRATCH. */
 int gems_work_scratch(gems_work *work, size_t bytes);
+/* The same, for what the host found out and kernels read: it begins with the bytes returned, to be written before
+ * anything else is asked of the work. NULL: see trouble. */
+void *gems_work_scratch_filled(gems_work *work, size_t bytes, int *scratch);
 /* n bytes of its own, aligned to 16, until the next one is asked for. NULL: see trouble. */
 void *gems_work_reserve(gems_work *work, size_t n);
 /* Sees to it that n more bytes fit without moving those before them. */

@@ -94,6 +94,10 @@ Test(element, indices_are_checked)
     gems_tensor u = {.sizes = &n, .strides = &step, .ndim = 1, .numel = 2, .dtype = GEMS_I32};
     cr_assert_not(gems_index_check(&u, narrow, 4)); /* 0, -1 */
     cr_assert(gems_index_check(&u, narrow + 1, 4)); /* 3, 2 */
+    cr_assert(gems_index_check_but(&u, narrow, 4, -1));
+    cr_assert_not(gems_index_check_but(&u, narrow, 4, 1));
+    cr_assert_not(gems_index_check_but(&u, narrow + 1, 3, 2));
+    cr_assert(gems_index_check_but(&u, narrow + 1, 3, 3));
 }
 
 Test(element, zeros_are_found_through_strides)
