@@ -96,6 +96,16 @@ typedef float16 num16_f16;
 static inline float load_f16(const __global half *p, long i) { return vload_half(i, p); }
 static inline void store_f16(__global half *p, long i, float v) { vstore_half_rte(v, i, p); }
 static inline float16 load16_f16(const __global half *p, long i) { return vload_half16(0, p + i); }
+/* PoCL 3.1 takes it that a vector of halves is aligned as a whole: a store of constants then faults. */
+#if GEMS_CPU
+static inline void store16_f16(__global half *p, long i, float16 v)
+{
+    ushort16 bits;
+    vstore_half16_rte(v, 0, (half *)&bits);
+    GEMS_STORE16(ushort, bits, (__global ushort *)p + i);
+}
+#else
 static inline void store16_f16(__global half *p, long i, float16 v) { vstore_half16_rte(v, 0, p + i); }
+#endif
 
 #endif
