@@ -322,6 +322,13 @@ static inline void boolean(trial *t, bool b)
 {
     next_argument(t, GEMS_SCALAR_BOOL)->i = b;
 }
+/* They must outlive the trial. */
+static inline void booleans(trial *t, size_t n, const bool *v)
+{
+    gems_value *to = next_argument(t, GEMS_BOOLS);
+    to->bools.v = v;
+    to->bools.n = n;
+}
 static inline void dtype_of(trial *t, gems_dtype dtype)
 {
     next_argument(t, GEMS_DTYPE)->dtype = dtype;
@@ -352,6 +359,12 @@ static inline expected *expect(trial *t, unsigned i, gems_dtype dtype, shape s)
     e->terms = calloc((size_t)count(s), sizeof(double));
     t->nexpected = t->nexpected > i + 1 ? t->nexpected : i + 1;
     return e;
+}
+
+/* Result i is not to be made. */
+static inline void absent(trial *t, unsigned i)
+{
+    t->nexpected = t->nexpected > i + 1 ? t->nexpected : i + 1;
 }
 
 static inline int64_t position(const shape *s, const int64_t *c)
@@ -423,6 +436,11 @@ typedef struct run_way {
 static inline void check_result(const trial *t, const expected *e, const gems_tensor *result, const run_way *way)
 {
     operand *o = result->host;
+    if (!o || !e->value) {
+        if (o || e->value)
+            failed("%s: %s", way->text, o ? "a result that is not asked for" : "no result");
+        return;
+    }
     operand parts = *o; /* a complex one as its parts */
     if (e->complex) {
         for (int d = 0; d < o->t.ndim; d++)

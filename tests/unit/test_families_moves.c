@@ -257,5 +257,38 @@ static void test_gather(void)
         }
 }
 
+/* Sums of the gradient's rows that have the same index. `padding` is one of them that counts for nothing. */
+static void embedding_backward(gems_dtype dtype, gems_dtype index_dtype, layout l, shape at_indices, int64_t cols,
+                               int64_t rows, int64_t padding)
+{
+    trial t;
+    trial_begin(&t, "embedding_dense_backward");
+    t.quick = dtype != GEMS_F32;
+    shape s = at_indices;
+    s.size[s.ndim++] = cols;
+    operand *g = tensor(&t, dtype, l, s), *index = indices(&t, index_dtype, l, at_indices, rows);
+    integer(&t, rows);
+    integer(&t, padding);
+    boolean(&t, false);
+    expected *e = expect(&t, 0, dtype, SHAPE(rows, cols));
+    EACH (c, s) {
+        int64_t k[DIMS] = {(int64_t)at(index, c), c[s.ndim - 1]};
+        if (k[0] == padding)
+            continue;
+        *want(e, k) += at(g, c);
+        *terms(e, k) += fabs(at(g, c));
+    }
+    trial_run(&t);
+}
+
+static void test_embedding_dense_backward(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        embedding_backward(GEMS_F32, l % 2 ? GEMS_I32 : GEMS_I64, l, SHAPE(6, 5), 37, 9, (int64_t)l - 1);
+    static const gems_dtype others[] = {GEMS_F16, GEMS_BF16, GEMS_F64};
+    for (int i = 0; i < 3; i++)
+        embedding_backward(others[i], GEMS_I64, DENSE, SHAPE(30), 16, 40, -1);
+}
+
 SUITES
 MOVES(TESTS)

@@ -341,6 +341,83 @@ static void test_norm(void)
     norm("native_layer_norm", GEMS_F32, DENSE, SHAPE(4, 300), 1, false);
 }
 
+/* Gradients of layer norm, of which `mask` says which are wanted. mean and rstd are any. */
+static void norm_backward(gems_dtype dtype, gems_dtype affine, layout l, shape s, int inner, const bool *mask)
+{
+    trial t;
+    trial_begin(&t, "native_layer_norm_backward");
+    t.quick = dtype != GEMS_F32 || l != DENSE;
+    shape in = {inner, {0}}, stats = s;
+    memcpy(in.size, s.size + s.ndim - inner, (size_t)inner * sizeof(int64_t));
+    for (int d = s.ndim - inner; d < s.ndim; d++)
+        stats.size[d] = 1;
+    operand *g = tensor(&t, dtype, l, s), *x = tensor(&t, dtype, l == DENSE && inner == 1 ? SLICED : l, s), *w = NULL;
+    integers(&t, inner, in.size);
+    operand *mean = tensor(&t, affine, DENSE, stats), *rstd = tensor(&t, affine, OFFSET, stats);
+    if (mask[1])
+        w = tensor(&t, affine, DENSE, in);
+    else
+        none(&t);
+    if (mask[2])
+        tensor(&t, affine, OFFSET, in);
+    else
+        none(&t);
+    booleans(&t, 3, mask);
+    shape shapes[] = {s, in, in};
+    expected *e[3] = {NULL};
+    for (unsigned i = 0; i < 3; i++)
+        if (mask[i])
+            e[i] = expect(&t, i, i ? affine : dtype, shapes[i]);
+        else
+            absent(&t, i);
+    t.slack = 32;
+    double n = (double)count(in);
+    EACH (row, stats) {
+        double m = at(mean, row), r = at(rstd, row), sum = 0, sums = 0, dot = 0, dots = 0;
+        for (int pass = 0; pass < 2; pass++)
+            EACH (i, in) {
+                int64_t c[DIMS];
+                memcpy(c, row, sizeof c);
+                memcpy(c + s.ndim - inner, i, (size_t)inner * sizeof *c);
+                double y = (at(x, c) - m) * r, d = at(g, c), dw = d * (w ? at(w, i) : 1);
+                sum += pass ? 0 : dw / n;
+                sums += pass ? 0 : fabs(dw) / n;
+                dot += pass ? 0 : dw * y / n;
+                dots += pass ? 0 : fabs(dw * y) / n;
+                if (pass && e[0]) {
+                    *want(e[0], c) = (dw - sum - y * dot) * r;
+                    *terms(e[0], c) = (fabs(dw) + sums + fabs(y) * dots) * fabs(r);
+                }
+                if (pass && e[1]) {
+                    *want(e[1], i) += d * y;
+                    *terms(e[1], i) += fabs(d * y);
+                }
+                if (pass && e[2]) {
+                    *want(e[2], i) += d;
+                    *terms(e[2], i) += fabs(d);
+                }
+            }
+    }
+    trial_run(&t);
+}
+
+static void test_norm_backward(void)
+{
+    static const bool all[] = {true, true, true}, input[] = {true, false, false}, weight[] = {false, true, false},
+                      both[] = {false, true, true}, bias[] = {true, false, true};
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        norm_backward(GEMS_F32, GEMS_F32, l, SHAPE(3, 5, 33), 1, all);
+    for (int i = 1; i < FLOATING; i++) {
+        norm_backward(floating[i], floating[i], DENSE, SHAPE(3, 5, 30), 2, i % 2 ? all : bias);
+        if (floating[i] != GEMS_F64)
+            norm_backward(floating[i], GEMS_F32, SLICED, SHAPE(5, 70), 1, all);
+    }
+    norm_backward(GEMS_F32, GEMS_F32, DENSE, SHAPE(4, 300), 1, input);
+    norm_backward(GEMS_F32, GEMS_F32, TRANSPOSED, SHAPE(700, 50), 1, both);
+    norm_backward(GEMS_F32, GEMS_F32, DENSE, SHAPE(300, 40), 1, weight);
+    norm_backward(GEMS_F32, GEMS_F32, DENSE, SHAPE(200, 9), 1, bias);
+}
+
 static void scan(const char *op, gems_dtype dtype, layout l, shape s, int dim, gems_dtype to)
 {
     trial t;
@@ -375,6 +452,123 @@ static void test_scan(void)
     scan("cumsum", GEMS_I32, TRANSPOSED, SHAPE(30, 20), 0, GEMS_I64);
     scan("cumsum", GEMS_BOOL, DENSE, SHAPE(3, 90), 1, GEMS_I64);
     scan("cumsum.out", GEMS_F32, SLICED, SHAPE(300), 0, GEMS_F32);
+}
+
+/* ---- nll_loss ---- */
+
+enum {
+    CLASSES = 7,
+    IGNORED = -100
+};
+
+/* Targets of the shape of `s` without its classes, the weights, reduction and ignore_index. */
+static void nll_arguments(trial *t, gems_dtype dtype, layout l, shape s, bool weighted, int how, operand **target,
+                          operand **weight)
+{
+    shape rows = {s.ndim - 1, {0}};
+    for (int d = 0; d < rows.ndim; d++)
+        rows.size[d] = s.size[d + (d >= (s.ndim > 1))];
+    *target = tensor(t, GEMS_I64, l == EXPANDED ? DENSE : l, rows);
+    *weight = NULL;
+    int64_t i = 0;
+    EACH (c, rows)
+        put(*target, c, i++ % 5 == 3 ? IGNORED : (double)((i * i) % CLASSES));
+    if (weighted)
+        *weight = tensor(t, dtype, OFFSET, SHAPE(CLASSES));
+    else
+        none(t);
+    integer(t, how);
+    integer(t, IGNORED);
+}
+
+/* The weight of row c, and where its element is; 0 if it counts for nothing. */
+static double nll_row(const operand *target, const operand *weight, int ndim, const int64_t *c, int64_t *at_class)
+{
+    int64_t label = (int64_t)at(target, c);
+    const int classes = ndim > 1;
+    for (int d = 0; d < ndim; d++)
+        at_class[d] = d == classes ? label : c[d - (d > classes)];
+    if (label == IGNORED)
+        return 0;
+    return weight ? AT(weight, label) : 1;
+}
+
+static void nll_loss(gems_dtype dtype, layout l, shape s, bool weighted, int how)
+{
+    trial t;
+    operand *target, *weight;
+    trial_begin(&t, s.ndim == 4 ? "nll_loss2d_forward" : "nll_loss_forward");
+    t.quick = dtype != GEMS_F32;
+    operand *x = tensor(&t, dtype, l, s);
+    nll_arguments(&t, dtype, l, s, weighted, how, &target, &weight);
+    const bool each = how == 0 && s.ndim > 1;
+    expected *e = expect(&t, 0, dtype, each ? target->shape : (shape){0}), *all = expect(&t, 1, dtype, (shape){0});
+    const int64_t none_of[DIMS] = {0};
+    t.slack = 8;
+    EACH (c, target->shape) {
+        int64_t k[DIMS] = {0};
+        double w = nll_row(target, weight, s.ndim, c, k), loss = w ? -w * at(x, k) : 0;
+        *want(e, each ? c : none_of) += loss;
+        *terms(e, each ? c : none_of) += fabs(loss);
+        *want(all, none_of) += each ? 0 : w;
+        *terms(all, none_of) += each ? 0 : fabs(w);
+    }
+    if (how == 1) {
+        /* What rounding makes of the divisor, beside that of the sum. */
+        double n = *want(all, none_of);
+        *terms(e, none_of) = *terms(e, none_of) / fabs(n) * (1 + *terms(all, none_of) / fabs(n));
+        *want(e, none_of) /= n;
+    }
+    trial_run(&t);
+}
+
+static void test_nll_loss(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int how = 0; how < 3; how++)
+            nll_loss(GEMS_F32, l, l % 2 ? SHAPE(3, CLASSES, 4, 5) : SHAPE(70, CLASSES), how != 1, how);
+    for (int i = 1; i < FLOATING; i++)
+        nll_loss(floating[i], SLICED, SHAPE(20, CLASSES), true, i - 1);
+    nll_loss(GEMS_F32, DENSE, SHAPE(3000, CLASSES), false, 2);
+    nll_loss(GEMS_F32, SLICED, SHAPE(CLASSES), true, 0);
+    nll_loss(GEMS_F32, DENSE, SHAPE(CLASSES), true, 1);
+}
+
+static void nll_loss_backward(gems_dtype dtype, layout l, shape s, bool weighted, int how)
+{
+    trial t;
+    operand *target, *weight;
+    trial_begin(&t, s.ndim == 4 ? "nll_loss2d_backward" : "nll_loss_backward");
+    t.quick = dtype != GEMS_F32;
+    const bool each = how == 0 && s.ndim > 1;
+    shape rows = {s.ndim - 1, {0}};
+    for (int d = 0; d < rows.ndim; d++)
+        rows.size[d] = s.size[d + (d >= (s.ndim > 1))];
+    operand *g = tensor(&t, dtype, l, each ? rows : (shape){0});
+    tensor(&t, dtype, s.ndim == 4 ? DENSE : l, s);
+    nll_arguments(&t, dtype, l, s, weighted, how, &target, &weight);
+    operand *all = tensor(&t, dtype, DENSE, (shape){0});
+    expected *e = expect(&t, 0, dtype, s);
+    const int64_t none_of[DIMS] = {0};
+    t.slack = 4;
+    EACH (c, target->shape) {
+        int64_t k[DIMS] = {0};
+        double w = nll_row(target, weight, s.ndim, c, k);
+        if (w)
+            *want(e, k) = -w * at(g, each ? c : none_of) / (how == 1 ? at(all, none_of) : 1);
+    }
+    trial_run(&t);
+}
+
+static void test_nll_loss_backward(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int how = 0; how < 3; how++)
+            nll_loss_backward(GEMS_F32, l, l % 2 ? SHAPE(3, CLASSES, 4, 5) : SHAPE(70, CLASSES), how != 1, how);
+    for (int i = 1; i < FLOATING; i++)
+        nll_loss_backward(floating[i], SLICED, SHAPE(20, CLASSES), true, i - 1);
+    nll_loss_backward(GEMS_F32, SLICED, SHAPE(CLASSES), true, 0);
+    nll_loss_backward(GEMS_F32, DENSE, SHAPE(CLASSES), true, 1);
 }
 
 SUITES

@@ -1,0 +1,261 @@
+/* Gradients of layer norm: of the input, and of weight and bias, as far as output_mask asks for them. */
+#include "kernels/tensor/nest.h"
+#include "kernels/work/launcher.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    GRAD,
+    INPUT,
+    SHAPE,
+    MEAN,
+    RSTD,
+    WEIGHT,
+    BIAS,
+    MASK
+};
+
+/* What plan() found. */
+typedef struct found {
+    uint8_t outer_dims; /* leading dimensions: one row each */
+    uint8_t affine;     /* dtype of weight, bias, mean and rstd: the input's or f32 */
+    bool wanted[3];
+} found;
+
+static bool has_shape(const gems_tensor *t, int ndim, const int64_t *sizes)
+{
+    return t->ndim == ndim && memcmp(t->sizes, sizes, (size_t)ndim * sizeof *sizes) == 0;
+}
+
+/* A weight or bias: absent, unless its gradient is wanted, or contiguous with the normalized shape. The first one says
+ * what dtype they have. */
+static gems_status check_affine(gems_call *call, int which, bool wanted, found *f)
+{
+    const gems_value *v = &call->arg[which], *shape = &call->arg[SHAPE];
+    if (v->kind == GEMS_NONE && !wanted)
+        return GEMS_OK;
+    if (v->kind != GEMS_TENSOR || !has_shape(v->tensor, (int)shape->ints.n, shape->ints.v) ||
+        !gems_tensor_is_contiguous(v->tensor))
+        return gems_decline(call, "weight or bias is not contiguous with the normalized shape");
+    if (f->affine != GEMS_DTYPE_NONE && f->affine != v->tensor->dtype)
+        return gems_decline(call, "weight and bias differ in dtype");
+    f->affine = (uint8_t)v->tensor->dtype;
+    return GEMS_OK;
+}
+
+static gems_status plan(gems_call *call)
+{
+    const gems_tensor *in = call->arg[INPUT].tensor, *grad = call->arg[GRAD].tensor;
+    const gems_value *shape = &call->arg[SHAPE], *mask = &call->arg[MASK];
+    if (call->arg[INPUT].kind != GEMS_TENSOR || in->dtype == GEMS_DTYPE_NONE ||
+        gems_dtypes[in->dtype].category != GEMS_CAT_FLOAT)
+        return gems_decline(call, "dtype has no kernel");
+    if (shape->kind != GEMS_INTS || shape->ints.n == 0 || (int64_t)shape->ints.n > in->ndim || in->numel == 0)
+        return gems_decline(call, "empty, or no normalized shape");
+    found f = {.outer_dims = (uint8_t)(in->ndim - (int)shape->ints.n), .affine = GEMS_DTYPE_NONE};
+    if (in->ndim > 32 || memcmp(shape->ints.v, in->sizes + f.outer_dims, shape->ints.n * sizeof(int64_t)) != 0)
+        return gems_decline(call, "normalized shape is not the input's");
+    if (call->arg[GRAD].kind != GEMS_TENSOR || grad->dtype != in->dtype || !has_shape(grad, in->ndim, in->sizes))
+        return gems_decline(call, "gradient is not of the input's dtype and shape");
+    if (mask->kind != GEMS_BOOLS || mask->bools.n != 3)
+        return gems_decline(call, "no output_mask");
+    memcpy(f.wanted, mask->bools.v, sizeof f.wanted);
+    if (!f.wanted[0] && !f.wanted[1] && !f.wanted[2])
+        return gems_decline(call, "no gradient is asked for");
+    gems_status status = check_affine(call, WEIGHT, f.wanted[1], &f);
+    if (status == GEMS_OK)
+        status = check_affine(call, BIAS, f.wanted[2], &f);
+    if (status != GEMS_OK)
+        return status;
+    if (f.affine == GEMS_DTYPE_NONE)
+        f.affine = (uint8_t)in->dtype;
+    if (f.affine != in->dtype && (gems_dtypes[in->dtype].size != 2 || f.affine != GEMS_F32 ||
+                                  call->arg[WEIGHT].kind != GEMS_TENSOR)) /* without one the host refuses it */
+        return gems_decline(call, "weight has another dtype than the input");
+
+    int64_t n = 1;
+    for (size_t i = 0; i < shape->ints.n; i++)
+        n *= shape->ints.v[i];
+    for (int i = MEAN; i <= RSTD; i++) {
+        const gems_tensor *t = call->arg[i].tensor;
+        if (call->arg[i].kind != GEMS_TENSOR || t->dtype != f.affine || t->numel != in->numel / n ||
+            !gems_tensor_is_contiguous(t))
+            return gems_decline(call, "mean or rstd is not as the forward pass made it");
+    }
+    gems_call_rows(call, in->dtype, in->numel, n, gems_size_bytes(gems_size_times(3, in->numel), in->dtype));
+    call->sizes.v[GEMS_SIZE_INNER] = 1;
+    *GEMS_PLAN(found, call) = f;
+    return GEMS_OK;
+}
+
+/* With its results made. */
+typedef struct problem {
+    const found *f;
+    const gems_tensor *in, *grad, *mean, *rstd, *weight; /* weight: NULL if there is none */
+    const gems_tensor *result[3];                        /* NULL: not asked for */
+    gems_nest in_rows, grad_rows;
+    int64_t rows, n, in_stride, grad_stride;
+    int64_t parts, part_rows; /* how sums over rows are cut */
+} problem;
+
+static const char *kept(bool there)
+{
+    return there ? "__VA_ARGS__" : "";
+}
+
+static void write_defines(const gems_choice *c, char *out, size_t n)
+{
+    const problem *p = c->problem;
+    const found *f = p->f;
+    const gems_dtype_info *in = &gems_dtypes[c->call->dtype];
+    snprintf(out, n,
+             "#define IN %s\n#define T %s\n#define P %s\n#define W %s\n#define S %s\n#define IF_WEIGHT(...) %s\n"
+             "#define IF_DX(...) %s\n#define IF_DW(...) %s\n#define IF_DB(...) %s\n%s",
+             in->name, in->compute, in->size == 8 ? "f64" : "f32", gems_dtypes[f->affine].name,
+             gems_dtypes[f->affine].name, kept(p->weight), kept(f->wanted[0]), kept(f->wanted[1]), kept(f->wanted[2]),
+             f->wanted[1] || f->wanted[2] ? "#define SUMS\n" : "");
+}
+
+static gems_kernel *kernel_for(const gems_choice *c, const char *entry, size_t group, bool dense)
+{
+    const problem *p = c->problem;
+    const found *f = p->f;
+    const unsigned what = (p->weight != NULL) | f->wanted[0] << 1 | f->wanted[1] << 2 | f->wanted[2] << 3;
+    return gems_kernel_for(c, &(gems_kernel_wanted){"kernels/norm/backward.cl", entry,
+                                                    (uint64_t)c->call->dtype << 16 | f->affine << 8 | what, group,
+                                                    dense, false, write_defines});
+}
+
+enum {
+    ROWS_ARGS = 12
+};
+
+/* What all kernels that see rows take first. */
+static void rows_args(const problem *p, gems_arg args[ROWS_ARGS])
+{
+    const gems_arg first[ROWS_ARGS] = {
+        GEMS_IN(p->in),           GEMS_IN(p->grad),           GEMS_IN(p->mean),     GEMS_IN(p->rstd),
+        GEMS_VALUE(p->in_rows),   GEMS_VALUE(p->grad_rows),   GEMS_VALUE(p->rows),  GEMS_VALUE(p->n),
+        GEMS_VALUE(p->in_stride), GEMS_VALUE(p->grad_stride), GEMS_VALUE(p->parts), GEMS_VALUE(p->part_rows)};
+    memcpy(args, first, sizeof first);
+}
+
+/* Parts of so many rows, each of which has a row for each gradient that is a sum of rows. */
+static gems_arg cut(gems_work *work, problem *p, int64_t part_rows)
+{
+    const int sums = p->f->wanted[1] + p->f->wanted[2];
+    p->part_rows = part_rows;
+    p->parts = (p->rows + part_rows - 1) / part_rows;
+    size_t element = p->in->dtype == GEMS_F64 ? 8 : 4;
+    return GEMS_SCRATCH(sums ? gems_work_scratch(work, (size_t)(p->parts * p->n * sums) * element) : 0);
+}
+
+static void finish(const gems_choice *c, const problem *p, gems_arg parts, size_t global, size_t local)
+{
+    gems_arg args[5] = {parts, GEMS_VALUE(p->n), GEMS_VALUE(p->parts)};
+    int nargs = 3;
+    for (int i = 1; i < 3; i++)
+        if (p->result[i])
+            args[nargs++] = GEMS_OUT_ARG(p->result[i]);
+    if (nargs > 3)
+        gems_launch(c->work, kernel_for(c, "finish", 1, false), 1, &global, &local, args, nargs);
+}
+
+/* A part is at most so long that the rounding errors of a plain sum do not matter. */
+static void launch_run(const gems_choice *c)
+{
+    problem p = *(const problem *)c->problem;
+    const int64_t share = (p.rows + gems_cpu_items(c->device, p.rows) - 1) / gems_cpu_items(c->device, p.rows);
+    const gems_arg parts = cut(c->work, &p, share < 128 ? share : 128);
+    const bool dense = p.in_stride == 1 && p.grad_stride == 1;
+    size_t global = (size_t)gems_cpu_items(c->device, p.parts), local = 1;
+    gems_arg args[ROWS_ARGS + 3];
+    int nargs = ROWS_ARGS;
+    rows_args(&p, args);
+    if (p.weight)
+        args[nargs++] = GEMS_IN(p.weight);
+    if (p.result[0])
+        args[nargs++] = GEMS_OUT_ARG(p.result[0]);
+    if (p.result[1] || p.result[2])
+        args[nargs++] = parts;
+    gems_launch(c->work, kernel_for(c, "run", 1, dense), 1, &global, &local, args, nargs);
+    finish(c, &p, parts, (size_t)gems_cpu_items(c->device, (p.n + 15) / 16), 1);
+}
+
+/* A row is a group's, of at least a quarter of the row and from 32 to 256; 32 columns of a part are one's of 256. */
+static void launch_group(const gems_choice *c)
+{
+    problem p = *(const problem *)c->problem;
+    const size_t most = gems_group(c->device, 256);
+    const int64_t share = (p.rows + 511) / 512; /* few enough parts for `finish` */
+    const gems_arg parts = cut(c->work, &p, share > 64 ? share : 64);
+    gems_arg args[ROWS_ARGS + 2];
+    rows_args(&p, args);
+    if (p.result[0]) {
+        size_t local = 32;
+        int nargs = ROWS_ARGS;
+        while (local < 256 && (int64_t)local * 4 < p.n)
+            local *= 2;
+        local = gems_group(c->device, local);
+        const size_t global = (size_t)p.rows * local;
+        if (p.weight)
+            args[nargs++] = GEMS_IN(p.weight);
+        args[nargs++] = GEMS_OUT_ARG(p.result[0]);
+        gems_launch(c->work, kernel_for(c, "group", local, false), 1, &global, &local, args, nargs);
+    }
+    if (p.result[1] || p.result[2]) {
+        const int64_t across = most < 32 ? (int64_t)most : 32, bands = (p.n + across - 1) / across;
+        const size_t global = (size_t)(bands * p.parts) * most;
+        args[ROWS_ARGS] = parts;
+        gems_launch(c->work, kernel_for(c, "columns", most, false), 1, &global, &most, args, ROWS_ARGS + 1);
+        const size_t local = gems_group(c->device, c->device->is_cpu ? 1 : 64);
+        finish(c, &p, parts, ((size_t)p.n + local - 1) / local * local, local);
+    }
+}
+
+static const gems_variant variants[] = {
+    {"run", .suits = gems_suits_cpu, .launch = launch_run},
+    {"group", .suits = gems_suits_gpu, .launch = launch_group},
+    {NULL},
+};
+
+/* The rows of a tensor, and the stride in one. */
+static bool find_rows(const gems_tensor *t, int outer_dims, gems_nest *rows, int64_t *stride)
+{
+    const uint64_t outer = ((uint64_t)1 << outer_dims) - 1, all = ((uint64_t)1 << t->ndim) - 1;
+    gems_nest row;
+    int64_t n;
+    if (!gems_nest_dims(t, outer, rows) || !gems_nest_dims(t, all & ~outer, &row) || row.rank > 1)
+        return false;
+    gems_nest_split_inner(&row, &n, stride);
+    return true;
+}
+
+static gems_status prepare(gems_call *call, gems_work *work)
+{
+    const found *f = GEMS_PLAN(found, call);
+    problem p = {.f = f,
+                 .in = call->arg[INPUT].tensor,
+                 .grad = call->arg[GRAD].tensor,
+                 .mean = call->arg[MEAN].tensor,
+                 .rstd = call->arg[RSTD].tensor,
+                 .weight = call->arg[WEIGHT].kind == GEMS_TENSOR ? call->arg[WEIGHT].tensor : NULL,
+                 .rows = call->sizes.v[GEMS_SIZE_ROWS],
+                 .n = call->sizes.v[GEMS_SIZE_COLS]};
+    if (p.in->dtype == GEMS_F64 && !gems_device_get(work->lane)->f64)
+        return gems_decline(call, "the device has no f64");
+    if (!find_rows(p.in, f->outer_dims, &p.in_rows, &p.in_stride) ||
+        !find_rows(p.grad, f->outer_dims, &p.grad_rows, &p.grad_stride))
+        return gems_decline(call, "normalized dimensions are not one walk through memory");
+    const int inner = p.in->ndim - f->outer_dims;
+    for (unsigned i = 0; i < 3; i++)
+        if (f->wanted[i] &&
+            !(p.result[i] = gems_call_result(call, i, i ? (gems_dtype)f->affine : p.in->dtype, i ? inner : p.in->ndim,
+                                             i ? p.in->sizes + f->outer_dims : p.in->sizes, NULL)))
+            return GEMS_DECLINED;
+    return gems_launch_variant(call, work, &p);
+}
+
+const gems_family gems_family_norm_backward = {
+    .name = "norm_backward", .plan = plan, .prepare = prepare, .variants = variants, .small_numel = 65536};

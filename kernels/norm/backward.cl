@@ -1,0 +1,257 @@
+/* Gradients of layer norm over dense or strided rows. With y = (x - mean) * rstd, g the gradient of the result, and
+ * sums over a row's n elements:
+ *
+ *   grad_input  = rstd * (g * weight - sum(g * weight) / n - y * sum(g * weight * y) / n)
+ *   grad_weight = sum over rows of g * y,    grad_bias = sum over rows of g
+ *
+ * The launcher defines IN (dtype of input and gradient), T (type computed in), P (its dtype), W (dtype of weight, bias
+ * and their gradients), S (dtype of mean and rstd), and IF_WEIGHT, IF_DX, IF_DW, IF_DB, which keep what stands in them
+ * where there is a weight, or that gradient is asked for.
+ *
+ * Sums over rows are made in parts of `part_rows` rows, which `parts` holds (of all parts grad_weight's, then
+ * grad_bias's), then of the parts. Whose part a row is depends on sizes and device alone: the order is fixed.
+ *
+ * run      one work-item a part, several parts in turn: everything but the sums of parts (CPU)
+ * group    one work-group a row: grad_input (GPU)
+ * columns  one work-group a part of up to 32 neighbouring columns: their parts of the sums (GPU)
+ * finish   the sums of parts: 16 columns a work-item on a CPU, one elsewhere */
+#ifndef IN
+#define IN f32
+#define T float
+#define P f32
+#define W f32
+#define S f32
+#define IF_WEIGHT(...) __VA_ARGS__
+#define IF_DX(...) __VA_ARGS__
+#define IF_DW(...) __VA_ARGS__
+#define IF_DB(...) __VA_ARGS__
+#define SUMS
+#endif
+#ifndef GROUP
+#define GROUP 256
+#endif
+
+#define T16 GEMS_CAT(T, 16)
+#define MEM_IN GEMS_CAT(mem_, IN)
+#define MEM_W GEMS_CAT(mem_, W)
+#define MEM_S GEMS_CAT(mem_, S)
+#ifdef SUMS
+#define IF_SUMS(...) __VA_ARGS__
+#else
+#define IF_SUMS(...)
+#endif
+
+/* Adds x to `sum`, whose rounding errors `low` collects. */
+#define ADD(sum, low, x)                                                                                               \
+    do {                                                                                                               \
+        T x_ = (x), t_ = sum + x_, y_ = t_ - sum;                                                                      \
+        low += (sum - (t_ - y_)) + (x_ - y_);                                                                          \
+        sum = t_;                                                                                                      \
+    } while (0)
+#define TOTAL(sum, low) (isnan(sum + low) ? sum : sum + low)
+
+#define ROWS_ARGS                                                                                                      \
+    GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(const MEM_IN, grad), GEMS_BUFFER(const MEM_S, means),                   \
+        GEMS_BUFFER(const MEM_S, rstds), const gems_nest in_rows, const gems_nest grad_rows, long rows, long n,        \
+        long in_stride, long grad_stride, long nparts, long part_rows
+#define ROWS_AT                                                                                                        \
+    GEMS_AT(const MEM_IN, in);                                                                                         \
+    GEMS_AT(const MEM_IN, grad);                                                                                       \
+    GEMS_AT(const MEM_S, means);                                                                                       \
+    GEMS_AT(const MEM_S, rstds);
+/* Row k. */
+#define ROW_AT(k)                                                                                                      \
+    const __global MEM_IN *p = in + gems_nest_offset(&in_rows, k);                                                     \
+    const __global MEM_IN *g = grad + gems_nest_offset(&grad_rows, k);                                                 \
+    const T mean = GEMS_CAT(load_, S)(means, k), rstd = GEMS_CAT(load_, S)(rstds, k);
+
+#ifdef KERNEL_run
+ROW_GET(IN, get_in, T)
+ROW_GET(W, get_w, T)
+ROW_GET(P, get_sum, T)
+ROW_PUT(IN, put_dx)
+ROW_PUT(P, put_sum)
+#define ZERO ((T16)((T)0))
+#define LOAD_STEP(HOW, i)                                                                                              \
+    T16 y = (GEMS_CAT(get_in, HOW)(p, i, n, in_stride, mean) - mean) * rstd;                                           \
+    T16 d = GEMS_CAT(get_in, HOW)(g, i, n, grad_stride, 0);
+#define SUM_STEP(k, HOW, i)                                                                                            \
+    {                                                                                                                  \
+        LOAD_STEP(HOW, i)                                                                                              \
+        IF_WEIGHT(d *= GEMS_CAT(get_w, HOW)(weight, i, n, 1, 0);)                                                      \
+        sum##k += d;                                                                                                   \
+        dot##k += d * y;                                                                                               \
+    }
+#define KEEP_STEP(HOW, to, i, x)                                                                                       \
+    GEMS_CAT(put_sum, HOW)(to, i, n, 1, is_first ? (x) : GEMS_CAT(get_sum, HOW)(to, i, n, 1, 0) + (x));
+#define OUT_STEP(k, HOW, i)                                                                                            \
+    {                                                                                                                  \
+        LOAD_STEP(HOW, i)                                                                                              \
+        IF_DW(KEEP_STEP(HOW, dw, i, d * y))                                                                            \
+        IF_DB(KEEP_STEP(HOW, db, i, d))                                                                                \
+        IF_DX(IF_WEIGHT(d *= GEMS_CAT(get_w, HOW)(weight, i, n, 1, 0);)                                                \
+              GEMS_CAT(put_dx, HOW)(q, i, n, 1, (d - sum - y * dot) * rstd);)                                          \
+    }
+#ifdef DENSE_ROWS
+#define BLOCK 4096
+#else
+#define BLOCK 1024 /* one chain, not four */
+#endif
+
+__kernel void run(ROWS_ARGS IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)) IF_DX(, GEMS_BUFFER(MEM_IN, dx))
+                      IF_SUMS(, GEMS_BUFFER(T, parts)))
+{
+    ROWS_AT
+    IF_WEIGHT(GEMS_AT(const MEM_W, weight);)
+    IF_DX(GEMS_AT(MEM_IN, dx);)
+    IF_SUMS(GEMS_AT(T, parts);)
+    ROW_SHARE(part, nparts) {
+        IF_DW(__global T *dw = parts + part * n;)
+        IF_DB(__global T *db = parts + (IF_DW(nparts +) part) * n;)
+        const long first = part * part_rows, end = min(first + part_rows, rows);
+        for (long row = first; row < end; row++) {
+            const bool is_first = row == first;
+            ROW_AT(row)
+#if IF_DX(1) + 0
+            __global MEM_IN *q = dx + row * n;
+            T sum = 0, dot = 0, sum_low = 0, dot_low = 0;
+            for (long b = 0; b < n; b += BLOCK) {
+                T16 sum0 = ZERO, sum1 = ZERO, sum2 = ZERO, sum3 = ZERO, dot0 = ZERO, dot1 = ZERO, dot2 = ZERO, dot3 = ZERO;
+                ROW_WALK(b, b + BLOCK, n, SUM_STEP)
+                sum0 = (sum0 + sum1) + (sum2 + sum3);
+                dot0 = (dot0 + dot1) + (dot2 + dot3);
+                ADD(sum, sum_low, ROW_SUM16(sum0));
+                ADD(dot, dot_low, ROW_SUM16(dot0));
+            }
+            sum = TOTAL(sum, sum_low) / n;
+            dot = TOTAL(dot, dot_low) / n;
+#endif
+            ROW_WALK(0, n, n, OUT_STEP)
+        }
+    }
+}
+#endif
+
+#ifdef KERNEL_group
+#define BLOCK (64 * GROUP)
+
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
+group(ROWS_ARGS IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)), GEMS_BUFFER(MEM_IN, dx))
+{
+    ROWS_AT
+    IF_WEIGHT(GEMS_AT(const MEM_W, weight);)
+    GEMS_AT(MEM_IN, dx);
+    __local T part[GROUP];
+    int me = get_local_id(0);
+    long row = get_group_id(0);
+    ROW_AT(row)
+    __global MEM_IN *q = dx + row * n;
+    T sum = 0, dot = 0;
+    for (long b = me; b < n; b += BLOCK) {
+        T block_sum = 0, block_dot = 0;
+        for (long i = b; i < min(b + BLOCK, n); i += GROUP) {
+            T y = ((T)GEMS_CAT(load_, IN)(p, i * in_stride) - mean) * rstd, d = GEMS_CAT(load_, IN)(g, i * grad_stride);
+            IF_WEIGHT(d *= (T)GEMS_CAT(load_, W)(weight, i);)
+            block_sum += d;
+            block_dot += d * y;
+        }
+        sum += block_sum;
+        dot += block_dot;
+    }
+    ROW_TREE(sum, a + b)
+    ROW_TREE(dot, a + b)
+    sum /= n;
+    dot /= n;
+    for (long i = me; i < n; i += GROUP) {
+        T y = ((T)GEMS_CAT(load_, IN)(p, i * in_stride) - mean) * rstd, d = GEMS_CAT(load_, IN)(g, i * grad_stride);
+        IF_WEIGHT(d *= (T)GEMS_CAT(load_, W)(weight, i);)
+        GEMS_CAT(store_, IN)(q, i, (d - sum - y * dot) * rstd);
+    }
+}
+#endif
+
+#ifdef KERNEL_columns
+#define ACROSS (GROUP < 32 ? GROUP : 32)
+#define DOWN (GROUP / ACROSS)
+/* Of the items above each other in a group, to the topmost. */
+#define DOWN_TREE(v)                                                                                                   \
+    part[me] = v;                                                                                                      \
+    for (int w = DOWN / 2; w > 0; w /= 2) {                                                                            \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
+        if (down < w)                                                                                                  \
+            part[me] += part[me + w * ACROSS];                                                                         \
+    }                                                                                                                  \
+    v = part[me];                                                                                                      \
+    barrier(CLK_LOCAL_MEM_FENCE);
+
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void columns(ROWS_ARGS, GEMS_BUFFER(T, parts))
+{
+    ROWS_AT
+    GEMS_AT(T, parts);
+    __local T part[GROUP];
+    const int me = get_local_id(0), down = me / ACROSS;
+    const long bands = (n + ACROSS - 1) / ACROSS, k = get_group_id(0) / bands;
+    const long i = (get_group_id(0) - k * bands) * ACROSS + (me - down * ACROSS);
+    IF_DW(T dw = 0;)
+    IF_DB(T db = 0;)
+    if (i < n)
+        for (long row = k * part_rows + down; row < min((k + 1) * part_rows, rows); row += DOWN) {
+            ROW_AT(row)
+            T d = GEMS_CAT(load_, IN)(g, i * grad_stride);
+            IF_DW(dw += d * (((T)GEMS_CAT(load_, IN)(p, i * in_stride) - mean) * rstd);)
+            IF_DB(db += d;)
+        }
+    IF_DW(DOWN_TREE(dw))
+    IF_DB(DOWN_TREE(db))
+    if (i < n && down == 0) {
+        IF_DW(parts[k * n + i] = dw;)
+        IF_DB(parts[(IF_DW(nparts +) k) * n + i] = db;)
+    }
+}
+#endif
+
+#ifdef KERNEL_finish
+#if GEMS_CPU
+#define WIDTH 16
+#define V T16
+ROW_GET(P, get_sum, T)
+ROW_PUT(W, put_sum)
+#define GET(p) (i + 16 <= n ? get_sum_full(p, i, n, 1, 0) : get_sum_part(p, i, n, 1, 0))
+#define PUT(p, v)                                                                                                      \
+    if (i + 16 <= n)                                                                                                   \
+        put_sum_full(p, i, n, 1, v);                                                                                   \
+    else                                                                                                               \
+        put_sum_part(p, i, n, 1, v);
+#else
+#define WIDTH 1
+#define V T
+#define GET(p) (p)[i]
+#define PUT(p, v) GEMS_CAT(store_, W)(p, i, v);
+#endif
+
+/* `from` holds the parts of one sum. */
+static void sum_up(const __global T *from, __global MEM_W *to, long i, long n, long nparts)
+{
+    V sum = (V)((T)0), low = (V)((T)0);
+    for (long k = 0; k < nparts; k++) {
+        V x = GET(from + k * n), t = sum + x, y = t - sum;
+        low += (sum - (t - y)) + (x - y);
+        sum = t;
+    }
+    V both = sum + low;
+    both = isnan(both) ? sum : both;
+    PUT(to, both)
+}
+
+__kernel void finish(GEMS_BUFFER(const T, parts), long n,
+                     long nparts IF_DW(, GEMS_BUFFER(MEM_W, dw)) IF_DB(, GEMS_BUFFER(MEM_W, db)))
+{
+    GEMS_AT(const T, parts);
+    IF_DW(GEMS_AT(MEM_W, dw);)
+    IF_DB(GEMS_AT(MEM_W, db);)
+    ROW_SHARE(u, (n + WIDTH - 1) / WIDTH) {
+        IF_DW(sum_up(parts, dw, u * WIDTH, n, nparts);)
+        IF_DB(sum_up(parts IF_DW(+ nparts * n), db, u * WIDTH, n, nparts);)
+    }
+}
+#endif
