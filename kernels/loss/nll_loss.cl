@@ -1,8 +1,8 @@
 /* Negative log likelihood: of each row the input's element that its target names, times minus that class's weight; a
  * row whose target is `ignored` counts for nothing. Targets were checked: they are classes, or ignored.
  *
- * The launcher defines D (dtype), T (type computed in), WEIGHTED where there are weights, MEAN where losses are divided by
- * their sum.
+ * The launcher defines D (dtype), T (type computed in), WEIGHTED where there are weights, MEAN where losses are divided
+ * by their sum.
  *
  * each     rows of the result; the total weight is 0
  * run      one work-item a part of the rows: its sums of losses and of weights (CPU)
@@ -41,8 +41,8 @@
 #endif
 
 #define IN_ARGS                                                                                                        \
-    GEMS_BUFFER(const MEM_D, in), GEMS_BUFFER(const long, target), const gems_nest in_rows, const gems_nest target_rows, \
-        long rows, long stride, long ignored
+    GEMS_BUFFER(const MEM_D, in), GEMS_BUFFER(const long, target), const gems_nest in_rows,                            \
+        const gems_nest target_rows, long rows, long stride, long ignored
 #define IN_AT                                                                                                          \
     GEMS_AT(const MEM_D, in);                                                                                          \
     GEMS_AT(const long, target);                                                                                       \

@@ -116,7 +116,8 @@ __kernel void run(ROWS_ARGS IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)) IF_DX(
             __global MEM_IN *q = dx + row * n;
             T sum = 0, dot = 0, sum_low = 0, dot_low = 0;
             for (long b = 0; b < n; b += BLOCK) {
-                T16 sum0 = ZERO, sum1 = ZERO, sum2 = ZERO, sum3 = ZERO, dot0 = ZERO, dot1 = ZERO, dot2 = ZERO, dot3 = ZERO;
+                T16 sum0 = ZERO, sum1 = ZERO, sum2 = ZERO, sum3 = ZERO;
+                T16 dot0 = ZERO, dot1 = ZERO, dot2 = ZERO, dot3 = ZERO;
                 ROW_WALK(b, b + BLOCK, n, SUM_STEP)
                 sum0 = (sum0 + sum1) + (sum2 + sum3);
                 dot0 = (dot0 + dot1) + (dot2 + dot3);

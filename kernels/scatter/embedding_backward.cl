@@ -14,8 +14,8 @@
 #define T16 GEMS_CAT(T, 16)
 #define MEM_D GEMS_CAT(mem_, D)
 #define ARGS                                                                                                           \
-    GEMS_BUFFER(const MEM_D, grad), GEMS_BUFFER(const int, places), GEMS_BUFFER(MEM_D, out), const gems_nest grad_rows, \
-        long rows, long n, long stride
+    GEMS_BUFFER(const MEM_D, grad), GEMS_BUFFER(const int, places), GEMS_BUFFER(MEM_D, out),                           \
+        const gems_nest grad_rows, long rows, long n, long stride
 #define OPEN                                                                                                           \
     GEMS_AT(const MEM_D, grad);                                                                                        \
     GEMS_AT(const int, places);                                                                                        \
