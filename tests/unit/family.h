@@ -68,7 +68,8 @@ typedef enum layout {
     SLICED,     /* every second element of rows that are longer */
     EXPANDED,   /* the first dimension repeats the same memory */
     OFFSET,     /* dense, three elements into its memory */
-    LAYOUTS
+    LAYOUTS,
+    CHANNELS_LAST /* of images: the second dimension is the fastest */
 } layout;
 
 typedef struct operand {
@@ -189,6 +190,11 @@ static inline operand *operand_with(gems_dtype dtype, layout l, shape s)
         strides[last - 1] = x;
     } else if (l == EXPANDED && last >= 0) {
         strides[0] = 0;
+    } else if (l == CHANNELS_LAST) {
+        strides[1] = 1;
+        strides[3] = s.size[1];
+        strides[2] = s.size[3] * strides[3];
+        strides[0] = s.size[2] * strides[2];
     }
     operand *o = operand_new(dtype, false, s, strides, l == OFFSET ? 3 : 0);
     uint64_t seed = (uint64_t)(l * 31 + dtype * 7 + s.ndim + 1);

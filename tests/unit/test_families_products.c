@@ -1,4 +1,4 @@
-/* Products and attention: see families.h. */
+/* Products, attention and convolution: see families.h. */
 #include "tests/unit/families.h"
 
 /* ---- blas ---- */
@@ -151,6 +151,82 @@ static void test_attention(void)
     attention(GEMS_F32, EXPANDED, SHAPE(2, 1, 5, 8), 7, 1, false, true);
     for (int i = 1; i < FLOATING; i++)
         attention(floating[i], DENSE, SHAPE(1, 2, 18, 12), 20, 1, i == 1, i == 2);
+}
+
+/* ---- conv ---- */
+
+/* Rows and columns: stride, padding, dilation. */
+typedef struct window {
+    int64_t stride[2], pad[2], step[2];
+} window;
+
+static void conv(gems_dtype dtype, layout lx, layout lw, shape xs, shape ws, window at_, int64_t groups, bool biased)
+{
+    trial t;
+    trial_begin(&t, "convolution");
+    t.parameters = dtype == GEMS_F32 && lx == DENSE && lw == DENSE;
+    t.quick = !t.parameters;
+    const int dims = xs.ndim - 2;
+    const int64_t *stride = at_.stride + 2 - dims, *pad = at_.pad + 2 - dims, *step = at_.step + 2 - dims;
+    operand *x = tensor(&t, dtype, lx, xs), *w = tensor(&t, dtype, lw, ws), *b = NULL;
+    if (biased)
+        b = tensor(&t, dtype, SLICED, SHAPE(ws.size[0]));
+    else
+        none(&t);
+    integers(&t, dims, stride);
+    integers(&t, dims, pad);
+    integers(&t, dims, step);
+    boolean(&t, false);
+    integers(&t, dims, (const int64_t[2]){0, 0});
+    integer(&t, groups);
+    shape to = {xs.ndim, {xs.size[0], ws.size[0]}}, filter = ws;
+    for (int d = 0; d < dims; d++)
+        to.size[2 + d] = (xs.size[2 + d] + 2 * pad[d] - step[d] * (ws.size[2 + d] - 1) - 1) / stride[d] + 1;
+    filter.size[0] = 1;
+    expected *e = expect(&t, 0, dtype, to);
+    t.slack = 4 + 2 * sqrt((double)count(filter));
+    EACH (c, to) {
+        EACH (k, filter) {
+            int64_t from[DIMS] = {c[0], c[1] / (ws.size[0] / groups) * ws.size[1] + k[1]}, with[DIMS];
+            bool inside = true;
+            memcpy(with, k, sizeof with);
+            with[0] = c[1];
+            for (int d = 0; d < dims; d++) {
+                from[2 + d] = c[2 + d] * stride[d] - pad[d] + k[2 + d] * step[d];
+                inside = inside && from[2 + d] >= 0 && from[2 + d] < xs.size[2 + d];
+            }
+            double term = inside ? at(x, from) * at(w, with) : 0;
+            *want(e, c) += term;
+            *terms(e, c) += fabs(term);
+        }
+        double plus = b ? AT(b, c[1]) : 0;
+        *want(e, c) += plus;
+        *terms(e, c) += fabs(plus);
+    }
+    trial_run(&t);
+}
+
+static void test_conv(void)
+{
+    static const window plain = {{1, 1}, {0, 0}, {1, 1}}, same = {{1, 1}, {1, 1}, {1, 1}},
+                        uneven = {{2, 1}, {0, 3}, {1, 2}};
+    const shape image = SHAPE(2, 5, 7, 19), filters = SHAPE(9, 5, 3, 2);
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        conv(GEMS_F32, l, l == EXPANDED ? DENSE : l, image, filters, same, 1, l % 2);
+    for (int last = 1; last < 4; last++) {
+        layout lx = last & 1 ? CHANNELS_LAST : DENSE, lw = last & 2 ? CHANNELS_LAST : DENSE;
+        conv(GEMS_F32, lx, lw, image, filters, uneven, 1, last % 2);
+        conv(GEMS_F32, lx, lw, SHAPE(2, 36, 9, 9), SHAPE(40, 36, 1, 1), plain, 1, true);
+    }
+    conv(GEMS_F32, DENSE, DENSE, image, filters, uneven, 1, true);
+    conv(GEMS_F32, DENSE, DENSE, SHAPE(1, 130, 5, 15), SHAPE(66, 130, 3, 3), same, 1, false); /* several blocks */
+    conv(GEMS_F32, DENSE, DENSE, SHAPE(2, 6, 9, 17), SHAPE(12, 2, 3, 3), same, 3, true);
+    conv(GEMS_F32, CHANNELS_LAST, DENSE, SHAPE(2, 6, 9, 7), SHAPE(6, 1, 3, 3), same, 6, true);
+    conv(GEMS_F32, TRANSPOSED, DENSE, SHAPE(2, 6, 30), SHAPE(4, 3, 5), uneven, 2, true); /* a signal */
+    for (int i = 1; i < FLOATING; i++) {
+        conv(floating[i], DENSE, DENSE, image, filters, same, 1, true);
+        conv(floating[i], CHANNELS_LAST, CHANNELS_LAST, SHAPE(1, 34, 5, 6), SHAPE(33, 34, 2, 2), uneven, 1, true);
+    }
 }
 
 SUITES

@@ -1,0 +1,159 @@
+/* Convolution as a product, for GPUs and for any device: see conv.cl; tiles as in kernels/blas/gemm_gpu.cl. A group of
+ * GX x GY work-items makes a block of TM x TN of the output, each of them TM / GY x TN / GX elements in registers: four
+ * neighbours, then four neighbours 4 GY (4 GX) further on, and so on. Columns are what lies side by side in the output:
+ * pixels, or with CHANNELS_LAST channels. Blocks of TK positions of input and filters go through local memory, and the
+ * next ones are fetched while the present ones are multiplied. With FLUSH the sums go to a second set every FLUSH
+ * positions, so that the rounding error of long sums grows as in a blocked product.
+ *
+ * Given: TM a multiple of 4 GY, TN of 4 GX, TM * TK and TN * TK of GX * GY, which is a multiple of TK, and which TP
+ * divides or is a multiple of. Dimension 0: blocks of pixels, 1: of channels, 2: groups of channels. */
+#include "kernels/conv/conv.cl"
+
+#ifndef TM
+#define TM 64
+#define TN 64
+#define TK 16
+#define GX 16
+#define GY 16
+#define FILTER_H 3
+#define FILTER_W 3
+#define D f32
+#endif
+
+/* Arrays belong in registers; where a CPU runs this the compiler may take its time elsewhere. */
+#ifdef GEMS_CPU
+#define UNROLL
+#else
+#define UNROLL _Pragma("unroll")
+#endif
+
+#define GROUP (GX * GY)
+#define PM (TM / GY)
+#define PN (TN / GX)
+#define ROW(i) ((i) / 4 * 4 * GY + 4 * ty + (i) % 4)
+#define COL(j) ((j) / 4 * 4 * GX + 4 * tx + (j) % 4)
+
+#ifdef CHANNELS_LAST
+#define TP TM /* pixels of a block */
+#define TO TN /* channels */
+#define OF_PIXELS rows
+#define OF_OUTPUTS cols
+#else
+#define TP TN
+#define TO TM
+#define OF_PIXELS cols
+#define OF_OUTPUTS rows
+#endif
+
+/* What a work-item fetches: neighbouring items take neighbours in memory. Of the input, element f of FP is at pixel
+ * P_ACROSS and position P_ALONG of the block, and at the P_SLOT-th of the PIXELS whose places the item keeps. */
+#define FP (TP * TK / GROUP)
+#define FO (TO * TK / GROUP)
+#ifdef CHANNELS_LAST
+#define PIXELS FP
+#define P_SLOT(f) (f)
+#define P_ACROSS(f) ((f) * (GROUP / TK) + l / TK)
+#define P_ALONG(f) (l % TK)
+#else
+#define PIXELS (TP > GROUP ? TP / GROUP : 1)
+#define P_SLOT(f) ((f) % PIXELS)
+#define P_ACROSS(f) (((f) * GROUP + l) % TP)
+#define P_ALONG(f) (((f) * GROUP + l) / TP)
+#endif
+#define O_ACROSS(f) ((f) * (GROUP / TK) + l / TK)
+#define O_ALONG (l % TK)
+
+__kernel __attribute__((reqd_work_group_size(GX, GY, 1))) void conv(OPERANDS)
+{
+    OPEN;
+    OPEN_GROUP(get_group_id(2));
+    __local NUM rows[TK][TM + 4] __attribute__((aligned(16)));
+    __local NUM cols[TK][TN + 4] __attribute__((aligned(16)));
+    const int tx = get_local_id(0), ty = get_local_id(1), l = ty * GX + tx;
+    const int p0 = get_group_id(0) * TP, o0 = get_group_id(1) * TO;
+
+    /* Where a pixel's filter begins; a pixel that does not exist has it outside. */
+    offset base[PIXELS];
+    int top[PIXELS], left[PIXELS];
+    UNROLL for (int i = 0; i < PIXELS; i++)
+    {
+        const int pixel = min(p0 + P_ACROSS(i), z.pixels - 1), image = pixel / z.plane, at = pixel % z.plane;
+        top[i] = at / z.q * z.stride_h - z.pad_h;
+        left[i] = at % z.q * z.stride_w - z.pad_w;
+        base[i] = image * (offset)z.x_n + top[i] * (offset)z.x_h + left[i] * (offset)z.x_w;
+        if (p0 + P_ACROSS(i) >= z.pixels)
+            top[i] = INT_MIN / 2;
+    }
+
+    NUM acc[PM][PN], fp[FP], fo[FO];
+#ifdef FLUSH
+    NUM sum[PM][PN];
+#endif
+    UNROLL for (int i = 0; i < PM; i++)
+        UNROLL for (int j = 0; j < PN; j++)
+        {
+            acc[i][j] = 0;
+#ifdef FLUSH
+            sum[i][j] = 0;
+#endif
+        }
+
+#define FETCH(k0)                                                                                                      \
+    UNROLL for (int f = 0; f < FP; f++)                                                                                \
+    {                                                                                                                  \
+        const int k = (k0) + P_ALONG(f);                                                                               \
+        SPLIT(k, c, r, s);                                                                                             \
+        const int down = r * z.step_h, right = s * z.step_w, i = P_SLOT(f);                                            \
+        const bool inside = k < z.depth && (uint)(top[i] + down) < (uint)z.h && (uint)(left[i] + right) < (uint)z.w;   \
+        const offset at = c * (offset)z.x_c + down * (offset)z.x_h + right * (offset)z.x_w;                            \
+        fp[f] = inside ? LOAD(x, base[i] + at) : (NUM)0;                                                               \
+    }                                                                                                                  \
+    {                                                                                                                  \
+        const int k = (k0) + O_ALONG;                                                                                  \
+        W_PLACE(at, k)                                                                                                 \
+        UNROLL for (int f = 0; f < FO; f++)                                                                            \
+        {                                                                                                              \
+            const int o = o0 + O_ACROSS(f);                                                                            \
+            fo[f] = k < z.depth && o < z.outputs ? LOAD(w, o * (offset)z.w_o + at) : (NUM)0;                           \
+        }                                                                                                              \
+    }
+
+    FETCH(0)
+    for (int k0 = 0; k0 < z.depth; k0 += TK) {
+        UNROLL for (int f = 0; f < FP; f++) OF_PIXELS[P_ALONG(f)][P_ACROSS(f)] = fp[f];
+        UNROLL for (int f = 0; f < FO; f++) OF_OUTPUTS[O_ALONG][O_ACROSS(f)] = fo[f];
+        barrier(CLK_LOCAL_MEM_FENCE);
+        FETCH(k0 + TK)
+        UNROLL for (int k = 0; k < TK; k++)
+        {
+            NUM a[PM], b[PN];
+            UNROLL for (int i = 0; i < PM; i += 4) vstore4(vload4(0, &rows[k][ROW(i)]), 0, a + i);
+            UNROLL for (int j = 0; j < PN; j += 4) vstore4(vload4(0, &cols[k][COL(j)]), 0, b + j);
+            UNROLL for (int i = 0; i < PM; i++)
+                UNROLL for (int j = 0; j < PN; j++) acc[i][j] = fma(a[i], b[j], acc[i][j]);
+        }
+#ifdef FLUSH
+        if ((k0 + TK) % FLUSH == 0)
+            UNROLL for (int i = 0; i < PM; i++)
+                UNROLL for (int j = 0; j < PN; j++) sum[i][j] += acc[i][j], acc[i][j] = 0;
+#endif
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+
+    UNROLL for (int i = 0; i < PM; i++)
+        UNROLL for (int j = 0; j < PN; j++)
+        {
+#ifdef CHANNELS_LAST
+            const int pixel = p0 + ROW(i), o = o0 + COL(j);
+#else
+            const int pixel = p0 + COL(j), o = o0 + ROW(i);
+#endif
+            if (pixel >= z.pixels || o >= z.outputs)
+                continue;
+            NUM t = acc[i][j];
+#ifdef FLUSH
+            t += sum[i][j];
+#endif
+            STORE(y, pixel / z.plane * z.y_n + pixel % z.plane * z.y_at + o * z.y_o, t + BIAS(o));
+        }
+}
