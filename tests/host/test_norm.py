@@ -1,4 +1,4 @@
-"""layer_norm and rms_norm: results, saved statistics, mixed dtypes, layouts."""
+"""layer_norm, rms_norm and batch_norm: results, saved statistics, mixed dtypes, layouts."""
 import pytest
 import torch
 
@@ -114,3 +114,46 @@ def test_work_groups():
                 agree(torch.native_layer_norm, x, shape[-1:], w, b, 1e-5, op="native_layer_norm", rtol=1e-5)
                 agree(torch.rms_norm, x, shape[-1:], w, op="rms_norm", routed=None, rtol=1e-5)
     on_groups(all_of_it)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_batch_norm(dtype):
+    last = torch.channels_last
+    inputs = [x for shape in ((2, 8, 5, 6), (5, 8), (2, 8, 7), (1, 8, 1, 1), (2, 8, 3, 4, 5)) for x in layouts(shape, dtype)]
+    inputs += [values((2, 8, 5, 6), dtype).to(memory_format=last), values((2, 11, 5, 6), dtype).to(memory_format=last)[:, :8],
+               values((2, 8, 3, 4, 5), dtype).to(memory_format=torch.channels_last_3d)]
+    for of in {dtype, torch.float32 if dtype.itemsize == 2 else dtype}:
+        mean, variance = values((16,), of)[::2], values((8,), of).abs()
+        for x in inputs:
+            for w, b in affine((8,), of):
+                agree(torch.native_batch_norm, x, w, b, mean, variance, False, 0.1, 1e-3, op="native_batch_norm")
+
+
+def test_batch_norm_of_special_values():
+    nan, inf = float("nan"), float("inf")
+    x = special()[None]
+    mean, variance = torch.tensor([0.0, nan, inf, 1, 1, 1, 1, 1]), torch.tensor([1.0, 1, 1, nan, inf, 0, -1, 1e-30])
+    agree(torch.native_batch_norm, x, None, None, mean, variance, False, 0.1, 0.0, op="native_batch_norm")
+    agree(torch.native_batch_norm, x, None, None, mean.nan_to_num(0, 0, 0), variance.abs(), False, 0.1, 1e-5, op="native_batch_norm")
+
+
+def test_batch_norm_left_to_the_host():
+    x, w, m, v = values((2, 8, 5, 6)), values((8,)), values((8,)), values((8,)).abs()
+    for args in ((x, w, w, m, v, True, 0.1, 1e-5), (x, None, None, None, None, True, 0.1, 1e-5), (x[:0], w, w, m, v, False, 0.1, 1e-5),
+                 (x, w.double(), None, m, v, False, 0.1, 1e-5), (x.double(), w, w, m, v, False, 0.1, 1e-5),
+                 (x.bfloat16(), w, w, m.bfloat16(), v, False, 0.1, 1e-5)):
+        agree(torch.native_batch_norm, *args, op="native_batch_norm", routed=False)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_batch_norm_modules(grad):
+    for module, x in ((torch.nn.BatchNorm2d(8), values((2, 8, 5, 6))), (torch.nn.BatchNorm1d(8, affine=False), values((5, 8)))):
+        module.eval()
+
+        def run(t):
+            with torch.set_grad_enabled(grad):
+                y = module(t)
+            if grad:
+                y.square().sum().backward()
+            return y.detach(), t.grad
+        agree(run, x.requires_grad_(), op="native_batch_norm")

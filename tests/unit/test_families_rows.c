@@ -418,6 +418,57 @@ static void test_norm_backward(void)
     norm_backward(GEMS_F32, GEMS_F32, DENSE, SHAPE(200, 9), 1, bias);
 }
 
+/* `of`: the dtype of what channels have. */
+static void batch_norm(const char *op, gems_dtype dtype, gems_dtype of, layout l, shape s, bool weight, bool bias)
+{
+    trial t;
+    trial_begin(&t, op);
+    t.parameters = dtype == GEMS_F32 && l == DENSE;
+    t.quick = !t.parameters;
+    operand *x = tensor(&t, dtype, l, s), *w = NULL, *b = NULL;
+    const shape channels = SHAPE(s.size[1]), none_saved = {1, {0}};
+    if (weight)
+        w = tensor(&t, of, SLICED, channels);
+    else
+        none(&t);
+    if (bias)
+        b = tensor(&t, of, OFFSET, channels);
+    else
+        none(&t);
+    operand *mean = tensor(&t, of, DENSE, channels), *variance = tensor(&t, of, DENSE, channels);
+    EACH (c, channels)
+        put(variance, c, fabs(at(variance, c)));
+    boolean(&t, false);
+    real(&t, 0.1);
+    real(&t, 1e-3);
+    if (t.call.op->form == GEMS_OUT) {
+        tensor(&t, dtype, DENSE, s);
+        tensor(&t, of, DENSE, none_saved);
+        tensor(&t, of, DENSE, none_saved);
+    }
+    expected *e = expect(&t, 0, dtype, s);
+    expect(&t, 1, of, none_saved);
+    expect(&t, 2, of, none_saved);
+    t.slack = 8;
+    EACH (c, s) {
+        double scale = (w ? AT(w, c[1]) : 1) / sqrt(AT(variance, c[1]) + 1e-3), shift = b ? AT(b, c[1]) : 0;
+        *want(e, c) = (at(x, c) - AT(mean, c[1])) * scale + shift;
+        *terms(e, c) = (fabs(at(x, c)) + fabs(AT(mean, c[1]))) * fabs(scale) + fabs(shift);
+    }
+    trial_run(&t);
+}
+
+static void test_batch_norm(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        batch_norm("native_batch_norm", GEMS_F32, GEMS_F32, l, SHAPE(3, 6, 5, 7), true, true);
+    batch_norm("native_batch_norm", GEMS_F32, GEMS_F32, CHANNELS_LAST, SHAPE(3, 6, 5, 7), true, false);
+    batch_norm("native_batch_norm.out", GEMS_F32, GEMS_F32, DENSE, SHAPE(30, 20), false, true);
+    for (int i = 1; i < FLOATING; i++)
+        batch_norm("native_batch_norm", floating[i], floating[i] == GEMS_BF16 ? GEMS_F32 : floating[i], DENSE,
+                   SHAPE(4, 5, 9), i % 2, true);
+}
+
 static void scan(const char *op, gems_dtype dtype, layout l, shape s, int dim, gems_dtype to)
 {
     trial t;
