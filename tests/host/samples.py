@@ -219,6 +219,7 @@ def by_hand():
         "clamp_max": [(f, 0.1), (i, 3)],
         "convolution": [(q, torch.rand(4, 3, 3, 2) - 0.5, g[0], [1, 2], [1, 0], [1, 1], False, [0, 0], 1),
                         (q, torch.rand(3, 1, 3, 3) - 0.5, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 3)],
+        "_adaptive_avg_pool2d": [(q, [2, 3]), (q[0], [7, 5])],
         "contiguous": [(f.t(), torch.contiguous_format), (q, torch.channels_last)],
         "diag": [(f, 1), (f[0], -1)],
         "div.Scalar_mode": [(f, 0.3, "floor"), (f, 0.3, "trunc"), (i, 3, None)],

@@ -290,5 +290,81 @@ static void test_embedding_dense_backward(void)
         embedding_backward(others[i], GEMS_I64, DENSE, SHAPE(30), 16, 40, -1);
 }
 
+/* ---- pool ---- */
+
+/* Windows of 3 x 2, two rows and one column apart, a row of padding; adaptive: what comes to as many. */
+static void pool(const char *op, gems_dtype dtype, layout l, shape s)
+{
+    trial t;
+    trial_begin(&t, op);
+    const bool largest = strstr(op, "max"), adaptive = strstr(op, "adaptive");
+    t.exact = largest;
+    t.quick = dtype != GEMS_F32 || l != DENSE;
+    operand *x = tensor(&t, dtype, l, s);
+    const int row = s.ndim - 2, col = s.ndim - 1;
+    const int64_t h = s.size[row], w = s.size[col], step = largest ? 2 : 1; /* dilation of the rows */
+    shape to = s;
+    to.size[row] = (h + 2 - 2 * step - 1) / 2 + 1;
+    to.size[col] = w - 1;
+    if (adaptive) {
+        INTS(&t, to.size[row], to.size[col]);
+    } else {
+        INTS(&t, 3, 2);
+        INTS(&t, 2, 1);
+        INTS(&t, 1, 0);
+        if (largest)
+            INTS(&t, 2, 1);
+        boolean(&t, false);
+        if (!largest) {
+            boolean(&t, false); /* padding does not count */
+            none(&t);
+        }
+    }
+    if (largest) {
+        int64_t first[DIMS] = {0};
+        first[row] = 1;
+        put(x, first, NAN);
+    }
+    expected *e = expect(&t, 0, dtype, to), *where = largest ? expect(&t, 1, GEMS_I64, to) : NULL;
+    EACH (c, to) {
+        int64_t begin[2] = {2 * c[row] - 1, c[col]}, end[2] = {begin[0] + 2 * step + 1, c[col] + 2}, k[DIMS];
+        for (int d = 0; d < 2 && adaptive; d++) {
+            const int64_t n = s.size[row + d], m = to.size[row + d];
+            begin[d] = c[row + d] * n / m;
+            end[d] = ((c[row + d] + 1) * n + m - 1) / m;
+        }
+        double best = -INFINITY, sum = 0, sizes = 0, found = 0, n = 0;
+        memcpy(k, c, sizeof k);
+        for (k[row] = begin[0]; k[row] < end[0]; k[row] += adaptive ? 1 : step)
+            for (k[col] = begin[1]; k[col] < end[1]; k[col]++) {
+                if (k[row] < 0 || k[row] >= h)
+                    continue;
+                const double v = at(x, k);
+                if (v > best || isnan(v)) {
+                    best = v;
+                    found = (double)(k[row] * w + k[col]);
+                }
+                sum += v, sizes += fabs(v), n++;
+            }
+        *want(e, c) = largest ? best : sum / n;
+        *terms(e, c) = sizes / n;
+        if (where)
+            *want(where, c) = found;
+    }
+    trial_run(&t);
+}
+
+static void test_pool(void)
+{
+    static const char *const ops[] = {"max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d"};
+    for (int i = 0; i < 3; i++) {
+        for (layout l = DENSE; l < LAYOUTS; l++)
+            pool(ops[i], GEMS_F32, l, SHAPE(2, 3, 9, 11));
+        pool(ops[i], GEMS_F32, CHANNELS_LAST, SHAPE(2, 3, 9, 11));
+        for (int k = 1; k < FLOATING; k++)
+            pool(ops[i], floating[k], k % 2 ? DENSE : SLICED, SHAPE(5, 8, 7));
+    }
+}
+
 SUITES
 MOVES(TESTS)
