@@ -56,6 +56,18 @@ def test_mm_layouts(dtype, m, n, k):
         agree(torch.mm, a, b, op="mm", **close(dtype, k))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("m,n,k", [(64, 64, 64), (9, 72, 64), (130, 200, 136), (300, 1000, 40), (33, 40, 8), (256, 16, 1024)])
+def test_mm_of_rows_at_multiples_of_16_bytes(dtype, m, n, k):
+    """What NVIDIA's tensor cores take, in each layout."""
+    m8 = (m + 7) // 8 * 8
+    for a in (values((m, k), dtype), values((k, m8), dtype).t()[:m]):
+        for b in (values((k, n), dtype), values((n, k), dtype).t(), values((k, n + 16), dtype)[:, 8:-8]):
+            agree(torch.mm, a, b, op="mm", **close(dtype, k))
+            agree(torch.addmm, values((n,), dtype), a, b, op="addmm", **close(dtype, k))
+    agree(torch.bmm, values((3, m, k), dtype), values((3, n, k), dtype).transpose(1, 2), op="bmm", **close(dtype, k))
+
+
 @pytest.mark.parametrize("m,n,k", [(37, 50, 70), (2, 50, 70)])
 def test_mm_out(m, n, k):
     a, b = values((m, k)), values((k, n))
