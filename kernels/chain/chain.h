@@ -96,7 +96,7 @@ bool gems_adopt_guards(const void *address);
 bool gems_adopt_open(const void *address);
 /* Bytes that were copied for the calling thread, either way. */
 extern __thread uint64_t gems_resident_moved;
-/* The bytes that copies may take; at first as many as there are. */
+/* The bytes that copies may take; SIZE_MAX, as at first: three quarters of the device's memory. */
 void gems_resident_limit(size_t bytes);
 
 /* What the report tells. */

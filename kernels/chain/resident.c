@@ -23,7 +23,7 @@ enum {
 };
 
 static struct {
-    size_t limit, used; /* bytes of copies */
+    size_t limit, used; /* bytes of copies; limit SIZE_MAX: not set */
     uint64_t clock;
     bool ended;
 } resident = {.limit = SIZE_MAX};
@@ -37,6 +37,12 @@ void gems_resident_end(void)
 void gems_resident_limit(size_t bytes)
 {
     resident.limit = bytes;
+}
+
+/* Some drivers find room for a buffer only when it is used, too late to make some. The rest is for what travels. */
+static size_t limit(void)
+{
+    return resident.limit < SIZE_MAX ? resident.limit : gems_device_get(GEMS_LANE_MAIN)->memory_bytes / 4 * 3;
 }
 
 static void end_move(chain_block *b)
@@ -164,13 +170,12 @@ gems_buffer *gems_resident_take(size_t bytes)
     gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
     gems_buffer *buffer = NULL;
     for (;;) {
-        if (bytes <= resident.limit && resident.used <= resident.limit - bytes &&
+        if (bytes <= limit() && resident.used <= limit() - bytes &&
             (buffer = gems_memory_take(GEMS_LANE_MAIN, bytes, &trouble))) {
             resident.used += gems_buffer_bytes(buffer);
             return buffer;
         }
-        if (bytes > resident.limit || (trouble.kind != GEMS_TROUBLE_NONE && trouble.kind != GEMS_TROUBLE_MEMORY) ||
-            !evict())
+        if (bytes > limit() || (trouble.kind != GEMS_TROUBLE_NONE && trouble.kind != GEMS_TROUBLE_MEMORY) || !evict())
             return NULL;
         trouble.kind = GEMS_TROUBLE_NONE;
     }

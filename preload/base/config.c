@@ -75,7 +75,7 @@ const gems_variable gems_variables[] = {
      "on other devices where GEMS_MEMORY is staged. In trial.",
      "resident", GEMS_VAR_CHOICE, FIELD(resident), WORDS("off", "auto", "force")},
     {"GEMS_RESIDENT_LIMIT", "a number from 1 to 100000000, or auto", "auto",
-     "MiB that may stay there. auto: as many as the device gives.", "resident-limit", GEMS_VAR_INT,
+     "MiB that may stay there. auto: three quarters of the device's memory.", "resident-limit", GEMS_VAR_INT,
      FIELD(resident_limit), WORDS("auto"), 1, 100000000},
     {"GEMS_FAULT", "a number", "0", "For tests: make the n-th OpenCL call fail (-n: from the n-th on all). 0: none.",
      "fault", GEMS_VAR_INT, FIELD(fault), WORDS(NULL), -1000000000, 1000000000},
