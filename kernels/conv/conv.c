@@ -190,35 +190,41 @@ static gems_status plan(gems_call *call)
     return GEMS_OK;
 }
 
+/* A macro that a kernel is built with. */
+typedef struct macro {
+    const char *name;
+    int value;
+} macro;
+
 enum {
-    NUMBERS = 6
+    MACROS = 6
 };
 
 /* What identifies a kernel of the family. */
 typedef struct kernel_id {
     const char *file;
-    int64_t dtype, filter_h, filter_w, form, number[NUMBERS];
+    int64_t dtype, filter_h, filter_w, form, value[MACROS];
 } kernel_id;
 
-/* `options`, with up to so many numbers, goes on those of all. */
-static gems_kernel *kernel_for(gems_work *work, const problem *p, const char *file, const char *options,
-                               const int number[NUMBERS])
+/* Macros that are 0 are left out. */
+static gems_kernel *kernel_for(gems_work *work, const problem *p, const char *file, const macro macros[MACROS])
 {
     const bool linear = p->shape.w_k >= 0;
     kernel_id id = {file, p->x->dtype, p->filter_h, p->filter_w, p->channels_last | p->wide << 1 | linear << 2, {0}};
-    for (int i = 0; i < NUMBERS; i++)
-        id.number[i] = number[i];
+    for (int i = 0; i < MACROS; i++)
+        id.value[i] = macros[i].value;
     gems_kernel *kernel = gems_work_find(work, &id, sizeof id);
     const gems_embedded_file *f = gems_embedded_find(file);
     if (kernel || !f)
         return kernel;
-    char more[96], all[256];
-    snprintf(more, sizeof more, options, number[0], number[1], number[2], number[3], number[4],
-             number[5]); /* NOLINT: constants of this file */
-    snprintf(all, sizeof all, "-DD=%s -DFILTER_H=%d -DFILTER_W=%d%s%s%s %s", gems_dtypes[p->x->dtype].name, p->filter_h,
-             p->filter_w, p->channels_last ? " -DCHANNELS_LAST" : "", p->wide ? " -DWIDE" : "",
-             linear ? " -DLINEAR" : "", more);
-    return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, all, "conv"});
+    char options[256];
+    int n = snprintf(options, sizeof options, "-DD=%s -DFILTER_H=%d -DFILTER_W=%d%s%s%s", gems_dtypes[p->x->dtype].name,
+                     p->filter_h, p->filter_w, p->channels_last ? " -DCHANNELS_LAST" : "", p->wide ? " -DWIDE" : "",
+                     linear ? " -DLINEAR" : "");
+    for (int i = 0; i < MACROS; i++)
+        if (macros[i].value)
+            n += snprintf(options + n, sizeof options - (size_t)n, " -D%s=%d", macros[i].name, macros[i].value);
+    return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, options, "conv"});
 }
 
 /* With two more values of the variant's own; NULL: none. */
@@ -247,8 +253,8 @@ static void launch_cpu(const gems_choice *c)
     int64_t mc = gems_rule_param(c->call->rule, "tm", 96), nc = gems_rule_param(c->call->rule, "tn", 256), kc = 256;
     while (((mc + 16) * (kc + 16 + nc) + kc * 32) * (int64_t)element > (int64_t)c->device->local_bytes && kc > 32)
         kc /= 2, nc = nc > 32 ? nc / 2 : nc, mc = mc > 16 ? mc / 2 / 16 * 16 : mc;
-    const int number[NUMBERS] = {(int)mc, (int)nc, (int)kc};
-    gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_cpu.cl", "-DMC=%d -DNC=%d -DKC=%d", number);
+    const macro macros[MACROS] = {{"MC", (int)mc}, {"NC", (int)nc}, {"KC", (int)kc}};
+    gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_cpu.cl", macros);
 
     const int64_t m = p->channels_last ? z->pixels : z->outputs, n = p->channels_last ? z->outputs : z->pixels;
     while (p->groups * ceil_div(m, mc) * ceil_div(n, nc) < 4 * (int64_t)c->device->compute_units &&
@@ -283,11 +289,9 @@ static void launch_gpu(const gems_choice *c)
         tn = 64;
     while ((size_t)tk * (size_t)(tm + tn + 8) * (is_double(p) ? 8 : 4) > device->local_bytes && tk > 4)
         tk /= 2;
-    const int number[NUMBERS] = {tm, tn, tk, gx, gy, z->depth > 1024 ? 512 : 0};
-    gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_gpu.cl",
-                                     number[5] ? "-DTM=%d -DTN=%d -DTK=%d -DGX=%d -DGY=%d -DFLUSH=%d"
-                                               : "-DTM=%d -DTN=%d -DTK=%d -DGX=%d -DGY=%d",
-                                     number);
+    const macro macros[MACROS] = {{"TM", tm}, {"TN", tn}, {"TK", tk},
+                                  {"GX", gx}, {"GY", gy}, {"FLUSH", z->depth > 1024 ? 512 : 0}};
+    gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_gpu.cl", macros);
     const int64_t of_pixels = p->channels_last ? tm : tn, of_outputs = p->channels_last ? tn : tm;
     const size_t local[3] = {(size_t)gx, (size_t)gy, 1};
     const size_t global[3] = {(size_t)(gx * ceil_div(z->pixels, of_pixels)),
@@ -302,10 +306,8 @@ static void launch_direct(const gems_choice *c)
     const int64_t count = p->y->numel;
     const bool many = count > MOST;
     const int32_t few = (int32_t)count;
-    static const int number[NUMBERS] = {0};
-    static const int number_many[NUMBERS] = {1};
-    gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_direct.cl", many ? "-DWHOLE=long" : "-DWHOLE=int",
-                                     many ? number_many : number);
+    const macro macros[MACROS] = {{"MANY", many}};
+    gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_direct.cl", macros);
     const size_t local[3] = {gems_group(c->device, c->device->is_cpu ? 64 : 256), 1, 1};
     const size_t global[3] = {(size_t)ceil_div(count, (int64_t)local[0]) * local[0], 1, 1};
     const gems_arg own[2] = {many ? GEMS_VALUE(count) : GEMS_VALUE(few), GEMS_VALUE(total)};

@@ -1,10 +1,14 @@
 /* Convolution, a work-item an element of the output: for groups of few channels, whose products would be too thin for
- * tiles. See conv.cl. Neighbouring items make neighbouring elements. Given: WHOLE, the type that counts them. */
+ * tiles. See conv.cl. Neighbouring items make neighbouring elements. Given: MANY where their number needs 64 bits. */
 #include "kernels/conv/conv.cl"
 
 #ifndef FILTER_H
 #define FILTER_H 3
 #define FILTER_W 3
+#endif
+#ifdef MANY
+#define WHOLE long
+#else
 #define WHOLE int
 #endif
 

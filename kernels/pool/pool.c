@@ -49,7 +49,7 @@ static bool read_pair(const gems_value *v, int64_t low, const int32_t absent[2],
 static int64_t extent(int64_t in, int32_t window, int32_t stride, int32_t pad, int32_t step, bool ceil)
 {
     const int64_t left = in + 2 * (int64_t)pad - (int64_t)step * (window - 1) - 1 + (ceil ? stride - 1 : 0);
-    const int64_t n = left < 0 ? 0 : left / stride + 1;
+    const int64_t n = left < 0 || stride < 1 ? 0 : left / stride + 1;
     return ceil && (n - 1) * stride >= in + pad ? n - 1 : n;
 }
 
