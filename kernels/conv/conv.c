@@ -23,6 +23,8 @@ typedef struct conv_shape {
     int32_t depth;
     int32_t stride_h, stride_w, pad_h, pad_w, step_h, step_w;
 } conv_shape;
+_Static_assert(offsetof(conv_shape, step_w) + sizeof(int32_t) == sizeof(conv_shape),
+               "bytes at the end that are no member");
 
 /* What plan() found; its tensors by prepare(). */
 typedef struct problem {

@@ -25,7 +25,8 @@ typedef long offset;
 typedef int offset;
 #endif
 
-/* The same struct in conv.c. Strides are in elements. */
+/* The same struct in conv.c, of a size that is a multiple of 8: rusticl does not count what would fill it up. Strides are
+ * in elements. */
 typedef struct {
     long x_n, x_c, x_h, x_w;
     long w_o, w_c, w_r, w_s;

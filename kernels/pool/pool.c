@@ -9,11 +9,13 @@
 
 /* As in pool.cl. */
 typedef struct pool_shape {
-    int64_t x_n, x_c, x_h, x_w;
+    int64_t x_n, x_c, x_h, x_w, divisor;
     int32_t channels, h, w, p, q;
     int32_t window_h, window_w, stride_h, stride_w, pad_h, pad_w, step_h, step_w;
-    int32_t divisor, count_outside;
+    int32_t count_outside;
 } pool_shape;
+_Static_assert(offsetof(pool_shape, count_outside) + sizeof(int32_t) == sizeof(pool_shape),
+               "bytes at the end that are no member");
 
 typedef enum pool_kind {
     MAX,
@@ -73,9 +75,9 @@ static const char *read_windows(const gems_call *call, problem *p)
         return "padding above half of a window";
     z->count_outside = gems_call_arg(call, "count_include_pad")->i != 0;
     if (divisor->kind == GEMS_SCALAR_INT) {
-        if (divisor->i == 0 || divisor->i > MOST || divisor->i < -MOST)
+        if (divisor->i == 0)
             return "divisor";
-        z->divisor = (int32_t)divisor->i;
+        z->divisor = divisor->i;
     } else if (divisor->kind != GEMS_NONE)
         return "divisor";
     z->p = (int32_t)extent(z->h, z->window_h, z->stride_h, z->pad_h, z->step_h, ceil->i);

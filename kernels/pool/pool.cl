@@ -14,13 +14,14 @@
 #define LOAD GEMS_CAT(load_, D)
 #define STORE GEMS_CAT(store_, D)
 
-/* The same struct in pool.c. Strides are in elements. */
+/* The same struct in pool.c, of a size that is a multiple of 8: rusticl does not count what would fill it up. Strides are
+ * in elements. */
 typedef struct {
     long x_n, x_c, x_h, x_w;
+    long divisor; /* 0: the number of elements, */
     int channels, h, w, p, q; /* of the input; rows and columns of the output */
     int window_h, window_w, stride_h, stride_w, pad_h, pad_w, step_h, step_w;
-    int divisor;     /* 0: the number of elements, */
-    int count_outside; /* with those of the padding */
+    int count_outside; /* with those of the padding, too */
 } pool_shape;
 
 __kernel void pool(GEMS_BUFFER(const MEM, x), GEMS_BUFFER(MEM, y)
