@@ -36,7 +36,8 @@ typedef struct problem {
 } problem;
 
 enum {
-    MOST = 1 << 30 /* of sizes, so that sums of a few of them are no overflow */
+    MOST = 1 << 30, /* of sizes, so that sums of a few of them are no overflow */
+    FLUSHED = 8192  /* longer sums are made in parts, by GPUs: a second set of sums halves the groups that fit one */
 };
 
 static int64_t least(int64_t a, int64_t b)
@@ -292,7 +293,7 @@ static void launch_gpu(const gems_choice *c)
     while ((size_t)tk * (size_t)(tm + tn + 8) * (is_double(p) ? 8 : 4) > device->local_bytes && tk > 4)
         tk /= 2;
     const macro macros[MACROS] = {{"TM", tm}, {"TN", tn}, {"TK", tk},
-                                  {"GX", gx}, {"GY", gy}, {"FLUSH", z->depth > 1024 ? 512 : 0}};
+                                  {"GX", gx}, {"GY", gy}, {"FLUSH", z->depth > FLUSHED ? 512 : 0}};
     gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_gpu.cl", macros);
     const int64_t of_pixels = p->channels_last ? tm : tn, of_outputs = p->channels_last ? tn : tm;
     const size_t local[3] = {(size_t)gx, (size_t)gy, 1};

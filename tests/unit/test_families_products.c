@@ -222,7 +222,8 @@ static void test_conv(void)
     conv(GEMS_F32, DENSE, DENSE, SHAPE(1, 36, 5, 15), SHAPE(66, 36, 3, 2), same, 1, false); /* several blocks */
     conv(GEMS_F32, DENSE, DENSE, SHAPE(2, 6, 9, 17), SHAPE(12, 2, 3, 2), same, 3, true);
     conv(GEMS_F32, CHANNELS_LAST, DENSE, SHAPE(2, 6, 9, 7), SHAPE(6, 1, 3, 2), same, 6, true);
-    conv(GEMS_F32, TRANSPOSED, DENSE, SHAPE(2, 6, 30), SHAPE(4, 3, 5), uneven, 2, true); /* a signal */
+    conv(GEMS_F32, CHANNELS_LAST, DENSE, SHAPE(1, 1400, 3, 3), SHAPE(3, 1400, 3, 2), plain, 1, false); /* long sums */
+    conv(GEMS_F32, TRANSPOSED, DENSE, SHAPE(2, 6, 30), SHAPE(4, 3, 5), uneven, 2, true);               /* a signal */
     for (int i = 1; i < FLOATING; i++) {
         conv(floating[i], DENSE, DENSE, image, filters, same, 1, true);
         conv(floating[i], CHANNELS_LAST, CHANNELS_LAST, SHAPE(1, 34, 7, 6), SHAPE(33, 34, 3, 2), uneven, 1, true);
