@@ -320,6 +320,8 @@ EXPORT(size_t, fwrite_unlocked, (const void *p, size_t size, size_t n, FILE *str
 
 /* ---- mappings ---- */
 
+#ifndef __SANITIZE_THREAD__ /* its runtime calls them before it can bear a function that it watches */
+
 /* Before what is there goes, or may be written without a fault. */
 static void forget(const void *p, size_t n)
 {
@@ -375,6 +377,7 @@ EXPORT(void *, mremap, (void *p, size_t n, size_t to, int flags, ...))
     forget(p, n);
     return NEXT(mremap)(p, n, to, flags, where);
 }
+#endif
 
 /* ---- sockets ---- */
 

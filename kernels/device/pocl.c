@@ -26,7 +26,46 @@
 #define LOADED_MOST 96
 #define PER_BINARY  5
 
-static pthread_rwlock_t lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+/* No pthread_rwlock_t: the share of a stream is given back by whichever thread waits for it. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned shares, waiting; /* waiting: to be alone; they come first */
+    bool alone;
+} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void share(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    while (gate.alone || gate.waiting)
+        pthread_cond_wait(&gate.changed, &gate.lock);
+    gate.shares++;
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void shut_out(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.waiting++;
+    while (gate.alone || gate.shares)
+        pthread_cond_wait(&gate.changed, &gate.lock);
+    gate.waiting--;
+    gate.alone = true;
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void let_go(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    if (gate.alone)
+        gate.alone = false;
+    else
+        gate.shares--;
+    if (!gate.shares)
+        pthread_cond_broadcast(&gate.changed);
+    pthread_mutex_unlock(&gate.lock);
+}
+
 /* Changed by those who are alone. */
 static unsigned loaded; /* variants so far */
 static struct {         /* before the launch that is under way */
@@ -63,7 +102,7 @@ static void settled(gems_queue *queue)
         pthread_mutex_unlock(&queue->only->one_by_one);
     queue->only = NULL;
     if (queue->hold != GEMS_HOLD_NONE)
-        pthread_rwlock_unlock(&lock);
+        let_go();
     if (queue->hold == GEMS_HOLD_ALONE)
         atomic_fetch_sub(&gems_state_building, 1);
     queue->hold = GEMS_HOLD_NONE;
@@ -85,7 +124,7 @@ static void lock_alone(const gems_queue *queue)
             (void)gems_queue_settle(lane->stream);
         rested[n++] = lane;
     }
-    pthread_rwlock_wrlock(&lock);
+    shut_out();
     while (n > 0)
         pthread_mutex_unlock(&rested[--n]->stream_lock);
 }
@@ -189,7 +228,7 @@ static bool before_launch(gems_queue *queue, gems_kernel *kernel, const size_t l
     if (queue->hold == GEMS_HOLD_ALONE)
         return true;
     if (queue->hold == GEMS_HOLD_NONE)
-        pthread_rwlock_rdlock(&lock);
+        share();
     queue->hold = GEMS_HOLD_SHARED;
     if (is_loaded(kernel, local, global)) {
         if (may_be_dropped(queue->lane)) {
@@ -244,7 +283,7 @@ static void begin_binary(void)
 
 static void end_binary(void)
 {
-    pthread_rwlock_unlock(&lock);
+    let_go();
     atomic_fetch_sub(&gems_state_building, 1);
 }
 
