@@ -5,6 +5,7 @@
  * (each serves a group of neighbours). mask: 2 or 4 dimensions, broadcast, added to the scores. is_causal: query i sees
  * keys 0 to i. scale: 1 / sqrt(head) if absent. A row that sees no key gives 0. The output is laid out in memory as the
  * query is; logsumexp is [batch, heads, queries] with heads innermost, f32 (f64 for f64). */
+#include "kernels/attention/attention.h"
 #include "kernels/embedded.h"
 #include "kernels/work/launcher.h"
 #include "kernels/tensor/layout.h"
@@ -14,21 +15,14 @@
 #include <stdio.h>
 #include <string.h>
 
-typedef struct problem {
-    const gems_tensor *q, *k, *v, *mask; /* mask may be NULL */
-    int64_t mask_stride[4];
-    bool causal;
-    double scale;
-    const gems_tensor *out, *lse; /* made by prepare */
-} problem;
+typedef gems_attention problem; /* `out` and `lse` made by prepare */
 
-/* NULL, or why not. What the host refuses is declined too: it has the words. */
-static const char *read_call(const gems_call *call, problem *p)
+const char *gems_attention_read(const gems_call *call, unsigned first, gems_attention *p)
 {
-    const gems_value *q = &call->arg[0], *k = &call->arg[1], *v = &call->arg[2];
+    const gems_value *q = &call->arg[first], *k = q + 1, *v = q + 2;
     if (q->kind != GEMS_TENSOR || k->kind != GEMS_TENSOR || v->kind != GEMS_TENSOR)
         return "operand missing";
-    *p = (problem){.q = q->tensor, .k = k->tensor, .v = v->tensor};
+    *p = (gems_attention){.q = q->tensor, .k = k->tensor, .v = v->tensor};
     const gems_tensor *x = p->q, *y = p->k, *w = p->v;
     if (x->dtype >= GEMS_DTYPE_COUNT || gems_dtypes[x->dtype].category != GEMS_CAT_FLOAT)
         return "dtype";
@@ -79,12 +73,8 @@ static const char *read_call(const gems_call *call, problem *p)
     return NULL;
 }
 
-static gems_status plan(gems_call *call)
+void gems_attention_sizes(gems_call *call, const gems_attention *p)
 {
-    problem *p = GEMS_PLAN(problem, call);
-    const char *why = read_call(call, p);
-    if (why)
-        return gems_decline(call, why);
     call->dtype = p->q->dtype;
     const int64_t *q = p->q->sizes, keys = p->k->sizes[2];
     call->sizes.v[GEMS_SIZE_BATCH] = q[0] * q[1];
@@ -96,6 +86,15 @@ static gems_status plan(gems_call *call)
     call->sizes.v[GEMS_SIZE_NUMEL] = p->q->numel > p->k->numel ? p->q->numel : p->k->numel;
     call->sizes.v[GEMS_SIZE_BYTES] =
         gems_size_bytes(gems_size_times(2, gems_size_plus(p->q->numel, p->k->numel)), p->q->dtype);
+}
+
+static gems_status plan(gems_call *call)
+{
+    problem *p = GEMS_PLAN(problem, call);
+    const char *why = gems_attention_read(call, 0, p);
+    if (why)
+        return gems_decline(call, why);
+    gems_attention_sizes(call, p);
     return GEMS_OK;
 }
 

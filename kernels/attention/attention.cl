@@ -7,9 +7,11 @@
 #define NUM GEMS_CAT(num_, D)
 #define NUM16 GEMS_CAT(num16_, D)
 #ifdef DOUBLE
+#define NUM2 double2
 #define NUM4 double4
 #define NUM8 double8
 #else
+#define NUM2 float2
 #define NUM4 float4
 #define NUM8 float8
 #endif

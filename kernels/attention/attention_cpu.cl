@@ -8,66 +8,10 @@
  *
  * Given: D the dtype, MD that of the mask, HEAD the head size rounded up to a multiple of 16 NV, BQ, BK multiples of 16.
  * Traffic: K and V are read once for every BQ queries. */
-#include "kernels/attention/attention.cl"
-#include "kernels/pack.cl"
+#include "kernels/attention/products_cpu.cl"
 
-#define UNROLL _Pragma("unroll")
-
-#ifdef __AVX512F__
-#define MR 8
-#define NV (sizeof(NUM) > 4 ? 1 : 2)
-#else
-#define MR (sizeof(NUM) > 4 ? 2 : 4)
-#define NV 1
-#endif
-#define NR (16 * NV)
 #define QP (HEAD + 16) /* pitches: not a power of two */
 #define SP (BK + 16)
-
-/* Exponential of x <= 0, or NaN. */
-#ifdef DOUBLE
-static inline double16 exponential(double16 x) { return exp(x); }
-#else
-/* x = i ln 2 + r, |r| <= ln 2 / 2; the polynomial is the Taylor series of degree 7 (error below 1 ulp there); below -87.3,
- * where the result would be subnormal, it is 0. ln 2 in two parts, the first with few bits (Cody and Waite). */
-static inline float16 exponential(float16 x)
-{
-    float16 i = rint(x * 1.44269504f);
-    float16 r = fma(i, (float16)-0.693359375f, x);
-    r = fma(i, (float16)2.12194440e-4f, r);
-    float16 p = fma((float16)1.98412698e-4f, r, (float16)1.38888889e-3f);
-    p = fma(p, r, (float16)8.33333333e-3f);
-    p = fma(p, r, (float16)4.16666667e-2f);
-    p = fma(p, r, (float16)1.66666667e-1f);
-    p = fma(p, r, (float16)0.5f);
-    p = fma(p, r, (float16)1.0f);
-    p = fma(p, r, (float16)1.0f);
-    float16 scale = as_float16((convert_int16(fmax(i, (float16)-126.0f)) + 127) << 23);
-    return select(p * scale, (float16)0.0f, x < -87.3f);
-}
-#endif
-
-/* c = a b, or c += a b: a of `rows` (padded to MR) x depth, b of depth x cols (a multiple of NR). */
-static inline void multiply(__local NUM *c, int c_pitch, const __local NUM *a, int a_pitch, const __local NUM *b,
-                            int b_pitch, int rows, int cols, int depth, bool add)
-{
-    for (int j = 0; j < cols; j += NR)
-        for (int i = 0; i < rows; i += MR) {
-            NUM16 acc[MR][NV];
-            UNROLL for (int r = 0; r < MR; r++)
-                UNROLL for (int v = 0; v < NV; v++)
-                    acc[r][v] = add ? vload16(v, c + (i + r) * c_pitch + j) : (NUM16)0;
-            for (int p = 0; p < depth; p++) {
-                NUM16 y[NV];
-                UNROLL for (int v = 0; v < NV; v++) y[v] = vload16(v, b + p * b_pitch + j);
-                UNROLL for (int r = 0; r < MR; r++)
-                    UNROLL for (int v = 0; v < NV; v++)
-                        acc[r][v] = fma((NUM16)(a[(i + r) * a_pitch + p]), y[v], acc[r][v]);
-            }
-            UNROLL for (int r = 0; r < MR; r++)
-                UNROLL for (int v = 0; v < NV; v++) vstore16(acc[r][v], v, c + (i + r) * c_pitch + j);
-        }
-}
 
 /* lse: batch, row, head are row-major. Dimension 0: blocks of bq queries, 1: heads, 2: batches. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
@@ -101,7 +45,7 @@ attention(ARGS)
         int width = min(BK, end - j0), wide = (width + NR - 1) / NR * NR;
         gems_pack(kt, BK, head, wide, k + j0 * k2, k3, k2, head, width);
         gems_pack(vt, HEAD, width, HEAD, v + j0 * v2, v2, v3, width, head);
-        multiply(s, SP, qt, QP, kt, BK, padded, wide, head, false);
+        multiply(s, SP, qt, QP, 1, kt, BK, padded, wide, head, false);
 
         for (int i = 0; i < rows; i++) {
             __local NUM *row = s + i * SP;
@@ -144,7 +88,7 @@ attention(ARGS)
                     vstore16(vload16(0, o + i * QP + c) * down, 0, o + i * QP + c);
             most[i] = peak;
         }
-        multiply(o, QP, s, SP, vt, HEAD, padded, HEAD, width, true);
+        multiply(o, QP, s, SP, 1, vt, HEAD, padded, HEAD, width, true);
     }
 
     for (int i = 0; i < rows; i++) {

@@ -153,6 +153,104 @@ static void test_attention(void)
         attention(floating[i], DENSE, SHAPE(1, 2, 18, 12), 20, 1, i == 1, i == 2);
 }
 
+/* ---- gradients of attention ---- */
+
+/* Of the output of `row` by what is in the tensors: its sum of exponentials goes into lse, the output into out. */
+static void attend(const operand *q, const operand *k, const operand *v, const operand *mask, const operand *out,
+                   const operand *lse, const int64_t *row, int64_t seen)
+{
+    const int64_t group = q->shape.size[1] / k->shape.size[1];
+    double s[160], largest = -INFINITY, sum = 0, sizes_;
+    for (int64_t i = 0; i < seen; i++) {
+        s[i] = score(q, k, row, i, group, &sizes_) + (mask ? AT(mask, row[2], i) : 0);
+        largest = fmax(largest, s[i]);
+    }
+    for (int64_t i = 0; i < seen; i++)
+        sum += s[i] = exp(s[i] - largest);
+    put(lse, row, largest + log(sum));
+    for (int64_t d = 0; d < q->shape.size[3]; d++) {
+        int64_t c[DIMS] = {row[0], row[1], row[2], d};
+        double o = 0;
+        for (int64_t i = 0; i < seen; i++)
+            o += s[i] / sum * AT(v, row[0], row[1] / group, i, d);
+        put(out, c, o);
+    }
+}
+
+static void add(expected *e, const int64_t *row, int64_t d, double x, double size)
+{
+    int64_t c[DIMS] = {row[0], row[1], row[2], d};
+    *want(e, c) += x;
+    *terms(e, c) += size;
+}
+
+static void attention_backward(gems_dtype dtype, layout l, shape q_shape, int64_t keys, int64_t groups, bool causal,
+                               bool masked)
+{
+    trial t;
+    trial_begin(&t, "_scaled_dot_product_flash_attention_for_cpu_backward");
+    t.parameters = l == DENSE && dtype == GEMS_F32 && q_shape.size[3] < 32;
+    t.quick = !t.parameters;
+    const int64_t *n = q_shape.size, head = n[3];
+    shape kv = SHAPE(n[0], n[1] / groups, keys, head), rows = SHAPE(n[0], n[1], n[2]);
+    operand *g = tensor(&t, dtype, l == DENSE ? TRANSPOSED : l, q_shape);
+    operand *q = tensor(&t, dtype, l, q_shape), *k = tensor(&t, dtype, l, kv), *v = tensor(&t, dtype, OFFSET, kv);
+    operand *out = tensor(&t, dtype, DENSE, q_shape);
+    operand *lse = tensor(&t, dtype == GEMS_F64 ? GEMS_F64 : GEMS_F32, TRANSPOSED, rows);
+    real(&t, 0);
+    boolean(&t, causal);
+    operand *mask = masked ? tensor(&t, dtype, DENSE, SHAPE(n[2], keys)) : NULL;
+    if (!masked)
+        none(&t);
+    none(&t);
+    expected *dq = expect(&t, 0, dtype, q_shape), *dk = expect(&t, 1, dtype, kv), *dv = expect(&t, 2, dtype, kv);
+    t.slack = 16;
+    const double scale = 1 / sqrt((double)head);
+    EACH (row, rows) {
+        const int64_t seen = causal && row[2] + 1 < keys ? row[2] + 1 : keys;
+        attend(q, k, v, mask, out, lse, row, seen);
+        double delta = 0, deltas = 0;
+        for (int64_t d = 0; d < head; d++) {
+            double x = AT(g, row[0], row[1], row[2], d) * AT(out, row[0], row[1], row[2], d);
+            delta += x;
+            deltas += fabs(x);
+        }
+        for (int64_t i = 0; i < seen; i++) {
+            const int64_t of_key[3] = {row[0], row[1] / groups, i};
+            double size, slope = 0, slopes = 0;
+            double x = score(q, k, row, i, groups, &size) + (masked ? AT(mask, row[2], i) : 0) - at(lse, row);
+            double p = exp(x), error = 1 + 2 * (size + fabs(at(lse, row)) + (masked ? fabs(AT(mask, row[2], i)) : 0));
+            for (int64_t d = 0; d < head; d++) {
+                double y = AT(g, row[0], row[1], row[2], d) * AT(v, row[0], of_key[1], i, d);
+                slope += y;
+                slopes += fabs(y);
+            }
+            slope = p * (slope - delta) * scale;
+            slopes = p * (slopes + deltas) * scale * error;
+            for (int64_t d = 0; d < head; d++) {
+                double gd = AT(g, row[0], row[1], row[2], d), kd = AT(k, row[0], of_key[1], i, d);
+                double qd = AT(q, row[0], row[1], row[2], d);
+                add(dq, row, d, slope * kd, slopes * fabs(kd));
+                add(dk, of_key, d, slope * qd, slopes * fabs(qd));
+                add(dv, of_key, d, p * gd, p * fabs(gd) * error);
+            }
+        }
+    }
+    trial_run(&t);
+}
+
+static void test_attention_backward(void)
+{
+    attention_backward(GEMS_F32, DENSE, SHAPE(2, 2, 37, 16), 41, 1, false, false);
+    attention_backward(GEMS_F32, OFFSET, SHAPE(1, 4, 20, 9), 33, 2, true, false);
+    attention_backward(GEMS_F32, EXPANDED, SHAPE(2, 1, 5, 8), 7, 1, false, true);
+    attention_backward(GEMS_F32, OFFSET, SHAPE(1, 1, 70, 70), 140, 1, false, false); /* several blocks of all */
+    attention_backward(GEMS_F32, OFFSET, SHAPE(1, 2, 131, 20), 67, 2, true, false);
+    for (int i = 1; i < FLOATING; i++)
+        attention_backward(floating[i], DENSE, SHAPE(1, 2, 18, 12), 20, 1, i == 1, i == 2);
+    attention_backward(GEMS_F64, OFFSET, SHAPE(1, 1, 40, 70), 50, 1, true, false);
+}
+
 /* ---- conv ---- */
 
 /* Rows and columns: stride, padding, dilation. */
