@@ -177,6 +177,12 @@ def samples():
     return pool
 
 
+def attended(q):
+    """What the gradient of attention takes first."""
+    out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, q, q, 0.0, True, scale=0.25)
+    return torch.ones_like(out), q, q, q, out, logsumexp
+
+
 def by_hand():
     f = torch.arange(12.0).reshape(3, 4) / 7 - 0.6
     g = torch.linspace(0.5, 2, 12).reshape(3, 4)
@@ -192,6 +198,7 @@ def by_hand():
                                       None, None, 5, 5, 0.0, True, False, 0.5, 3, None)],
         "_scaled_dot_product_attention_math": [(q, q, q, None, 0.0, True, None, 0.25), (q, q, q, torch.zeros(5, 5))],
         "_scaled_dot_product_flash_attention_for_cpu": [(q, q, q, 0.0, True, None, 0.25), (q, q, q, 0.0, False, torch.zeros(5, 5))],
+        "_scaled_dot_product_flash_attention_for_cpu_backward": [(*attended(q), 0.0, True, None, 0.25), (*attended(q), 0.0, False, torch.zeros(5, 5))],
         "scaled_dot_product_attention": [(q, q, q, None, 0.0, True, 0.25), (q, q, q, torch.zeros(5, 5))],
         "_unique2": [(j, True, True, True), (f,)],
         "_upsample_bicubic2d_aa": [(q, [7, 4], False, None, 0.5)],
