@@ -38,13 +38,13 @@ static gems_dtype sums_of(const problem *p)
 static gems_status plan(gems_call *call)
 {
     problem *p = GEMS_PLAN(problem, call);
-    *p = (problem){.grad = call->arg[GRAD].tensor};
     const char *why = gems_attention_read(call, QUERY, &p->in);
     if (why)
         return gems_decline(call, why);
     const gems_tensor *q = p->in.q, *lse = p->in.lse = call->arg[LSE].tensor;
     if (!is_like(&call->arg[GRAD], q) || !is_like(&call->arg[OUT], q))
         return gems_decline(call, "output or its gradient is not like the query");
+    p->grad = call->arg[GRAD].tensor;
     p->in.out = call->arg[OUT].tensor;
     if (q->sizes[3] > 1 && p->in.out->strides[3] != 1)
         return gems_decline(call, "elements of a head are not neighbours");
@@ -84,9 +84,9 @@ static blocks cpu_blocks(const gems_choice *c)
     const problem *p = c->problem;
     blocks b = {round_up(p->in.q->sizes[3], 32), gems_rule_param(c->call->rule, "kept", 64),
                 gems_rule_param(c->call->rule, "walked", 64), 0, 0};
-    while (local_bytes(&b, element_bytes(p)) > c->device->local_bytes && (b.kept > 32 || b.walked > 32)) {
+    while (local_bytes(&b, element_bytes(p)) > c->device->local_bytes && (b.kept > 32 || b.walked > 8)) {
         b.kept = b.kept > 32 ? round_up(b.kept / 2, 32) : 32;
-        b.walked = b.walked > 32 ? round_up(b.walked / 2, 32) : 32;
+        b.walked = b.walked > 8 ? round_up(b.walked / 2, 8) : 8;
     }
     return b;
 }
@@ -213,7 +213,7 @@ static void launch_gpu(const gems_choice *c)
 }
 
 static const gems_variant variants[] = {
-    {"cpu", "local memory for a block of rows", .params = {{"kept", 32, 256, 32, 64}, {"walked", 32, 256, 32, 64}},
+    {"cpu", "local memory for a block of rows", .params = {{"kept", 32, 256, 32, 64}, {"walked", 8, 256, 8, 64}},
      .can = can_cpu, .suits = gems_suits_cpu, .launch = launch_cpu},
     {"gpu", "heads of at most 256 elements", .can = can_gpu, .launch = launch_gpu},
     {NULL},

@@ -1,7 +1,7 @@
 /* Gradients of attention for CPUs (backward.cl says which). One work-item keeps up to BK rows of one head and walks in
  * blocks of BW rows; all of that is in the arithmetic type and in local memory, the products are those of products_cpu.cl.
  *
- * Given: HEAD a multiple of 16 NV, BK and BW of 32. */
+ * Given: HEAD and BK, multiples of 16 NV, BW, of 8. */
 #include "kernels/attention/backward.cl"
 #include "kernels/attention/products_cpu.cl"
 
