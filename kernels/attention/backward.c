@@ -56,10 +56,10 @@ static gems_status plan(gems_call *call)
     return GEMS_OK;
 }
 
-/* The padded size of a head, rows that a group keeps, rows of a block that it walks over; backward_gpu.cl: group, pm.
- */
+/* The padded size of a head, rows that a group keeps, rows of a block that it walks over; backward_gpu.cl: group, pm;
+ * backward_cpu.cl: all. */
 typedef struct blocks {
-    int64_t head, kept, walked, group, pm;
+    int64_t head, kept, walked, group, pm, all;
 } blocks;
 
 static int64_t round_up(int64_t n, int64_t to)
@@ -76,14 +76,21 @@ static size_t element_bytes(const problem *p)
 static size_t local_bytes(const blocks *b, size_t element)
 {
     return element * (size_t)(2 * b->head * b->kept + 2 * (b->head + 16) * (b->walked + b->kept) +
-                              2 * b->walked * (b->kept + 16) + 2 * b->kept);
+                              2 * b->walked * (b->kept + 16) + 2 * b->kept +
+                              (b->all ? (b->head + 16) * (b->walked + b->kept) : 0));
 }
 
 static blocks cpu_blocks(const gems_choice *c)
 {
     const problem *p = c->problem;
-    blocks b = {round_up(p->in.q->sizes[3], 32), gems_rule_param(c->call->rule, "kept", 64),
-                gems_rule_param(c->call->rule, "walked", 64), 0, 0};
+    /* A head is one work-item's where that leaves work for all of the device. */
+    const int64_t passes = p->in.k->sizes[0] * p->in.k->sizes[1] < 2 * (int64_t)c->device->compute_units ? 2 : 1;
+    blocks b = {round_up(p->in.q->sizes[3], 32),
+                gems_rule_param(c->call->rule, "kept", 64),
+                gems_rule_param(c->call->rule, "walked", 64),
+                0,
+                0,
+                gems_rule_param(c->call->rule, "passes", passes) == 1};
     while (local_bytes(&b, element_bytes(p)) > c->device->local_bytes && (b.kept > 32 || b.walked > 8)) {
         b.kept = b.kept > 32 ? round_up(b.kept / 2, 32) : 32;
         b.walked = b.walked > 8 ? round_up(b.walked / 2, 8) : 8;
@@ -120,19 +127,20 @@ static gems_kernel *kernel_for(gems_work *work, const problem *p, const char *fi
         return kernel;
     const bool delta = b.head == 0;
     char options[160];
-    snprintf(options, sizeof options, "-DD=%s -DMD=%s -DHEAD=%d -DBK=%d -DBW=%d -DG=%d -DPM=%d%s%s%s",
+    snprintf(options, sizeof options, "-DD=%s -DMD=%s -DHEAD=%d -DBK=%d -DBW=%d -DG=%d -DPM=%d%s%s%s%s",
              gems_dtypes[dtype].name, gems_dtypes[mask].name, (int)b.head, (int)b.kept, (int)b.walked, (int)b.group,
-             (int)b.pm, dtype == GEMS_F64 ? " -DDOUBLE" : "", keys ? " -DKEYS" : "", delta ? " -DDELTA" : "");
+             (int)b.pm, dtype == GEMS_F64 ? " -DDOUBLE" : "", keys ? " -DKEYS" : "", delta ? " -DDELTA" : "",
+             b.all ? " -DALL" : "");
     return gems_work_build(work, &id, sizeof id,
                            &(gems_kernel_text){file, NULL, f->text, options, delta ? "delta_rows" : "gradient"});
 }
 
 /* The same struct in backward.cl. */
 typedef struct strides {
-    int64_t x1[4], x2[4], y1[4], y2[4], mask[4], first[4], second[4], lse[3];
+    int64_t x1[4], x2[4], y1[4], y2[4], mask[4], first[4], second[4], third[4], lse[3];
 } strides;
 
-/* dK and dV, or dQ. */
+/* dK and dV, or dQ; all three. */
 static void launch_side(const gems_choice *c, const char *file, bool keys, blocks b, int delta, size_t group)
 {
     const problem *p = c->problem;
@@ -146,6 +154,7 @@ static void launch_side(const gems_choice *c, const char *file, bool keys, block
     memcpy(at.mask, p->in.mask_stride, sizeof at.mask);
     memcpy(at.first, first->strides, sizeof at.first);
     memcpy(at.second, p->result[2]->strides, sizeof at.second);
+    memcpy(at.third, p->result[0]->strides, sizeof at.third);
     memcpy(at.lse, p->in.lse->strides, sizeof at.lse);
 
     const int32_t size[] = {(int32_t)x[0]->sizes[2],
@@ -155,7 +164,7 @@ static void launch_side(const gems_choice *c, const char *file, bool keys, block
                             p->in.causal,
                             p->in.mask != NULL};
     const float scale = (float)p->in.scale;
-    gems_arg arg[20];
+    gems_arg arg[24];
     int n = 0;
     for (int i = 0; i < 4; i++)
         arg[n++] = GEMS_IN(x[i]);
@@ -169,9 +178,14 @@ static void launch_side(const gems_choice *c, const char *file, bool keys, block
         arg[n++] = GEMS_VALUE(size[i]);
     arg[n++] = p->in.q->dtype == GEMS_F64 ? GEMS_VALUE(p->in.scale) : GEMS_VALUE(scale);
     arg[n++] = GEMS_VALUE(at);
+    const int64_t nblocks = b.all ? 1 : (x[0]->sizes[2] + b.kept - 1) / b.kept;
+    if (b.all) {
+        const int64_t *q = p->in.q->sizes;
+        arg[n++] = GEMS_SCRATCH(gems_work_scratch(c->work, (size_t)(q[0] * q[1] * q[2] * b.head) * element_bytes(p)));
+        arg[n++] = GEMS_OUT_ARG(p->result[0]);
+    }
     const size_t local[3] = {group, 1, 1};
-    const size_t global[3] = {(size_t)((x[0]->sizes[2] + b.kept - 1) / b.kept) * group, (size_t)x[0]->sizes[1],
-                              (size_t)x[0]->sizes[0]};
+    const size_t global[3] = {(size_t)nblocks * group, (size_t)x[0]->sizes[1], (size_t)x[0]->sizes[0]};
     gems_launch(c->work, kernel_for(c->work, p, file, keys, b), 3, global, local, arg, n);
 }
 
@@ -192,7 +206,8 @@ static void launch_all(const gems_choice *c, const char *file, blocks b, int32_t
     gems_launch(c->work, kernel_for(c->work, p, "kernels/attention/backward.cl", false, (blocks){0}), 3, global, local,
                 arg, sizeof arg / sizeof *arg);
     launch_side(c, file, true, b, delta, group);
-    launch_side(c, file, false, b, delta, group);
+    if (!b.all)
+        launch_side(c, file, false, b, delta, group);
 }
 
 static void launch_cpu(const gems_choice *c)
@@ -208,13 +223,14 @@ static void launch_gpu(const gems_choice *c)
     while (g > 1 && ((size_t)(g * g) > c->device->max_group ||
                      2 * element_bytes(p) * (size_t)(g * pm * (g + 1) * pm) > c->device->local_bytes))
         g /= 2;
-    const blocks b = {round_up(p->in.q->sizes[3], g * pm), g * pm, g * pm, g, pm};
+    const blocks b = {round_up(p->in.q->sizes[3], g * pm), g * pm, g * pm, g, pm, 0};
     launch_all(c, "kernels/attention/backward_gpu.cl", b, 1, (size_t)(g * g));
 }
 
 static const gems_variant variants[] = {
-    {"cpu", "local memory for a block of rows", .params = {{"kept", 32, 256, 32, 64}, {"walked", 8, 256, 8, 64}},
-     .can = can_cpu, .suits = gems_suits_cpu, .launch = launch_cpu},
+    {"cpu", "local memory for a block of rows",
+     .params = {{"kept", 32, 256, 32, 64}, {"walked", 8, 256, 8, 64}, {"passes", 1, 2, 1, 0}}, .can = can_cpu,
+     .suits = gems_suits_cpu, .launch = launch_cpu},
     {"gpu", "heads of at most 256 elements", .can = can_gpu, .launch = launch_gpu},
     {NULL},
 };

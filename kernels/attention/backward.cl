@@ -9,13 +9,13 @@
  *
  *   S = y1 x1^T, G V^T (or its transpose) = y2 x2^T;    first += dS^T y1,    second += P^T y2 (KEYS alone)
  *
- * P and dS are computed twice so that no sum needs a second pass. Given: D the dtype, MD that of the mask, HEAD the head
+ * P and dS are computed twice, once for each side, so that no sum is shared between groups. Given: D the dtype, MD that of the mask, HEAD the head
  * size rounded up, and what backward_cpu.cl and backward_gpu.cl say. DELTA: the kernel that makes delta. */
 #include "kernels/attention/attention.cl"
 
 /* batch, head, row, column */
 typedef struct strides {
-    long x1[4], x2[4], y1[4], y2[4], mask[4], first[4], second[4], lse[3];
+    long x1[4], x2[4], y1[4], y2[4], mask[4], first[4], second[4], third[4], lse[3];
 } strides;
 
 #ifdef KEYS

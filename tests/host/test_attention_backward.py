@@ -152,7 +152,8 @@ def test_twice_has_the_same_bits():
         assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("rule", ['"variant": "cpu", "params": {"kept": 32, "walked": 96}', '"variant": "gpu"', '"params": {"lane": 1}'])
+@pytest.mark.parametrize("rule", ['"variant": "cpu", "params": {"kept": 32, "walked": 24}', '"variant": "gpu"',
+                                  '"params": {"passes": 1}', '"params": {"passes": 2}', '"params": {"lane": 1}'])
 def test_variants(rule):
     error = ctypes.create_string_buffer(200)
     assert gems.lib.gems_table_set(('{"rules": [{"op": "%s", %s}]}' % (OP, rule)).encode(), error, 200) == 0, error.value
