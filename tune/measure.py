@@ -249,15 +249,26 @@ def moves(table, dtypes):
 
 def attention(table, dtypes):
     name = "_scaled_dot_product_flash_attention_for_cpu"
+
+    def attend(q):  # causal: half the work, so the harder case to win
+        return aten._scaled_dot_product_flash_attention_for_cpu(q, q, q, is_causal=True)
+
     for label in dtypes:
         for width, least in ((64, 33), (128, 65)):
             for heads, batch in ((8, [1, 16]), (32, [32, None])):
                 def make(n):
                     q = random((2 if heads == 8 else 4, heads, n, width), DTYPES[label])
-                    # Causal: half the work, so the harder case to win.
-                    return lambda: aten._scaled_dot_product_flash_attention_for_cpu(q, q, q, is_causal=True)
-                table.line([name], label, "m", [64, 256, 1024, 2048, 4096], make, fixed={"k": [least, width], "batch": batch},
-                           equal=("n",))
+                    return lambda: attend(q)
+
+                def make_backward(n):
+                    q = random((2 if heads == 8 else 4, heads, n, width), DTYPES[label]).requires_grad_()
+                    with torch.enable_grad():
+                        out = attend(q)[0]
+                    return lambda: torch.autograd.grad(out, q, q.detach(), retain_graph=True)
+
+                for op, of in ((name, make), (name + "_backward", make_backward)):
+                    table.line([op], label, "m", [64, 256, 1024, 2048, 4096], of, fixed={"k": [least, width], "batch": batch},
+                               equal=("n",))
 
 
 def main():
