@@ -33,9 +33,17 @@ static gems_tensor make_tensor(double *data, int ndim, gems_dtype dtype)
     return t;
 }
 
+/* One for each row of the other tensors, f32 at least. */
+static bool is_of_rows(const gems_param *param)
+{
+    return strcmp(param->name, "logsumexp") == 0;
+}
+
 /* Masks are bool and indices i64 whatever the call computes with. */
 static gems_dtype dtype_of(const gems_param *param, gems_dtype dtype)
 {
+    if (is_of_rows(param) && gems_dtypes[dtype].size == 2)
+        return GEMS_F32;
     if (strstr(param->name, "mask") || strcmp(param->name, "condition") == 0)
         return GEMS_BOOL;
     return strstr(param->name, "ind") == param->name ? GEMS_I64 : dtype;
@@ -55,7 +63,9 @@ static gems_value make_argument(probe *p, const gems_param *param, const shape *
     case GEMS_T_TENSOR:
     case GEMS_T_TENSORS:
     case GEMS_T_ITENSORS:
-        t[0] = t[1] = make_tensor(memory[p->tensors], p->tensors ? s->others : s->first, dtype_of(param, dtype));
+        t[0] = t[1] =
+            make_tensor(memory[p->tensors], p->tensors ? s->others - (is_of_rows(param) && s->others > 1) : s->first,
+                        dtype_of(param, dtype));
         p->tensors++;
         if (param->type == GEMS_T_TENSOR)
             return (gems_value){.kind = GEMS_TENSOR, .tensor = t};
