@@ -151,7 +151,8 @@ gems_queue *gems_queue_take(gems_lane lane, bool timed, gems_trouble *trouble);
 gems_queue *gems_queue_take_stream(gems_lane lane, bool timed, gems_trouble *trouble);
 /* All that was queued has ended. */
 void gems_queue_give(gems_queue *queue);
-/* Whether it can be given back while its commands run: nothing failed, is timed or is to be kept of a first launch. */
+/* Whether it can be given back while its commands run: nothing failed, is timed, runs alone or is to be kept of a first
+ * launch. */
 bool gems_queue_may_be_left(const gems_queue *queue);
 /* Gives it back so. The results are nowhere else: if a command fails later the process ends. */
 void gems_queue_leave(gems_queue *queue);

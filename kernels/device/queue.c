@@ -179,7 +179,8 @@ void gems_queue_give(gems_queue *queue)
 
 bool gems_queue_may_be_left(const gems_queue *queue)
 {
-    return queue->trouble.kind == GEMS_TROUBLE_NONE && queue->queue != queue->timed && !queue->unsaved;
+    return queue->trouble.kind == GEMS_TROUBLE_NONE && queue->queue != queue->timed && !queue->unsaved &&
+           queue->hold != GEMS_HOLD_ALONE;
 }
 
 void gems_queue_leave(gems_queue *queue)
