@@ -18,7 +18,7 @@ def exported():
 def intended():
     functions = set(re.findall(r"^GEMS_API [^(]*?(\w+)\(", (ROOT / "preload/gems.h").read_text(), re.M))
     interposed = {name for names in gems.describe("symbols").values() for name in names}
-    libc = re.findall(r"^EXPORT\(\w+, (\w+),", (ROOT / "preload/libc.c").read_text(), re.M)
+    libc = re.findall(r"^EXPORT\([\w *]+, (\w+),", (ROOT / "preload/libc.c").read_text(), re.M)
     assert len(libc) == len(set(libc)) >= 60
     return functions | set(libc), interposed
 
