@@ -173,6 +173,7 @@ def test_times_are_measured_when_asked():
 
 
 @counts_calls
+@pytest.mark.skipif(os.environ.get("GEMS_RESIDENT", "off") != "off", reason="the smallest operand may be on the device")
 def test_the_gate_looks_at_the_largest_operand():
     """Two operands of 182 elements are not a call of 32768: it passes without being looked at, or counted."""
     torch.ones(2) * 2  # the device is open from here on
