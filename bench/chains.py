@@ -26,6 +26,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "host")]
+import bars  # noqa: E402
 import overhead  # noqa: E402
 
 SIZES = {"32": 32, "64K": 1 << 16, "256K": 1 << 18, "1M": 1 << 20, "4M": 1 << 22, "16M": 1 << 24}
@@ -215,29 +216,8 @@ def picture(result, path):
         return
     size = max(sizes, key=lambda s: (sizes.count(s), s == "4M", SIZES[s]))
     rows = {label.split()[0]: case for label, case in result["cases"].items() if label.split()[1] == size}
-    data = "\n".join(f'"{name}" ' + " ".join(f"{ratio(case, m):.4f}" for m in others) for name, case in rows.items())
-    bars = ", ".join(f'$data using {i + 2}:xtic(1) title "{m}"' for i, m in enumerate(others))
-    script = f"""
-set terminal pngcairo size {260 + 90 * len(rows)},560 font "sans,11" background rgb "white"
-set output "{path}"
-set title "{size} elements: plain PyTorch's time by the mode's (above 1: faster)" noenhanced
-set logscale y 2
-set grid y
-set style data histogram
-set style histogram cluster gap 1
-set style fill solid 0.8 noborder
-set xtics rotate by -40 noenhanced
-set rmargin 8
-set key top right
-$data << EOD
-{data}
-EOD
-plot 1 with lines lc rgb "black" notitle, {bars}
-"""
-    try:
-        subprocess.run(["gnuplot"], input=script, text=True, check=True, env=overhead.plain_env())
-    except (OSError, subprocess.CalledProcessError) as e:
-        print(f"no picture: {e}", file=sys.stderr)
+    bars.draw(path, f"{size} elements: plain PyTorch's time by the mode's (above 1: faster)",
+              {name: {m: ratio(case, m) for m in others} for name, case in rows.items()})
 
 
 def machine(threads):

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+import bars
+
 HERE = pathlib.Path(__file__).resolve().parent
 MODES = {"plain": None, "resident": {"GEMS_RESIDENT": "force", "GEMS_MEMORY": "staged"}, "cuda": None}
 
@@ -276,6 +278,16 @@ def markdown(result):
     return "\n".join(lines) + "\n"
 
 
+def picture(result, path):
+    cases = {}
+    for case in result["cases"]:
+        found = case["found"]
+        cases[f"{case['model']} {case['dtype']}"] = {
+            m: found["plain"]["seconds"] / found[m]["seconds"] if "seconds" in found[m] and "seconds" in found["plain"] else math.nan
+            for m in result["modes"] if m != "plain"}
+    bars.draw(path, f"{result['device']}: time of {result['cores']} cores by the mode's (above 1: faster)", cases)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", help="models, separated by commas")
@@ -284,7 +296,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--route", help="GEMS_ROUTE of the resident mode")
     parser.add_argument("--small", action="store_true", help="models of a few layers")
-    parser.add_argument("--output", type=pathlib.Path, help="without its suffix: .json and .md are written")
+    parser.add_argument("--output", type=pathlib.Path, help="without its suffix: .json, .md and .png are written")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -311,6 +323,8 @@ def main():
             if args.output:
                 args.output.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
                 args.output.with_suffix(".md").write_text(markdown(result))
+    if args.output and "plain" in wanted and len(wanted) > 1:
+        picture(result, args.output.with_suffix(".png"))
     print(markdown(result))
     return 0
 
