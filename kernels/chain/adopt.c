@@ -35,7 +35,7 @@ typedef struct piece {
     uintptr_t begin;
     size_t bytes;
     mapping *of;
-    gems_buffer *copy;
+    gems_buffer *copy; /* of the bytes from begin - lead(begin) on: of the same page */
     unsigned users;
     bool filling;
     uint64_t used;
@@ -179,6 +179,12 @@ static void drop_all(const mapping *m)
         }
 }
 
+/* A copy keeps its address' remainder. */
+static size_t lead(uintptr_t begin)
+{
+    return begin % ALIGNMENT;
+}
+
 static bool make_room(void)
 {
     if (adopted.n == adopted.room) {
@@ -196,7 +202,7 @@ static bool make_room(void)
  * is not what it was. */
 static piece *make_piece(uintptr_t begin, size_t bytes, mapping *m)
 {
-    gems_buffer *copy = gems_resident_take(bytes);
+    gems_buffer *copy = gems_resident_take(lead(begin) + bytes);
     size_t i = first_after(begin);
     bool taken = i < adopted.n && adopted.piece[i].begin < begin + bytes;
     if (copy && (taken || !make_room() || m->end < begin + bytes || m->begin > begin || m->written)) {
@@ -207,7 +213,8 @@ static piece *make_piece(uintptr_t begin, size_t bytes, mapping *m)
         return NULL;
     memmove(&adopted.piece[i + 1], &adopted.piece[i], (adopted.n++ - i) * sizeof *adopted.piece);
     adopted.piece[i] = (piece){.begin = begin, .bytes = bytes, .of = m, .copy = copy, .users = 1, .filling = true};
-    bool filled = gems_resident_fill(copy, (const void *)begin, bytes); /* NOLINT(performance-no-int-to-ptr) */
+    const void *from = (const void *)(begin - lead(begin)); /* NOLINT(performance-no-int-to-ptr) */
+    bool filled = gems_resident_fill(copy, from, lead(begin) + bytes);
     i = first_after(begin);
     adopted.piece[i].filling = false;
     pthread_cond_broadcast(&gems_chains.done);
@@ -238,23 +245,23 @@ static piece *use_piece(uintptr_t begin, size_t n)
 
 gems_reached gems_adopt_reach(const void *p, size_t n, gems_access access, gems_buffer **buffer, size_t *offset)
 {
-    uintptr_t at = (uintptr_t)p, begin = at & ~(ALIGNMENT - 1);
+    uintptr_t at = (uintptr_t)p;
     if (access & GEMS_WRITE) {
         gems_adopt_release(p, n);
         return GEMS_FOREIGN;
     }
     if (n < LEAST && !mapping_at(at, at + n))
         return GEMS_FOREIGN;
-    if (is_refused(begin, false))
+    if (is_refused(at, false))
         return GEMS_FOREIGN;
-    piece *found = use_piece(begin, at + n - begin);
+    piece *found = use_piece(at, n);
     if (!found) {
-        (void)is_refused(begin, true);
+        (void)is_refused(at, true);
         return GEMS_FOREIGN;
     }
     found->used = gems_resident_tick();
     *buffer = found->copy;
-    *offset = at - found->begin;
+    *offset = lead(found->begin) + (at - found->begin);
     return GEMS_REACHED;
 }
 
@@ -267,12 +274,12 @@ void gems_adopt_leave(const void *p)
 
 bool gems_adopt_can(const void *p, size_t n)
 {
-    uintptr_t at = (uintptr_t)p, begin = at & ~(ALIGNMENT - 1);
-    if (is_refused(begin, false))
+    uintptr_t at = (uintptr_t)p;
+    if (is_refused(at, false))
         return false;
-    const mapping *m = find_mapping(begin, at + n);
+    const mapping *m = find_mapping(at, at + n);
     if (!m || m->written)
-        (void)is_refused(begin, true);
+        (void)is_refused(at, true);
     return m && !m->written;
 }
 

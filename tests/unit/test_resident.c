@@ -201,6 +201,21 @@ Test(resident, weights_in_a_mapping_are_copied_once)
     }
 }
 
+Test(resident, weights_beside_each_other_stay_both)
+{
+    node *a = in_file(PROT_READ, MAP_PRIVATE, 77, SHAPE(N)), *b = node_view(a, 77 + N, SHAPE(N), NULL);
+    node *x = ADD(a, b);
+    uint64_t up = chain_counts().up;
+    for (int i = 0; i < 3; i++) {
+        ADD_(x, a);
+        ADD_(x, b);
+    }
+    cr_expect_eq(chain_counts().up, up);
+    node_free(b);
+    FINISH(x);
+    unmap(a);
+}
+
 Test(resident, what_is_mapped_shared_and_writable_travels)
 {
     node *w = in_file(PROT_READ | PROT_WRITE, MAP_SHARED, 0, SHAPE(N)), *y = ADD(w, w), *z = ADD(y, w);
