@@ -451,7 +451,7 @@ static int overwrite(void *fault)
 Test(resident_fault, a_launch_that_overwrites_fails)
 {
     int64_t n = 1;
-    for (int result = SURVIVED; result != NOT_REACHED; n++) {
+    for (int result = SURVIVED; result != NOT_REACHED; n += 2) {
         result = in_child(overwrite, &n);
         cr_assert(result == SURVIVED || result == NOT_REACHED, "GEMS_FAULT=%lld: %d", (long long)n, result);
     }
