@@ -113,11 +113,11 @@ static void settled(gems_queue *queue)
 static void lock_alone(const gems_queue *queue)
 {
     gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
-    gems_lane_state *rested[GEMS_LANE_COUNT];
+    gems_lane_state *rested[GEMS_LANE_COUNT] = {NULL};
     unsigned n = 0;
     for (gems_lane l = 0; l < GEMS_LANE_COUNT; l++) {
         gems_lane_state *lane = gems_state_lane(l, &trouble);
-        if (!lane || (queue && queue->index == GEMS_MAX_QUEUES && queue->lane == lane) || (n && rested[0] == lane))
+        if (!lane || (queue && queue->index == GEMS_MAX_QUEUES && queue->lane == lane) || rested[0] == lane)
             continue;
         pthread_mutex_lock(&lane->stream_lock);
         if (lane->stream)
