@@ -322,7 +322,7 @@ EXPORT(size_t, fwrite_unlocked, (const void *p, size_t size, size_t n, FILE *str
 
 #ifndef __SANITIZE_THREAD__ /* its runtime calls them before it can bear a function that it watches */
 
-/* Before what is there goes, or may be written without a fault. */
+/* What is there goes, or may be written without a fault. */
 static void forget(const void *p, size_t n)
 {
     int error = errno;
@@ -331,36 +331,51 @@ static void forget(const void *p, size_t n)
     errno = error;
 }
 
+static inline void forget_span(const span *s)
+{
+    forget(s->p, s->n);
+}
+
+/* Before a call, and after it: another thread may have begun to use what lies beside. */
+#define FORGETS(p, n)                                                                                                  \
+    __attribute__((cleanup(forget_span))) const span forgotten = {(p), (n)};                                           \
+    forget_span(&forgotten)
+
+/* A new mapping is where one was that went unseen. */
+static void *mapped(void *p, size_t n)
+{
+    if (p != MAP_FAILED)
+        forget(p, n);
+    return p;
+}
+
 EXPORT(void *, mmap, (void *p, size_t n, int protection, int flags, int fd, off_t at))
 {
-    if (flags & MAP_FIXED)
-        forget(p, n);
-    return NEXT(mmap)(p, n, protection, flags, fd, at);
+    FORGETS(p, flags & MAP_FIXED ? n : 0);
+    return mapped(NEXT(mmap)(p, n, protection, flags, fd, at), n);
 }
 
 EXPORT(void *, mmap64, (void *p, size_t n, int protection, int flags, int fd, off64_t at))
 {
-    if (flags & MAP_FIXED)
-        forget(p, n);
-    return NEXT(mmap64)(p, n, protection, flags, fd, at);
+    FORGETS(p, flags & MAP_FIXED ? n : 0);
+    return mapped(NEXT(mmap64)(p, n, protection, flags, fd, at), n);
 }
 
 EXPORT(int, munmap, (void *p, size_t n))
 {
-    forget(p, n);
+    FORGETS(p, n);
     return NEXT(munmap)(p, n);
 }
 
 EXPORT(int, mprotect, (void *p, size_t n, int protection))
 {
-    forget(p, n);
+    FORGETS(p, n);
     return NEXT(mprotect)(p, n, protection);
 }
 
 EXPORT(int, madvise, (void *p, size_t n, int advice))
 {
-    if (advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE)
-        forget(p, n);
+    FORGETS(p, advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE ? n : 0);
     return NEXT(madvise)(p, n, advice);
 }
 
@@ -372,11 +387,12 @@ EXPORT(void *, mremap, (void *p, size_t n, size_t to, int flags, ...))
         va_start(more, flags);
         where = va_arg(more, void *);
         va_end(more);
-        forget(where, to);
     }
-    forget(p, n);
-    return NEXT(mremap)(p, n, to, flags, where);
+    FORGETS(p, n);
+    forget(where, where ? to : 0);
+    return mapped(NEXT(mremap)(p, n, to, flags, where), to);
 }
+
 #endif
 
 /* ---- sockets ---- */

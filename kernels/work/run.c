@@ -419,10 +419,10 @@ static const void *memory_of(const gems_operand *o)
     return (const void *)address_of(o); /* NOLINT(performance-no-int-to-ptr) */
 }
 
-/* The first n operands that are reached are so no more. */
-static void leave(gems_work *w, const gems_work_memory *m, uint32_t n, bool done)
+/* The operands that are reached are so no more. */
+static void leave(gems_work *w, const gems_work_memory *m, bool done)
 {
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < w->noperands; i++) {
         gems_operand *o = &w->operand[i];
         if (o->copy)
             m->leave(memory_of(o), (o->access & GEMS_WRITE) != 0,
@@ -434,13 +434,16 @@ static void leave(gems_work *w, const gems_work_memory *m, uint32_t n, bool done
     }
 }
 
-/* All operands in blocks where they stay on the device, or none. */
+/* All operands in blocks where they stay on the device, or none. What is written first: to reach it may have to wait
+ * until nothing reads copies of what lies beside it. */
 static void reach(gems_work *w, const gems_work_memory *m)
 {
     bool replaces = false, brings = false; /* what stays; what is brought home and may fail after that */
-    for (uint32_t i = 0; i < w->noperands; i++) {
-        gems_operand *o = &w->operand[i];
+    for (uint32_t k = 0; k < 2 * w->noperands; k++) {
+        gems_operand *o = &w->operand[k % w->noperands];
         bool writes = (o->access & GEMS_WRITE) != 0;
+        if (writes != (k < w->noperands))
+            continue;
         gems_access access = o->access == GEMS_WRITE && o->gaps >= 0 ? GEMS_READ_WRITE : (gems_access)o->access;
         gems_reached reached = address_of(o) % o->element
                                    ? GEMS_UNREACHABLE
@@ -450,7 +453,7 @@ static void reach(gems_work *w, const gems_work_memory *m)
         else
             replaces |= o->access == GEMS_READ_WRITE;
         if (reached == GEMS_UNREACHABLE || (replaces && brings)) {
-            leave(w, m, i + 1, false);
+            leave(w, m, false);
             return;
         }
     }
@@ -476,7 +479,7 @@ bool gems_work_execute(gems_work *w)
         if (w->operand[i].held)
             m->end(memory_of(&w->operand[i]), w->operand[i].span);
     if (m)
-        leave(w, m, w->noperands, w->trouble.kind == GEMS_TROUBLE_NONE);
+        leave(w, m, w->trouble.kind == GEMS_TROUBLE_NONE);
     if (w->lower) /* its launches are written anew by the next run */
         w->nbytes = nbytes;
     note_outcome(w);
