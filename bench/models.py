@@ -270,7 +270,8 @@ def markdown(result):
         ms = [f"{1e3 * found[m]['seconds']:.2f}" if "seconds" in found[m] else "-" for m in modes]
         ratios = [f"{found['plain']['seconds'] / found[m]['seconds']:.2f}" if "seconds" in found[m] and "seconds" in found["plain"] else "-"
                   for m in modes if m != "plain"]
-        lines.append(f"| {case['model']} | {case['dtype']} | " + " | ".join(ms + ratios) + f" | {found.get('resident', {}).get('difference', math.nan):.1e} |")
+        difference = found.get("resident", {}).get("difference")
+        lines.append(f"| {case['model']} | {case['dtype']} | " + " | ".join(ms + ratios) + f" | {'-' if difference is None else f'{difference:.1e}'} |")
     for case in result["cases"]:
         for mode, answer in case["found"].items():
             if "error" in answer:
