@@ -1,6 +1,5 @@
 /* Gradients of layer norm: of the input, and of weight and bias, as far as output_mask asks for them. */
-#include "kernels/tensor/nest.h"
-#include "kernels/work/launcher.h"
+#include "kernels/norm/norm.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -23,60 +22,35 @@ typedef struct found {
     bool wanted[3];
 } found;
 
-static bool has_shape(const gems_tensor *t, int ndim, const int64_t *sizes)
-{
-    return t->ndim == ndim && memcmp(t->sizes, sizes, (size_t)ndim * sizeof *sizes) == 0;
-}
-
-/* A weight or bias: absent, unless its gradient is wanted, or contiguous with the normalized shape. The first one says
- * what dtype they have. */
-static gems_status check_affine(gems_call *call, int which, bool wanted, found *f)
-{
-    const gems_value *v = &call->arg[which], *shape = &call->arg[SHAPE];
-    if (v->kind == GEMS_NONE && !wanted)
-        return GEMS_OK;
-    if (v->kind != GEMS_TENSOR || !has_shape(v->tensor, (int)shape->ints.n, shape->ints.v) ||
-        !gems_tensor_is_contiguous(v->tensor))
-        return gems_decline(call, "weight or bias is not contiguous with the normalized shape");
-    if (f->affine != GEMS_DTYPE_NONE && f->affine != v->tensor->dtype)
-        return gems_decline(call, "weight and bias differ in dtype");
-    f->affine = (uint8_t)v->tensor->dtype;
-    return GEMS_OK;
-}
-
 static gems_status plan(gems_call *call)
 {
     const gems_tensor *in = call->arg[INPUT].tensor, *grad = call->arg[GRAD].tensor;
     const gems_value *shape = &call->arg[SHAPE], *mask = &call->arg[MASK];
-    if (call->arg[INPUT].kind != GEMS_TENSOR || in->dtype == GEMS_DTYPE_NONE ||
-        gems_dtypes[in->dtype].category != GEMS_CAT_FLOAT)
-        return gems_decline(call, "dtype has no kernel");
-    if (shape->kind != GEMS_INTS || shape->ints.n == 0 || (int64_t)shape->ints.n > in->ndim || in->numel == 0)
-        return gems_decline(call, "empty, or no normalized shape");
-    found f = {.outer_dims = (uint8_t)(in->ndim - (int)shape->ints.n), .affine = GEMS_DTYPE_NONE};
-    if (in->ndim > 32 || memcmp(shape->ints.v, in->sizes + f.outer_dims, shape->ints.n * sizeof(int64_t)) != 0)
-        return gems_decline(call, "normalized shape is not the input's");
-    if (call->arg[GRAD].kind != GEMS_TENSOR || grad->dtype != in->dtype || !has_shape(grad, in->ndim, in->sizes))
+    found f = {.affine = GEMS_DTYPE_NONE};
+    int64_t n;
+    const char *why = gems_norm_split(&call->arg[INPUT], shape, &f.outer_dims, &n);
+    if (why)
+        return gems_decline(call, why);
+    if (call->arg[GRAD].kind != GEMS_TENSOR || grad->dtype != in->dtype || grad->ndim != in->ndim ||
+        memcmp(grad->sizes, in->sizes, (size_t)in->ndim * sizeof *in->sizes) != 0)
         return gems_decline(call, "gradient is not of the input's dtype and shape");
     if (mask->kind != GEMS_BOOLS || mask->bools.n != 3)
         return gems_decline(call, "no output_mask");
     memcpy(f.wanted, mask->bools.v, sizeof f.wanted);
     if (!f.wanted[0] && !f.wanted[1] && !f.wanted[2])
         return gems_decline(call, "no gradient is asked for");
-    gems_status status = check_affine(call, WEIGHT, f.wanted[1], &f);
-    if (status == GEMS_OK)
-        status = check_affine(call, BIAS, f.wanted[2], &f);
-    if (status != GEMS_OK)
-        return status;
+    for (int i = 1; i < 3 && !why; i++) {
+        const gems_value *v = &call->arg[i == 1 ? WEIGHT : BIAS];
+        why = v->kind != GEMS_NONE || f.wanted[i] ? gems_norm_affine(v, shape, &f.affine) : NULL;
+    }
+    if (why)
+        return gems_decline(call, why);
     if (f.affine == GEMS_DTYPE_NONE)
         f.affine = (uint8_t)in->dtype;
     if (f.affine != in->dtype && (gems_dtypes[in->dtype].size != 2 || f.affine != GEMS_F32 ||
                                   call->arg[WEIGHT].kind != GEMS_TENSOR)) /* without one the host refuses it */
         return gems_decline(call, "weight has another dtype than the input");
 
-    int64_t n = 1;
-    for (size_t i = 0; i < shape->ints.n; i++)
-        n *= shape->ints.v[i];
     for (int i = MEAN; i <= RSTD; i++) {
         const gems_tensor *t = call->arg[i].tensor;
         if (call->arg[i].kind != GEMS_TENSOR || t->dtype != f.affine || t->numel != in->numel / n ||
@@ -99,11 +73,6 @@ typedef struct problem {
     int64_t parts, part_rows; /* how sums over rows are cut */
 } problem;
 
-static const char *kept(bool there)
-{
-    return there ? "__VA_ARGS__" : "";
-}
-
 static void write_defines(const gems_choice *c, char *out, size_t n)
 {
     const problem *p = c->problem;
@@ -113,7 +82,8 @@ static void write_defines(const gems_choice *c, char *out, size_t n)
              "#define IN %s\n#define T %s\n#define P %s\n#define W %s\n#define S %s\n#define IF_WEIGHT(...) %s\n"
              "#define IF_DX(...) %s\n#define IF_DW(...) %s\n#define IF_DB(...) %s\n%s",
              in->name, in->compute, in->size == 8 ? "f64" : "f32", gems_dtypes[f->affine].name,
-             gems_dtypes[f->affine].name, kept(p->weight), kept(f->wanted[0]), kept(f->wanted[1]), kept(f->wanted[2]),
+             gems_dtypes[f->affine].name, gems_norm_if(p->weight), gems_norm_if(f->wanted[0]),
+             gems_norm_if(f->wanted[1]), gems_norm_if(f->wanted[2]),
              f->wanted[1] || f->wanted[2] ? "#define SUMS\n" : "");
 }
 
@@ -183,7 +153,7 @@ static void launch_run(const gems_choice *c)
     finish(c, &p, parts, (size_t)gems_cpu_items(c->device, (p.n + 15) / 16), 1);
 }
 
-/* A row is a group's, of at least a quarter of the row and from 32 to 256; 32 columns of a part are one's of 256. */
+/* A row is a group's; 32 columns of a part are one's of 256. */
 static void launch_group(const gems_choice *c)
 {
     problem p = *(const problem *)c->problem;
@@ -193,11 +163,8 @@ static void launch_group(const gems_choice *c)
     gems_arg args[ROWS_ARGS + 2];
     rows_args(&p, args);
     if (p.result[0]) {
-        size_t local = 32;
+        const size_t local = gems_norm_group(c->device, p.n);
         int nargs = ROWS_ARGS;
-        while (local < 256 && (int64_t)local * 4 < p.n)
-            local *= 2;
-        local = gems_group(c->device, local);
         const size_t global = (size_t)p.rows * local;
         if (p.weight)
             args[nargs++] = GEMS_IN(p.weight);
@@ -220,18 +187,6 @@ static const gems_variant variants[] = {
     {NULL},
 };
 
-/* The rows of a tensor, and the stride in one. */
-static bool find_rows(const gems_tensor *t, int outer_dims, gems_nest *rows, int64_t *stride)
-{
-    const uint64_t outer = ((uint64_t)1 << outer_dims) - 1, all = ((uint64_t)1 << t->ndim) - 1;
-    gems_nest row;
-    int64_t n;
-    if (!gems_nest_dims(t, outer, rows) || !gems_nest_dims(t, all & ~outer, &row) || row.rank > 1)
-        return false;
-    gems_nest_split_inner(&row, &n, stride);
-    return true;
-}
-
 static gems_status prepare(gems_call *call, gems_work *work)
 {
     const found *f = GEMS_PLAN(found, call);
@@ -245,8 +200,8 @@ static gems_status prepare(gems_call *call, gems_work *work)
                  .n = call->sizes.v[GEMS_SIZE_COLS]};
     if (p.in->dtype == GEMS_F64 && !gems_device_get(work->lane)->f64)
         return gems_decline(call, "the device has no f64");
-    if (!find_rows(p.in, f->outer_dims, &p.in_rows, &p.in_stride) ||
-        !find_rows(p.grad, f->outer_dims, &p.grad_rows, &p.grad_stride))
+    if (!gems_norm_rows(p.in, f->outer_dims, &p.in_rows, &p.in_stride) ||
+        !gems_norm_rows(p.grad, f->outer_dims, &p.grad_rows, &p.grad_stride))
         return gems_decline(call, "normalized dimensions are not one walk through memory");
     const int inner = p.in->ndim - f->outer_dims;
     for (unsigned i = 0; i < 3; i++)

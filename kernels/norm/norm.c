@@ -1,12 +1,57 @@
 /* Layer norm and RMS norm over the trailing dimensions. A row of shim/ops.json may say "center": subtract the mean
  * (layer norm). Results after the first are the saved mean and rstd, or rstd alone where there are two. */
+#include "kernels/norm/norm.h"
 #include "kernels/pointwise/end.h"
-#include "kernels/tensor/nest.h"
-#include "kernels/work/launcher.h"
 
 #include <float.h>
 #include <stdio.h>
 #include <string.h>
+
+const char *gems_norm_split(const gems_value *input, const gems_value *shape, uint8_t *outer_dims, int64_t *n)
+{
+    const gems_tensor *in = input->tensor;
+    if (input->kind != GEMS_TENSOR || in->dtype == GEMS_DTYPE_NONE || gems_dtypes[in->dtype].category != GEMS_CAT_FLOAT)
+        return "dtype has no kernel";
+    if (shape->kind != GEMS_INTS || shape->ints.n == 0 || (int64_t)shape->ints.n > in->ndim || in->numel == 0)
+        return "empty, or no normalized shape";
+    *outer_dims = (uint8_t)(in->ndim - (int)shape->ints.n);
+    if (in->ndim > 32 || memcmp(shape->ints.v, in->sizes + *outer_dims, shape->ints.n * sizeof(int64_t)) != 0)
+        return "normalized shape is not the input's";
+    *n = 1;
+    for (size_t i = 0; i < shape->ints.n; i++)
+        *n *= shape->ints.v[i];
+    return NULL;
+}
+
+const char *gems_norm_affine(const gems_value *v, const gems_value *shape, uint8_t *dtype)
+{
+    if (v->kind != GEMS_TENSOR || v->tensor->ndim != (int)shape->ints.n || !gems_tensor_is_contiguous(v->tensor) ||
+        memcmp(v->tensor->sizes, shape->ints.v, shape->ints.n * sizeof(int64_t)) != 0)
+        return "weight or bias is not contiguous with the normalized shape";
+    if (*dtype != GEMS_DTYPE_NONE && *dtype != v->tensor->dtype)
+        return "weight and bias differ in dtype";
+    *dtype = (uint8_t)v->tensor->dtype;
+    return NULL;
+}
+
+bool gems_norm_rows(const gems_tensor *t, int outer_dims, gems_nest *rows, int64_t *stride)
+{
+    const uint64_t outer = ((uint64_t)1 << outer_dims) - 1, all = ((uint64_t)1 << t->ndim) - 1;
+    gems_nest row;
+    int64_t n;
+    if (!gems_nest_dims(t, outer, rows) || !gems_nest_dims(t, all & ~outer, &row) || row.rank > 1)
+        return false;
+    gems_nest_split_inner(&row, &n, stride);
+    return true;
+}
+
+size_t gems_norm_group(const gems_device_info *device, int64_t n)
+{
+    size_t local = 32;
+    while (local < 256 && (int64_t)local * 4 < n)
+        local *= 2;
+    return gems_group(device, local);
+}
 
 /* What plan() found. */
 typedef struct found {
@@ -16,39 +61,20 @@ typedef struct found {
     bool weight, bias;
 } found;
 
-/* A weight or bias: absent, or contiguous with the normalized shape. All of one dtype, the input's or f32. */
-static gems_status check_affine(gems_call *call, const gems_value *v, const gems_tensor *in, found *f, bool *has)
-{
-    *has = v->kind == GEMS_TENSOR;
-    if (v->kind == GEMS_NONE)
-        return GEMS_OK;
-    int inner = in->ndim - f->outer_dims;
-    if (!*has || v->tensor->ndim != inner || !gems_tensor_is_contiguous(v->tensor) ||
-        memcmp(v->tensor->sizes, in->sizes + f->outer_dims, (size_t)inner * sizeof *in->sizes) != 0)
-        return gems_decline(call, "weight or bias is not contiguous with the normalized shape");
-    if (f->weight_dtype != GEMS_DTYPE_NONE && f->weight_dtype != v->tensor->dtype)
-        return gems_decline(call, "weight and bias differ in dtype");
-    f->weight_dtype = (uint8_t)v->tensor->dtype;
-    return GEMS_OK;
-}
-
 static gems_status plan(gems_call *call)
 {
     const gems_tensor *in = call->arg[0].tensor;
     const gems_value *shape = &call->arg[1], *eps = gems_call_arg(call, "eps");
-    if (call->arg[0].kind != GEMS_TENSOR || in->dtype == GEMS_DTYPE_NONE ||
-        gems_dtypes[in->dtype].category != GEMS_CAT_FLOAT)
-        return gems_decline(call, "dtype has no kernel");
-    if (shape->kind != GEMS_INTS || shape->ints.n == 0 || (int64_t)shape->ints.n > in->ndim || in->numel == 0)
-        return gems_decline(call, "empty, or no normalized shape");
-    found f = {.outer_dims = (uint8_t)(in->ndim - (int)shape->ints.n), .weight_dtype = GEMS_DTYPE_NONE};
-    if (in->ndim > 32 || memcmp(shape->ints.v, in->sizes + f.outer_dims, shape->ints.n * sizeof(int64_t)) != 0)
-        return gems_decline(call, "normalized shape is not the input's");
-    gems_status status = check_affine(call, gems_call_arg(call, "weight"), in, &f, &f.weight);
-    if (status == GEMS_OK)
-        status = check_affine(call, gems_call_arg(call, "bias"), in, &f, &f.bias);
-    if (status != GEMS_OK)
-        return status;
+    const gems_value *weight = gems_call_arg(call, "weight"), *bias = gems_call_arg(call, "bias");
+    found f = {.weight_dtype = GEMS_DTYPE_NONE, .weight = weight->kind != GEMS_NONE, .bias = bias->kind != GEMS_NONE};
+    int64_t n;
+    const char *why = gems_norm_split(&call->arg[0], shape, &f.outer_dims, &n);
+    if (!why && f.weight)
+        why = gems_norm_affine(weight, shape, &f.weight_dtype);
+    if (!why && f.bias)
+        why = gems_norm_affine(bias, shape, &f.weight_dtype);
+    if (why)
+        return gems_decline(call, why);
     bool center = gems_op_attr(call->op, "center"), half = in->dtype == GEMS_F16 || in->dtype == GEMS_BF16;
     f.stats_dtype = (uint8_t)in->dtype;
     if (f.weight_dtype != GEMS_DTYPE_NONE && f.weight_dtype != in->dtype) {
@@ -68,9 +94,6 @@ static gems_status plan(gems_call *call)
     else
         return gems_decline(call, "eps is not a number");
 
-    int64_t n = 1;
-    for (size_t i = 0; i < shape->ints.n; i++)
-        n *= shape->ints.v[i];
     gems_call_rows(call, in->dtype, in->numel, n, gems_size_bytes(gems_size_times(2, in->numel), in->dtype));
     call->sizes.v[GEMS_SIZE_INNER] = 1;
     *GEMS_PLAN(found, call) = f;
@@ -90,11 +113,6 @@ typedef struct problem {
     int64_t rows, n, stride;
 } problem;
 
-static const char *kept(bool there)
-{
-    return there ? "__VA_ARGS__" : "";
-}
-
 static void write_defines(const gems_choice *c, char *out, size_t n)
 {
     const problem *p = c->problem;
@@ -105,18 +123,15 @@ static void write_defines(const gems_choice *c, char *out, size_t n)
              "#define IF_BIAS(...) %s\n#define IF_MEAN(...) %s\n#define IF_RSTD(...) %s\n",
              in->name, in->compute, f->weight_dtype < GEMS_DTYPE_NONE ? gems_dtypes[f->weight_dtype].name : "f32",
              gems_dtypes[f->stats_dtype].name, gems_op_attr(c->call->op, "center") ? "#define CENTER\n" : "",
-             kept(p->weight), kept(p->bias), kept(p->mean), kept(p->rstd));
+             gems_norm_if(p->weight), gems_norm_if(p->bias), gems_norm_if(p->mean), gems_norm_if(p->rstd));
 }
 
-/* A row is one work-item's, one of several; or a group's, of at least a quarter of the row and from 32 to 256. */
+/* A row is one work-item's, one of several; or a group's. */
 static void launch(const gems_choice *c)
 {
     const problem *p = c->problem;
     const bool run = gems_choice_index(c) == RUN;
-    size_t local = run ? 1 : 32;
-    while (!run && local < 256 && (int64_t)local * 4 < p->n)
-        local *= 2;
-    local = gems_group(c->device, local);
+    size_t local = run ? 1 : gems_norm_group(c->device, p->n);
     size_t global = run ? (size_t)gems_cpu_items(c->device, p->rows) : (size_t)p->rows * local;
     const unsigned what =
         (p->weight != NULL) | (p->bias != NULL) << 1 | (p->mean != NULL) << 2 | (p->rstd != NULL) << 3;
@@ -166,12 +181,8 @@ static gems_status prepare(gems_call *call, gems_work *work)
                  .n = call->sizes.v[GEMS_SIZE_COLS]};
     if (in->dtype == GEMS_F64 && !gems_device_get(work->lane)->f64)
         return gems_decline(call, "the device has no f64");
-    uint64_t outer = ((uint64_t)1 << f->outer_dims) - 1, all = ((uint64_t)1 << in->ndim) - 1;
-    gems_nest row;
-    int64_t one;
-    if (!gems_nest_dims(in, outer, &p.kept) || !gems_nest_dims(in, all & ~outer, &row) || row.rank > 1)
+    if (!gems_norm_rows(in, f->outer_dims, &p.kept, &p.stride))
         return gems_decline(call, "normalized dimensions are not one walk through memory");
-    gems_nest_split_inner(&row, &one, &p.stride);
 
     int64_t stats[32];
     for (int d = 0; d < in->ndim; d++)
