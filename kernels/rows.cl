@@ -113,6 +113,15 @@
     v = part[0];                                                                                                       \
     barrier(CLK_LOCAL_MEM_FENCE);
 
+/* Adds x, of type V, to `sum`; `low` collects what rounding takes from it. An infinite sum has a NaN for `low`. */
+#define ROW_ADD(V, sum, low, x)                                                                                        \
+    do {                                                                                                               \
+        V x_ = (x), t_ = (sum) + x_, y_ = t_ - (sum);                                                                  \
+        (low) += ((sum) - (t_ - y_)) + (x_ - y_);                                                                      \
+        (sum) = t_;                                                                                                    \
+    } while (0)
+#define ROW_TOTAL(sum, low) (isnan((sum) + (low)) ? (sum) : (sum) + (low))
+
 #define ROW_SUM16(v)                                                                                                   \
     (((((v).s0 + (v).s8) + ((v).s4 + (v).sc)) + (((v).s2 + (v).sa) + ((v).s6 + (v).se))) +                             \
      ((((v).s1 + (v).s9) + ((v).s5 + (v).sd)) + (((v).s3 + (v).sb) + ((v).s7 + (v).sf))))

@@ -1,11 +1,8 @@
 /* What both kernels of attention have in common: types and arguments. D is the dtype, MD that of the mask. Strides of q,
  * k, v, mask and out: batch, head, row, column. */
-#include "kernels/types.cl"
+#include "kernels/dtype.cl"
 
-#define MEM GEMS_CAT(mem_, D)
 #define MASK GEMS_CAT(mem_, MD)
-#define NUM GEMS_CAT(num_, D)
-#define NUM16 GEMS_CAT(num16_, D)
 #ifdef DOUBLE
 #define NUM2 double2
 #define NUM4 double4

@@ -6,14 +6,7 @@
  * Given: D the dtype, MD that of the mask, HEAD the head size rounded up to a multiple of 4, ROWS, BK.
  * Traffic: K and V are read once for every ROWS queries. */
 #include "kernels/attention/attention.cl"
-
-#define LOAD GEMS_CAT(load_, D)
-/* Arrays belong in registers; where a CPU runs this the compiler may take its time elsewhere. */
-#ifdef GEMS_CPU
-#define UNROLL
-#else
-#define UNROLL _Pragma("unroll")
-#endif
+#include "kernels/unroll.cl"
 
 __kernel __attribute__((reqd_work_group_size(ROWS, 1, 1))) void
 attention(ARGS)

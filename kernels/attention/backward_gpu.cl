@@ -5,6 +5,7 @@
  *
  * Given: HEAD a multiple of BLOCK, G, PM: 2 or 4. */
 #include "kernels/attention/backward.cl"
+#include "kernels/unroll.cl"
 
 #define BLOCK (G * PM)
 #define DEPTH (BLOCK / 4)
@@ -15,14 +16,10 @@
 #define VEC2 NUM2
 #define VEC4 NUM4
 #define SPLIT GEMS_CAT(vstore, PM)
-#define LOAD GEMS_CAT(load_, D)
 #define VECTOR(p) (*(__local VEC *)(p))
-/* Arrays belong in registers; where a CPU runs this the compiler may take its time elsewhere. */
 #ifdef GEMS_CPU
-#define UNROLL
 #define UNROLL_SOME
 #else
-#define UNROLL _Pragma("unroll")
 #define UNROLL_SOME _Pragma("unroll 8")
 #endif
 

@@ -8,7 +8,6 @@
  * Given: D the dtype, S the type of alpha and beta, MC, NC, KC the largest block (multiples of 16), FLOAT for floating
  * point. Assumes groups of one work-item. Traffic: A is read N / nc times, B M / mc times. */
 #include "kernels/blas/product.cl"
-#include "kernels/pack.cl"
 
 #ifndef MC
 #define MC 96
@@ -16,19 +15,7 @@
 #define KC 256
 #endif
 
-/* MR x NV vectors of sums, NV of B and one of A must fit the registers: 32 of 16 floats, or 16 of 8. */
-#ifndef MR
-#ifdef __AVX512F__
-#define MR 8
-#define NV (sizeof(NUM) > 4 ? 1 : 2)
-#else
-#define MR (sizeof(NUM) > 4 ? 3 : 6)
-#define NV 1
-#endif
-#endif
-#define NR (16 * NV)
-#define MPAD (MC + 16) /* room to round the rows up to MR */
-#define KPAD (KC + 16) /* rows of A must not all fall into the same cache sets */
+#include "kernels/block_cpu.cl"
 
 /* Dimension 0: blocks of rows, 1: of columns. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
@@ -57,16 +44,7 @@ gemm(MATRICES, int m, int n, int k, int mc, int nc, FACTORS)
             int width = min((int)NR, cols - j);
             gems_pack(bt, NR, depth, NR, b + k0 * b_row + j * b_col, b_row, b_col, depth, width);
             for (int i = 0; i < rows; i += MR) {
-                NUM16 acc[MR][NV];
-                _Pragma("unroll") for (int r = 0; r < MR; r++)
-                    _Pragma("unroll") for (int v = 0; v < NV; v++) acc[r][v] = 0;
-                for (int p = 0; p < depth; p++) {
-                    NUM16 y[NV];
-                    _Pragma("unroll") for (int v = 0; v < NV; v++) y[v] = vload16(v, bt + p * NR);
-                    _Pragma("unroll") for (int r = 0; r < MR; r++)
-                        _Pragma("unroll") for (int v = 0; v < NV; v++)
-                            acc[r][v] = MAD((NUM16)(at[(i + r) * KPAD + p]), y[v], acc[r][v]);
-                }
+                BLOCK_SUMS(at + i * KPAD, KPAD, bt, depth)
                 _Pragma("unroll") for (int r = 0; r < MR; r++)
                     _Pragma("unroll") for (int v = 0; v < NV; v++)
                 {

@@ -1,14 +1,7 @@
 /* What kernels of matrix products have in common: C = alpha A B + beta D over batches, dimension 2 of the grid. Strides
  * are in elements. D is the dtype, S the type of alpha and beta; FLOAT: they are floating point. */
-#include "kernels/types.cl"
+#include "kernels/dtype.cl"
 
-#define MEM GEMS_CAT(mem_, D)
-#define NUM GEMS_CAT(num_, D)
-#define NUM16 GEMS_CAT(num16_, D)
-#define LOAD GEMS_CAT(load_, D)
-#define LOAD16 GEMS_CAT(load16_, D)
-#define STORE GEMS_CAT(store_, D)
-#define STORE16 GEMS_CAT(store16_, D)
 #ifdef FLOAT
 #define MAD(x, y, z) fma(x, y, z)
 #else

@@ -9,15 +9,7 @@
  * Given: D the dtype, FILTER_H and FILTER_W, CHANNELS_LAST where pixels of the output are channels_total apart and their
  * channels are neighbours; else channels are planes of pixels. k counts as memory of the input does: channels fastest
  * there, else columns. WIDE: offsets need 64 bits. */
-#include "kernels/types.cl"
-
-#define MEM GEMS_CAT(mem_, D)
-#define NUM GEMS_CAT(num_, D)
-#define NUM16 GEMS_CAT(num16_, D)
-#define LOAD GEMS_CAT(load_, D)
-#define LOAD16 GEMS_CAT(load16_, D)
-#define STORE GEMS_CAT(store_, D)
-#define STORE16 GEMS_CAT(store16_, D)
+#include "kernels/dtype.cl"
 
 #ifdef WIDE
 typedef long offset;

@@ -6,7 +6,6 @@
  *
  * Given: MC, NC, KC the largest block. Dimension 0: blocks of pixels, 1: of channels, 2: groups of channels. */
 #include "kernels/conv/conv.cl"
-#include "kernels/pack.cl"
 
 #ifndef MC
 #define MC 96
@@ -16,17 +15,8 @@
 #define FILTER_W 3
 #endif
 
-/* MR x NV vectors of sums, NV of columns and one of rows must fit the registers: 32 of 16 floats, or 16 of 8. */
-#ifdef __AVX512F__
-#define MR 8
-#define NV (sizeof(NUM) > 4 ? 1 : 2)
-#else
-#define MR (sizeof(NUM) > 4 ? 3 : 6)
-#define NV 1
-#endif
-#define NR (16 * NV)
-#define MPAD (MC + 16) /* room to round the rows up to MR */
-#define KPAD (KC + 16) /* rows must not all fall into the same cache sets */
+#define MAD(x, y, z) fma(x, y, z)
+#include "kernels/block_cpu.cl"
 
 /* n elements from x[first] on, `step` apart, as they are or, those before `from` and from `to` on, as 0; `apart` apart. */
 static inline void copy_run(__local NUM *out, int apart, const __global MEM *x, long first, long step, int from, int to, int n)
@@ -135,16 +125,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void conv(OPERANDS, int 
             pack_pixels(cols, x, &z, n0 + j, width, k0, depth);
 #endif
             for (int i = 0; i < nrows; i += MR) {
-                NUM16 acc[MR][NV];
-                _Pragma("unroll") for (int r = 0; r < MR; r++)
-                    _Pragma("unroll") for (int v = 0; v < NV; v++) acc[r][v] = 0;
-                for (int k = 0; k < depth; k++) {
-                    NUM16 b[NV];
-                    _Pragma("unroll") for (int v = 0; v < NV; v++) b[v] = vload16(v, cols + k * NR);
-                    _Pragma("unroll") for (int r = 0; r < MR; r++)
-                        _Pragma("unroll") for (int v = 0; v < NV; v++)
-                            acc[r][v] = fma((NUM16)(rows[(i + r) * KPAD + k]), b[v], acc[r][v]);
-                }
+                BLOCK_SUMS(rows + i * KPAD, KPAD, cols, depth)
                 _Pragma("unroll") for (int r = 0; r < MR; r++)
                     _Pragma("unroll") for (int v = 0; v < NV; v++)
                 {

@@ -1,9 +1,7 @@
-/* Convolution as a product, for GPUs and for any device: see conv.cl; tiles as in kernels/blas/gemm_gpu.cl. A group of
- * GX x GY work-items makes a block of TM x TN of the output, each of them TM / GY x TN / GX elements in registers: four
- * neighbours, then four neighbours 4 GY (4 GX) further on, and so on. Columns are what lies side by side in the output:
- * pixels, or with CHANNELS_LAST channels. Blocks of TK positions of input and filters go through local memory, and the
- * next ones are fetched while the present ones are multiplied. With FLUSH the sums go to a second set every FLUSH
- * positions, so that the rounding error of long sums grows as in a blocked product.
+/* Convolution as a product, for GPUs and for any device: see conv.cl. A group of GX x GY work-items makes a block of
+ * TM x TN of the output (block.cl). Columns are what lies side by side in the output: pixels, or with CHANNELS_LAST
+ * channels. Blocks of TK positions of input and filters go through local memory, and the next ones are fetched while the
+ * present ones are multiplied.
  *
  * Given: TM a multiple of 4 GY, TN of 4 GX, TM * TK and TN * TK of GX * GY, which is a multiple of TK, and which TP
  * divides or is a multiple of. Dimension 0: blocks of pixels, 1: of channels, 2: groups of channels. */
@@ -20,18 +18,8 @@
 #define D f32
 #endif
 
-/* Arrays belong in registers; where a CPU runs this the compiler may take its time elsewhere. */
-#ifdef GEMS_CPU
-#define UNROLL
-#else
-#define UNROLL _Pragma("unroll")
-#endif
-
-#define GROUP (GX * GY)
-#define PM (TM / GY)
-#define PN (TN / GX)
-#define ROW(i) ((i) / 4 * 4 * GY + 4 * ty + (i) % 4)
-#define COL(j) ((j) / 4 * 4 * GX + 4 * tx + (j) % 4)
+#define MAD(x, y, z) fma(x, y, z)
+#include "kernels/block.cl"
 
 #ifdef CHANNELS_LAST
 #define TP TM /* pixels of a block */
@@ -85,18 +73,8 @@ __kernel __attribute__((reqd_work_group_size(GX, GY, 1))) void conv(OPERANDS)
             top[i] = INT_MIN / 2;
     }
 
-    NUM acc[PM][PN], fp[FP], fo[FO];
-#ifdef FLUSH
-    NUM sum[PM][PN];
-#endif
-    UNROLL for (int i = 0; i < PM; i++)
-        UNROLL for (int j = 0; j < PN; j++)
-        {
-            acc[i][j] = 0;
-#ifdef FLUSH
-            sum[i][j] = 0;
-#endif
-        }
+    NUM fp[FP], fo[FO];
+    BLOCK_SUMS
 
 #define FETCH(k0)                                                                                                      \
     UNROLL for (int f = 0; f < FP; f++)                                                                                \
@@ -124,19 +102,7 @@ __kernel __attribute__((reqd_work_group_size(GX, GY, 1))) void conv(OPERANDS)
         UNROLL for (int f = 0; f < FO; f++) OF_OUTPUTS[O_ALONG][O_ACROSS(f)] = fo[f];
         barrier(CLK_LOCAL_MEM_FENCE);
         FETCH(k0 + TK)
-        UNROLL for (int k = 0; k < TK; k++)
-        {
-            NUM a[PM], b[PN];
-            UNROLL for (int i = 0; i < PM; i += 4) vstore4(vload4(0, &rows[k][ROW(i)]), 0, a + i);
-            UNROLL for (int j = 0; j < PN; j += 4) vstore4(vload4(0, &cols[k][COL(j)]), 0, b + j);
-            UNROLL for (int i = 0; i < PM; i++)
-                UNROLL for (int j = 0; j < PN; j++) acc[i][j] = fma(a[i], b[j], acc[i][j]);
-        }
-#ifdef FLUSH
-        if ((k0 + TK) % FLUSH == 0)
-            UNROLL for (int i = 0; i < PM; i++)
-                UNROLL for (int j = 0; j < PN; j++) sum[i][j] += acc[i][j], acc[i][j] = 0;
-#endif
+        BLOCK_ADD(rows, cols, k0 + TK)
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 
@@ -150,10 +116,6 @@ __kernel __attribute__((reqd_work_group_size(GX, GY, 1))) void conv(OPERANDS)
 #endif
             if (pixel >= z.pixels || o >= z.outputs)
                 continue;
-            NUM t = acc[i][j];
-#ifdef FLUSH
-            t += sum[i][j];
-#endif
-            STORE(y, pixel / z.plane * z.y_n + pixel % z.plane * z.y_at + o * z.y_o, t + BIAS(o));
+            STORE(y, pixel / z.plane * z.y_n + pixel % z.plane * z.y_at + o * z.y_o, BLOCK_SUM(i, j) + BIAS(o));
         }
 }

@@ -54,12 +54,10 @@ typedef struct {
 } total;
 static inline total plus(total s, T x)
 {
-    T t = s.high + x, y = t - s.high;
-    s.low += (s.high - (t - y)) + (x - y);
-    s.high = t;
+    ROW_ADD(T, s.high, s.low, x);
     return s;
 }
-static inline T value_of(total s) { return isnan(s.high + s.low) ? s.high : s.high + s.low; }
+static inline T value_of(total s) { return ROW_TOTAL(s.high, s.low); }
 
 /* Row k, as its target t and weight w; then what is done unless it is ignored. */
 #define ROW(k, ...)                                                                                                    \

@@ -41,15 +41,6 @@
 #define IF_SUMS(...)
 #endif
 
-/* Adds x to `sum`, whose rounding errors `low` collects. */
-#define ADD(sum, low, x)                                                                                               \
-    do {                                                                                                               \
-        T x_ = (x), t_ = sum + x_, y_ = t_ - sum;                                                                      \
-        low += (sum - (t_ - y_)) + (x_ - y_);                                                                          \
-        sum = t_;                                                                                                      \
-    } while (0)
-#define TOTAL(sum, low) (isnan(sum + low) ? sum : sum + low)
-
 #define ROWS_ARGS                                                                                                      \
     GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(const MEM_IN, grad), GEMS_BUFFER(const MEM_S, means),                   \
         GEMS_BUFFER(const MEM_S, rstds), const gems_nest in_rows, const gems_nest grad_rows, long rows, long n,        \
@@ -121,11 +112,11 @@ __kernel void run(ROWS_ARGS IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)) IF_DX(
                 ROW_WALK(b, b + BLOCK, n, SUM_STEP)
                 sum0 = (sum0 + sum1) + (sum2 + sum3);
                 dot0 = (dot0 + dot1) + (dot2 + dot3);
-                ADD(sum, sum_low, ROW_SUM16(sum0));
-                ADD(dot, dot_low, ROW_SUM16(dot0));
+                ROW_ADD(T, sum, sum_low, ROW_SUM16(sum0));
+                ROW_ADD(T, dot, dot_low, ROW_SUM16(dot0));
             }
-            sum = TOTAL(sum, sum_low) / n;
-            dot = TOTAL(dot, dot_low) / n;
+            sum = ROW_TOTAL(sum, sum_low) / n;
+            dot = ROW_TOTAL(dot, dot_low) / n;
 #endif
             ROW_WALK(0, n, n, OUT_STEP)
         }
@@ -234,13 +225,9 @@ ROW_PUT(W, put_sum)
 static void sum_up(const __global T *from, __global MEM_W *to, long i, long n, long nparts)
 {
     V sum = (V)((T)0), low = (V)((T)0);
-    for (long k = 0; k < nparts; k++) {
-        V x = GET(from + k * n), t = sum + x, y = t - sum;
-        low += (sum - (t - y)) + (x - y);
-        sum = t;
-    }
-    V both = sum + low;
-    both = isnan(both) ? sum : both;
+    for (long k = 0; k < nparts; k++)
+        ROW_ADD(V, sum, low, GET(from + k * n));
+    const V both = ROW_TOTAL(sum, low);
     PUT(to, both)
 }
 

@@ -81,14 +81,6 @@ ROW_GET(W, get_w, T)
         GEMS_CAT(put_out, HOW)(q, i, n, 1, y);                                                                         \
     }
 #define ZERO ((T16)((T)0))
-/* Adds x to `sum`, whose rounding errors `low` collects: blocks may be many. */
-#define ADD(sum, low, x)                                                                                               \
-    do {                                                                                                               \
-        T x_ = (x), t_ = sum + x_, y_ = t_ - sum;                                                                      \
-        low += (sum - (t_ - y_)) + (x_ - y_);                                                                          \
-        sum = t_;                                                                                                      \
-    } while (0)
-#define TOTAL(sum, low) (isnan(sum + low) ? sum : sum + low)
 #ifdef DENSE_ROWS
 #define BLOCK 4096
 #else
@@ -107,9 +99,9 @@ __kernel void run(ARGS)
             T16 sum0 = ZERO, sum1 = ZERO, sum2 = ZERO, sum3 = ZERO;
             ROW_WALK(b, b + BLOCK, n, SUM_STEP)
             sum0 = (sum0 + sum1) + (sum2 + sum3);
-            ADD(mean, low, ROW_SUM16(sum0));
+            ROW_ADD(T, mean, low, ROW_SUM16(sum0));
         }
-        mean = TOTAL(mean, low) / n;
+        mean = ROW_TOTAL(mean, low) / n;
         low = 0;
 #endif
         for (long b = 0; b < n; b += BLOCK) {
@@ -117,10 +109,10 @@ __kernel void run(ARGS)
             IF_CENTER(T16 rest0 = ZERO; T16 rest1 = ZERO; T16 rest2 = ZERO; T16 rest3 = ZERO;)
             ROW_WALK(b, b + BLOCK, n, SQUARES_STEP)
             sum0 = (sum0 + sum1) + (sum2 + sum3);
-            ADD(squares, low, ROW_SUM16(sum0));
+            ROW_ADD(T, squares, low, ROW_SUM16(sum0));
             IF_CENTER(rest0 = (rest0 + rest1) + (rest2 + rest3); left += ROW_SUM16(rest0);)
         }
-        squares = TOTAL(squares, low);
+        squares = ROW_TOTAL(squares, low);
         CORRECT(left)
         T rstd = 1 / sqrt(squares / n + eps);
         SAVE(k)

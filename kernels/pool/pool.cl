@@ -9,10 +9,7 @@
 #define MAX
 #endif
 
-#define MEM GEMS_CAT(mem_, D)
-#define NUM GEMS_CAT(num_, D)
-#define LOAD GEMS_CAT(load_, D)
-#define STORE GEMS_CAT(store_, D)
+#include "kernels/dtype.cl"
 
 /* The same struct in pool.c, of a size that is a multiple of 8: rusticl does not count what would fill it up. Strides are
  * in elements. */

@@ -61,19 +61,14 @@ static inline A16 gather16(const __global MEM_IN *p, long i, long s)
 typedef struct { A high, low; } state;
 typedef struct { A16 high, low; } state16;
 #define START(s) ((s).high = IDENTITY, (s).low = IDENTITY)
-#define JOIN(T, s, b)                                                                                                  \
-    do {                                                                                                               \
-        T x_ = (b), t_ = (s).high + x_, y_ = t_ - (s).high;                                                            \
-        (s).low += ((s).high - (t_ - y_)) + (x_ - y_);                                                                 \
-        (s).high = t_;                                                                                                 \
-    } while (0)
+#define JOIN(T, s, b) ROW_ADD(T, (s).high, (s).low, b)
 #define MEET(s, other)                                                                                                 \
     do {                                                                                                               \
         JOIN(A, s, (other).high);                                                                                      \
         (s).low += (other).low;                                                                                        \
     } while (0)
 /* An infinite sum has a NaN for `low`. */
-#define RESULT(s) (isnan((s).high + (s).low) ? (s).high : (s).high + (s).low)
+#define RESULT(s) ROW_TOTAL((s).high, (s).low)
 #else
 typedef struct { A high; } state;
 typedef struct { A16 high; } state16;

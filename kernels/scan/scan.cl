@@ -50,13 +50,8 @@ static inline A16 combine16(A16 a, A16 b) { return COMBINE((a), (b)); }
 typedef struct { A high, low; } state;
 typedef struct { A16 high, low; } state16;
 #define START(s) ((s).high = IDENTITY, (s).low = IDENTITY)
-#define NEXT(s, V, x)                                                                                                  \
-    do {                                                                                                               \
-        V x_ = (x), t_ = (s).high + x_, y_ = t_ - (s).high;                                                            \
-        (s).low += ((s).high - (t_ - y_)) + (x_ - y_);                                                                 \
-        (s).high = t_;                                                                                                 \
-    } while (0)
-#define VALUE(s) (isnan((s).high + (s).low) ? (s).high : (s).high + (s).low)
+#define NEXT(s, V, x) ROW_ADD(V, (s).high, (s).low, x)
+#define VALUE(s) ROW_TOTAL((s).high, (s).low)
 #else
 typedef struct { A high; } state;
 typedef struct { A16 high; } state16;
