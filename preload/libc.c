@@ -12,6 +12,7 @@
 #undef _FORTIFY_SOURCE /* it would define some of them itself */
 #include "kernels/chain/chain.h"
 #include "kernels/chain/touch.h"
+#include "kernels/device/device.h"
 
 #include <aio.h>
 #include <dlfcn.h>
@@ -737,11 +738,13 @@ EXPORT(int, epoll_pwait2,
 /* ---- the exit ---- */
 
 /* What is owed must be computed, and what is being built ended, before a library that this needs is taken down.
- * Handlers run in the opposite order, and libraries register some whenever something is first used: ours comes after
- * each. */
+ * Handlers run in the opposite order, and libraries register some whenever something is first used, compilers while
+ * they compile: ours come after each. */
 EXPORT(int, __cxa_atexit, (void (*handler)(void *), void *arg, void *library))
 {
     int failed = NEXT(__cxa_atexit)(handler, arg, library);
+    if (gems_device_is_open())
+        (void)NEXT(__cxa_atexit)(gems_device_end, NULL, NULL);
     if (gems_chain_is_on())
         (void)NEXT(__cxa_atexit)(gems_chain_end, NULL, NULL);
     return failed;

@@ -47,6 +47,10 @@ bool gems_device_open(void);
 /* `threads` is asked, when the device is opened, how many threads a CPU's driver is to use; 0: as many as it likes.
  * Before that, once. */
 void gems_device_ask_threads(int (*threads)(void));
+bool gems_device_is_open(void);
+/* For the exit, before a library that the driver needs is taken down: nothing begins any more, and what runs, or is
+ * compiled, gets time to finish. */
+void gems_device_end(void *unused);
 const char *gems_device_error(void); /* "" if nothing is wrong */
 /* Never NULL: while no device is open, one called "none". */
 const gems_device_info *gems_device_get(gems_lane lane);

@@ -337,7 +337,6 @@ static bool open_once(void)
     if (gems_state_advance(GEMS_STATE_OPENING)) {
         gems_thread_deep(open_device, &ok, GEMS_STACK_COMPILE);
         if (ok) {
-            gems_state_guard_exit();
             gems_state_advance(GEMS_STATE_OPEN);
         } else {
             gems_device_stop(why_not);

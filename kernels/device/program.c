@@ -236,7 +236,6 @@ static void build_program(void *arg)
         p->program = patched(b->lane, p->program, p->name, b->options, b->trouble);
         p->unsaved = p->program && gems_cache_dir() && !gems_vendor_has_own_cache(b->lane->vendor, b->lane->info.name);
         gems_save_note_build();
-        gems_state_guard_exit(); /* the compiler has just registered what it does at exit */
     }
     atomic_fetch_sub(&gems_state_building, 1);
 }

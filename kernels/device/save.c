@@ -12,7 +12,7 @@
 #define AT_ONCE      4 /* programs of a process that are stored at once: short programs have no more */
 #define IDLE_SECONDS 1 /* without a build, before binaries are asked for */
 #define PAUSE_MS     100
-#define END_SECONDS  30 /* how long the end of the process waits for a binary that is being made */
+#define END_SECONDS  600 /* how long the end of the process waits for a binary that is being made: as state.c does */
 
 static struct {
     pthread_mutex_t lock;

@@ -8,15 +8,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EXIT_WAIT_MS  2000  /* how long the end of the process waits for queues in use */
-#define BUILD_WAIT_MS 60000 /* while one builds kernels, which must not lose its compiler's data */
+#define EXIT_WAIT_MS  2000   /* how long the end of the process waits for queues in use */
+#define BUILD_WAIT_MS 600000 /* while one builds kernels, which must not lose its compiler's data */
 
 static struct {
     _Atomic int now;           /* enum gems_state */
     _Atomic(const char *) why; /* why it is stopped */
     gems_lane_state *lane[GEMS_LANE_COUNT];
     _Atomic bool fork_noted;
-    atomic_int exit_guards;
     pthread_mutex_t opening;
 } state = {.opening = PTHREAD_MUTEX_INITIALIZER};
 
@@ -55,9 +54,14 @@ static void after_fork_in_child(void)
     atomic_store(&gems_state_queues, 0);
 }
 
-/* Runs before the driver's own exit handlers: no queue is taken any more, and those in use get time to finish. */
-static void at_exit(void)
+bool gems_device_is_open(void)
 {
+    return atomic_load(&state.now) == GEMS_STATE_OPEN;
+}
+
+void gems_device_end(void *unused)
+{
+    (void)unused;
     int open = GEMS_STATE_OPEN;
     if (!atomic_compare_exchange_strong(&state.now, &open, GEMS_STATE_STOPPED))
         return;
@@ -69,10 +73,9 @@ static void at_exit(void)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
-void gems_state_guard_exit(void)
+/* Registered so that gems_device_end is, too (preload/libc.c). */
+static void register_end(void)
 {
-    if (atomic_fetch_add(&state.exit_guards, 1) < 8)
-        atexit(at_exit);
 }
 
 static void watch_forks(void)
@@ -103,7 +106,10 @@ void gems_state_unlock(void)
 bool gems_state_advance(enum gems_state to)
 {
     int from = to == GEMS_STATE_OPENING ? GEMS_STATE_CLOSED : GEMS_STATE_OPENING;
-    return atomic_compare_exchange_strong(&state.now, &from, (int)to);
+    bool advanced = atomic_compare_exchange_strong(&state.now, &from, (int)to);
+    if (advanced && to == GEMS_STATE_OPEN)
+        (void)atexit(register_end);
+    return advanced;
 }
 
 void gems_state_set_lane(gems_lane lane, gems_lane_state *lane_state)

@@ -832,7 +832,17 @@ static int registers_early(void *unused)
     return 2;
 }
 
+/* As a compiler may whenever it first does something: what it takes down must not be in use. */
+static int registers_late(void *unused)
+{
+    (void)unused;
+    check_add(GEMS_LANE_SMALL);
+    atexit(try_late);
+    return 2;
+}
+
 Test(device, no_job_starts_once_the_process_is_ending)
 {
     cr_expect_eq(in_child(registers_early, NULL), 0);
+    cr_expect_eq(in_child(registers_late, NULL), 0);
 }
