@@ -1,4 +1,4 @@
-# gems-preload: make [all demo check fuzz bench bench-chains bench-functions setup install uninstall format lint clean]
+# gems-preload: make [all demo check check-all fuzz bench bench-chains bench-functions setup install uninstall format lint clean]
 #   V=1         show commands            B=dir      build folder (default: build)
 #   SAN=...     sanitizers, e.g. address,undefined or thread (use with another B)
 #   PREFIX, DESTDIR                      GEMS_PYTHON=/path/to/python  a Python that has PyTorch
@@ -91,7 +91,7 @@ $(UNIT): %: %.o $(OBJ) $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(GENSRC)))
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS) -lcriterion
 unit: $(UNIT)
 	$(Q)printf '%s\n' $(UNIT) | xargs -P $(JOBS) -I TEST sh -c \
-	  'TEST >TEST.log 2>&1; code=$$?; printf "  %-8s%s\n" TEST TEST; cat TEST.log; [ $$code = 0 ] || echo "  FAILED  TEST" >&2; exit $$code'
+	  'TEST -j1 >TEST.log 2>&1; code=$$?; printf "  %-8s%s\n" TEST TEST; cat TEST.log; [ $$code = 0 ] || echo "  FAILED  TEST" >&2; exit $$code'
 
 # The tables in the library are read as it will read them.
 $(B)/tables.checked: $(B)/tables $(wildcard tune/*.json)
@@ -167,11 +167,11 @@ check-host: all
 check-staged: all
 	$(Q)$(call pytest,GEMS_MEMORY=staged,$(call spread,worksteal) tests/host $(addprefix --ignore tests/host/test_,\
 	  process.py touch.py fault.py thunks.py rows.py command.py))
-# The same with every chain deferred that can be. Not a part of `make check`, whose time it would take again by a third.
+# The same with every chain deferred that can be. A part of `make check-all` alone.
 check-fused: all
 	$(Q)$(call pytest,GEMS_FUSE=all,$(call spread,worksteal) tests/host $(addprefix --ignore tests/host/test_,\
 	  process.py touch.py fault.py))
-# And with what kernels read and write staying on the device; nor is this one.
+# And with what kernels read and write staying on the device; so is this one.
 check-resident: all
 	$(Q)$(call pytest,GEMS_MEMORY=staged GEMS_RESIDENT=force,$(call spread,worksteal) tests/host $(addprefix --ignore tests/host/test_,\
 	  process.py touch.py fault.py thunks.py rows.py command.py))
@@ -219,6 +219,10 @@ check-rusticl: all
 
 # Each check says how long it took; the end says again what failed.
 CHECKS := lint unit check-host check-staged check-process check-fault check-asan check-tsan check-oclgrind check-rusticl
+# `make check` tests a sample of what is tested for many dtypes and layouts, the same each time; check-all everything.
+check-all: export GEMS_TEST_FULL := 1
+check-all:
+	$(Q)$(MAKE) --no-print-directory check CHECKS='$(CHECKS) check-fused check-resident'
 check: SHELL := /bin/bash
 check: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
@@ -258,6 +262,6 @@ bench-functions: setup
 	$(Q)'$(PYTHON)' bench/functions.py --library $(abspath $(B))/bench/chain.so $(FUNCTIONS)
 
 .PHONY: all bench bench-chains bench-functions fuzz unit install uninstall clean format lint setup setup-demo demo \
-  check check-fused check-resident $(filter check-%,$(CHECKS))
+  check check-all check-fused check-resident $(filter check-%,$(CHECKS))
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

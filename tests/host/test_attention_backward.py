@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import gems
 from agree import agree
-from inputs import FLOATS, layouts
+from inputs import FLOATS, layouts, some
 
 forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 OP = "_scaled_dot_product_flash_attention_for_cpu_backward"
@@ -158,7 +158,7 @@ def test_variants(rule):
     error = ctypes.create_string_buffer(200)
     assert gems.lib.gems_table_set(('{"rules": [{"op": "%s", %s}]}' % (OP, rule)).encode(), error, 200) == 0, error.value
     try:
-        for args in [gqkv(2, 4, 5, 7, 16), gqkv(1, 2, 100, 133, 16), gqkv(1, 4, 70, 20, 14, kv_heads=2), gqkv(1, 1, 70, 90, 70)]:
+        for args in some([gqkv(1, 2, 100, 133, 16), gqkv(2, 4, 5, 7, 16), gqkv(1, 4, 70, 20, 14, kv_heads=2), gqkv(1, 1, 70, 90, 70)]):
             mask = torch.randn(args[1].size(2), args[2].size(2))
             mask[2] = float("-inf")
             near(*args)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import gems
 from agree import agree
-from inputs import on_groups
+from inputs import on_groups, some
 
 
 def bools(*shape, least=0):
@@ -59,20 +59,20 @@ REDUCTIONS = [("sum", lambda x: x.sum()), ("sum.dim_IntList", lambda x: x.sum(0)
 @pytest.mark.parametrize("op,fn", REDUCTIONS, ids=[f"{op}-{i}" for i, (op, _) in enumerate(REDUCTIONS)])
 def test_reductions(op, fn):
     def all_layouts():
-        for x in itertools.chain(layouts(5, 7), layouts(40, 70), [bools(200, 300), bools(9, 9, least=1)]):
+        for x in itertools.chain(some(layouts(5, 7)), layouts(40, 70), some([bools(200, 300), bools(9, 9, least=1)])):
             if "softmax" in op:
                 agree(fn, x, op=None)
             else:
                 read(fn, x, op=op, routed=None)
     before = gems.counters(None).routed
     all_layouts()
-    assert gems.counters(None).routed >= before + 12
+    assert gems.counters(None).routed >= before + 7
     on_groups(all_layouts)
 
 
 def test_pointwise():
     """Comparisons, masks and arithmetic, contiguous and strided."""
-    for x, y in itertools.product(layouts(9, 40), layouts(9, 40)):
+    for x, y in some(itertools.product(layouts(9, 40), layouts(9, 40)), 4):
         f = torch.randn(9, 40)
         for op, fn in [("eq.Tensor", torch.eq), ("ne.Tensor", torch.ne), ("lt.Tensor", torch.lt), ("bitwise_and.Tensor", torch.bitwise_and),
                        ("logical_or", torch.logical_or), ("maximum", torch.maximum),
@@ -110,7 +110,7 @@ SHAPES = [(4, 4), (17, 33), (64, 64), (1, 70), (70, 1), (100, 101)]
 def test_bytes(shape):
     rows, cols = shape
     pick = torch.arange(rows - 1, -1, -1)
-    for x in layouts(rows, cols):
+    for x in some(layouts(rows, cols), 2):
         for dims in ([0], [1], [0, 1], []):
             moved(lambda a: a.flip(dims), x, op="flip")
         moved(lambda a: a.repeat(2, 3), x, op="repeat")

@@ -2,7 +2,6 @@
 shapes and special values; layouts, promotion, overlap and errors over operators that stand for their kind."""
 import itertools
 import math
-import os
 import random
 import re
 
@@ -12,6 +11,7 @@ import torch
 import gems
 import rows
 from agree import agree, agree_sized, attempt, clone_args, same
+from inputs import FULL
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 INTS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
@@ -163,7 +163,6 @@ def result_of(name, row, args, kwargs):
 
 # Every kernel is compiled once (0.15 s on PoCL, then from the cache on disk). So a row that only restates another's
 # expression takes one dtype, the others take f32 or i64 and two more that change from row to row, unless all are asked for.
-FULL = os.environ.get("GEMS_TEST_FULL") == "1"
 
 
 def dtypes_of(name, row):

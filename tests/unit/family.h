@@ -21,6 +21,7 @@
 #define GEMS_TEST_FAMILY_H
 
 #include "tests/unit/fake_host.h"
+#include "tests/unit/sample.h"
 #include "kernels/family.h"
 #include "kernels/work/launcher.h"
 #include "tune/table.h"
@@ -392,15 +393,21 @@ static inline double *terms(expected *e, const int64_t *c)
 
 /* ---- running ---- */
 
-/* A simulator takes its time: there every fifth trial of an operator is run, once and on one lane. */
+/* A simulator takes its time: there every fifth trial of an operator is run, once and on one lane. A sample elsewhere
+ * is every fourth; where memory is staged, which is the same kernels, every twelfth. */
 static inline bool is_simulated(void)
 {
     return strcmp(gems_device_get(GEMS_LANE_MAIN)->vendor, "oclgrind") == 0;
 }
+static inline bool is_staged(void)
+{
+    const char *memory = getenv("GEMS_MEMORY");
+    return memory && strcmp(memory, "staged") == 0;
+}
 static inline bool is_left_out(const gems_op *op)
 {
     static _Thread_local unsigned trials[sizeof fake_min_numel / sizeof *fake_min_numel];
-    return is_simulated() && trials[op->index]++ % 5 != 0;
+    return trials[op->index]++ % (unsigned)(is_simulated() ? 5 : one_in(is_staged() ? 12 : 4)) != 0;
 }
 static inline int lanes_of(const trial *t)
 {
@@ -611,7 +618,7 @@ static inline void write_parameters(const gems_variant *v, char *text, size_t n)
 /* CLBlast takes seconds to build a kernel, and more on a simulator, whose heap it sometimes spoils at exit. */
 static inline bool is_slow(const trial *t, const gems_variant *v)
 {
-    return (t->quick || is_simulated()) && strcmp(v->name, "clblast") == 0;
+    return (t->quick || is_simulated() || (is_staged() && !is_full())) && strcmp(v->name, "clblast") == 0;
 }
 
 /* Runs it every way, and forgets it. */

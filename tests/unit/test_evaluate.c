@@ -397,16 +397,21 @@ static unsigned variants_of(const gems_op *op, gems_dtype dtype)
     return n;
 }
 
-/* Every row in this dtype. */
+/* Every row in this dtype; in a sample every SAMPLEth, others for each dtype. */
 static void compare_rows(gems_dtype dtype, unsigned least)
 {
-    unsigned rows = 0, calls = 0;
+    enum {
+        SAMPLE = 4
+    };
+    unsigned seen = 0, rows = 0, calls = 0;
     int64_t elements = 0;
     cr_assert(gems_device_open(), "%s", gems_device_error());
     for (unsigned i = 0; i < gems_op_count; i++) {
         const gems_op *op = &gems_ops[i];
         bool only_in_place = strcmp(op->name, "copy_") == 0 || strcmp(op->name, "mul_.Scalar") == 0;
         if (!is_ours(op) || (op->form != GEMS_FUNCTIONAL && !only_in_place))
+            continue;
+        if (!is_full() && (seen++ + dtype) % SAMPLE != 0)
             continue;
         unsigned of_row = 0;
         const char *why = "nothing";
@@ -425,7 +430,7 @@ static void compare_rows(gems_dtype dtype, unsigned least)
         bool takes = is_pointwise(op) && pw_row_get(op)->dtypes >> dtype & 1;
         cr_expect(of_row > 0 || !takes || dtype != GEMS_F32, "%s: nothing compared: %s", op->name, why);
     }
-    cr_expect_geq(rows, least, "%u rows, %u calls", rows, calls);
+    cr_expect_geq(rows, is_full() ? least : least / (SAMPLE + 1), "%u rows, %u calls", rows, calls);
     cr_expect_geq(elements, (int64_t)calls * (N - 1));
     cr_expect_eq(trial_failures, 0);
 }

@@ -5,6 +5,7 @@
  * runs, would be seen: the host would add twice. */
 #include "kernels/device/internal.h"
 #include "tests/unit/device_jobs.h"
+#include "tests/unit/sample.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -101,13 +102,13 @@ static int opening(void *unused)
     return gems_device_open() ? (int)gems_cl_fault_calls() : 0;
 }
 
-/* Runs the work for n = start, start + step, ... until nothing fails any more. */
+/* Runs the work for n = start, start + step, ..., or a sample of them, until nothing fails any more. */
 static void for_every_call(int sign, int64_t start, int step)
 {
     int64_t none = 0, n = start;
     int first = in_child(works, &none);
     cr_assert_eq(first, SURVIVED, "without any fault: %d", first); /* also fills the cache */
-    for (int result = SURVIVED; result != NOT_REACHED; n += step) {
+    for (int result = SURVIVED; result != NOT_REACHED; n += step * one_in(3)) {
         int64_t fault = sign * n;
         result = in_child(works, &fault);
         cr_assert(result == SURVIVED || result == NOT_REACHED, "GEMS_FAULT=%lld: %s (%d)", (long long)fault,

@@ -377,10 +377,10 @@ Test(resident, ended)
 Test(resident, random_programs)
 {
     gems_resident_limit(SIZE_MAX);
-    for (unsigned seed = 1; seed <= 10; seed++)
+    for (unsigned seed = 1; seed <= 10; seed += (unsigned)one_in(3))
         random_program(seed, 400);
     gems_resident_limit(3 * 65536);
-    for (unsigned seed = 11; seed <= 16; seed++)
+    for (unsigned seed = 11; seed <= 16; seed += (unsigned)one_in(3))
         random_program(seed, 400);
 }
 
@@ -451,7 +451,7 @@ static int overwrite(void *fault)
 Test(resident_fault, a_launch_that_overwrites_fails)
 {
     int64_t n = 1;
-    for (int result = SURVIVED; result != NOT_REACHED; n += 2) {
+    for (int result = SURVIVED; result != NOT_REACHED; n += 2 * one_in(3)) {
         result = in_child(overwrite, &n);
         cr_assert(result == SURVIVED || result == NOT_REACHED, "GEMS_FAULT=%lld: %d", (long long)n, result);
     }
@@ -462,7 +462,7 @@ Test(resident_fault, one_call_fails)
 {
     int64_t none = 1000000, n = 1;
     cr_assert_eq(in_child(run_programs, &none), NOT_REACHED);
-    for (int result = SURVIVED; result != NOT_REACHED; n += 3) {
+    for (int result = SURVIVED; result != NOT_REACHED; n += 3 * one_in(3)) {
         result = in_child(run_programs, &n);
         cr_assert(result == SURVIVED || result == NOT_REACHED, "GEMS_FAULT=%lld: %d", (long long)n, result);
     }
