@@ -429,9 +429,6 @@ Test(table, a_table_with_anything_not_understood_is_refused_whole)
          "t:1:40: no kernel of these operators has a parameter split; there is lane, splits"},
         {"{\"rules\": [{\"op\": \"cumsum\", \"variant\": \"grou\"}]}",
          "t:1:29: no kernel of these operators has a variant grou; there is column, run, item, group"},
-        {"{\"defaults\": {\"nonsense\": 1}}", "t:1:15: no kernel of these operators has a parameter nonsense; there is "
-                                              "lane, bq, bk, run, vec, group, split, "
-                                              "tm, tn, splits"},
         {"{\"vendor\": 3}", "t:1:2: a string is wanted"},
         {"{\"defaults\": []}", "t:1:2: parameters are an object of integers"},
         {"{\"defaults\": {\"x\": null}}", "t:1:15: the parameter x is not an integer"},
@@ -442,6 +439,10 @@ Test(table, a_table_with_anything_not_understood_is_refused_whole)
         cr_expect_null(gems_table_compile("t", cases[i].json, NULL, &error), "%s", cases[i].json);
         cr_expect_str_eq(error.text, cases[i].error, "%s\n  gives %s", cases[i].json, error.text);
     }
+    gems_table_error error = {""};
+    const char *start = "t:1:15: no kernel of these operators has a parameter nonsense; there is lane, ";
+    cr_expect_null(gems_table_compile("t", "{\"defaults\": {\"nonsense\": 1}}", NULL, &error));
+    cr_expect_eq(strncmp(error.text, start, strlen(start)), 0, "%s", error.text);
 }
 
 Test(table, every_family_says_what_a_rule_may_name)
