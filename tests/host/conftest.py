@@ -13,12 +13,15 @@ import gems  # noqa: E402
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "plain: does not need this process to be preloaded (starts processes of its own)")
+    config.addinivalue_line("markers", "long: half a minute of building kernels; not in a sample")
 
 
 def is_in_sample(item, seen):
-    """Of a test's cases for several dtypes the first one and a quarter of the others."""
+    """Of a test's cases for several dtypes the first one and a quarter of the others; nothing that takes long."""
     import torch
 
+    if "long" in item.keywords:
+        return False
     params = item.callspec.params.values() if hasattr(item, "callspec") else ()
     if not any(isinstance(p, torch.dtype) for p in params):
         return True

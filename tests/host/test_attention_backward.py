@@ -152,6 +152,7 @@ def test_twice_has_the_same_bits():
         assert torch.equal(one, two)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rule", ['"variant": "cpu", "params": {"kept": 32, "walked": 24}', '"variant": "gpu"',
                                   '"params": {"passes": 1}', '"params": {"passes": 2}', '"params": {"lane": 1}'])
 def test_variants(rule):

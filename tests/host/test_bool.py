@@ -70,6 +70,7 @@ def test_reductions(op, fn):
     on_groups(all_layouts)
 
 
+@pytest.mark.long
 def test_pointwise():
     """Comparisons, masks and arithmetic, contiguous and strided."""
     for x, y in some(itertools.product(layouts(9, 40), layouts(9, 40)), 4):

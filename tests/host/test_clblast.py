@@ -40,6 +40,7 @@ def clblast_agrees(fn, *args, why="", **kwargs):
 
 # CLBlast builds a kernel for each dtype and each pair of transposed operands, seconds each: few are asked for.
 
+@pytest.mark.long
 def test_clblast_mm(clblast):
     """Pairs of layouts, also with an offset, and results with gaps; sizes off and on CLBlast's own tiles."""
     for m, n, k in [(37, 50, 70), (128, 64, 300), (5, 2000, 9), (300, 320, 310), (256, 256, 256)]:
@@ -50,6 +51,7 @@ def test_clblast_mm(clblast):
             clblast_agrees(lambda x, y, o: torch.mm(x, y, out=o), values((m, k)), values((k, n)), out, op="mm.out", **near)
 
 
+@pytest.mark.long
 def test_clblast_f64(clblast):
     a, b, near = values((37, 70), torch.float64), values((70, 50), torch.float64), close(torch.float64, 300)
     clblast_agrees(torch.mm, a, b, op="mm", **near)
@@ -86,6 +88,7 @@ def test_clblast_bmm(clblast):
     clblast_agrees(lambda x, y, o: torch.bmm(x, y, out=o), values((b, m, k)), right, values((m, b, n)).transpose(0, 1), op="bmm.out", **near)
 
 
+@pytest.mark.long
 def test_clblast_vectors(clblast):
     for m, k in [(100, 300), (3, 4000), (1, 5), (64, 64)]:
         near = close(torch.float32, 3 * k)

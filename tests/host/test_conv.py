@@ -90,6 +90,7 @@ def test_special_values():
         near(x, w.to(memory_format=LAST) if last else w, b, padding=1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["direct", "gpu", "cpu"])
 def test_variants(variant):
     error = ctypes.create_string_buffer(256)

@@ -32,6 +32,7 @@ print("fine")
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("most", [16, 64])
 def test_few_items(most):
     done = python(PROGRAM, GEMS_ROUTE="all", POCL_MAX_WORK_GROUP_SIZE=most, PYTHONPATH=pathlib.Path(__file__).parent)

@@ -64,6 +64,7 @@ def test_f32_weight(dtype):
             same(g, x, shape[-1:], w, None, (True, True, False))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(3000, 20), (2, 20_000), (4097, 130)])
 def test_large(shape):
     same(values(shape), values(shape), shape[1:], values(shape[1:]), values(shape[1:]))
@@ -111,6 +112,7 @@ def test_twice():
     agree(penalty, values((3, 8)), values((8,)), values((8,)), op=NAME, routed=None, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.long
 def test_work_groups():
     def all_of_it():
         for shape in ((300,), (17, 40), (5, 4, 1100), (2000, 33)):

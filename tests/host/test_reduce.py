@@ -157,6 +157,7 @@ def test_same_bits_each_time():
             assert torch.equal(torch.sum(x, dim), first)
 
 
+@pytest.mark.long
 def test_large():
     x = values((3000, 1001))
     agree(torch.sum, x, op="sum", rtol=1e-5, atol=1e-2)
