@@ -153,6 +153,8 @@ bool gems_state_advance(enum gems_state to);
 void gems_state_set_lane(gems_lane lane, gems_lane_state *state);
 /* The lane, or NULL with the reason in trouble if the device is not open or must not be used any more. */
 gems_lane_state *gems_state_lane(gems_lane lane, gems_trouble *trouble);
+/* How long the end of the process waits for a compiler that is at work, which must not lose its data. */
+#define GEMS_COMPILER_SECONDS 600
 /* Work that the end of the process waits for: queues held; threads in, or waiting for, the driver's compiler, which may
  * take its time. */
 extern _Atomic int gems_state_queues, gems_state_building;

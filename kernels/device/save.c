@@ -12,7 +12,6 @@
 #define AT_ONCE      4 /* programs of a process that are stored at once: short programs have no more */
 #define IDLE_SECONDS 1 /* without a build, before binaries are asked for */
 #define PAUSE_MS     100
-#define END_SECONDS  600 /* how long the end of the process waits for a binary that is being made: as state.c does */
 
 static struct {
     pthread_mutex_t lock;
@@ -93,6 +92,6 @@ void gems_save_later(gems_program *program, void (*store)(gems_program *))
 void gems_save_end(void)
 {
     atomic_store(&saver.ending, true);
-    for (int64_t start = gems_seconds(); atomic_load(&saver.busy) && gems_seconds() - start < END_SECONDS;)
+    for (int64_t start = gems_seconds(); atomic_load(&saver.busy) && gems_seconds() - start < GEMS_COMPILER_SECONDS;)
         pause_briefly();
 }

@@ -8,8 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EXIT_WAIT_MS  2000   /* how long the end of the process waits for queues in use */
-#define BUILD_WAIT_MS 600000 /* while one builds kernels, which must not lose its compiler's data */
+#define EXIT_WAIT_MS 2000 /* how long the end of the process waits for queues in use */
 
 static struct {
     _Atomic int now;           /* enum gems_state */
@@ -67,7 +66,7 @@ void gems_device_end(void *unused)
         return;
     atomic_store(&state.why, EXITING);
     gems_save_end();
-    for (int ms = 0; ms < (atomic_load(&gems_state_building) > 0 ? BUILD_WAIT_MS : EXIT_WAIT_MS) &&
+    for (int ms = 0; ms < (atomic_load(&gems_state_building) > 0 ? GEMS_COMPILER_SECONDS * 1000 : EXIT_WAIT_MS) &&
                      atomic_load(&gems_state_queues) > 0;
          ms++)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
