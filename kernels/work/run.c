@@ -434,29 +434,40 @@ static void leave(gems_work *w, const gems_work_memory *m, bool done)
     }
 }
 
-/* All operands in blocks where they stay on the device, or none. What is written first: to reach it may have to wait
- * until nothing reads copies of what lies beside it. */
-static void reach(gems_work *w, const gems_work_memory *m)
+/* What reaching a work's operands does: it replaces values that stay on the device, or brings them home, which may fail
+ * after that. Not both. */
+typedef struct {
+    bool replaces, brings;
+} effects;
+
+/* The operands that are written, or those that are only read. False if one of them cannot be reached. */
+static bool reach_some(gems_work *w, const gems_work_memory *m, bool written, effects *e)
 {
-    bool replaces = false, brings = false; /* what stays; what is brought home and may fail after that */
-    for (uint32_t k = 0; k < 2 * w->noperands; k++) {
-        gems_operand *o = &w->operand[k % w->noperands];
-        bool writes = (o->access & GEMS_WRITE) != 0;
-        if (writes != (k < w->noperands))
+    for (uint32_t i = 0; i < w->noperands; i++) {
+        gems_operand *o = &w->operand[i];
+        if (((o->access & GEMS_WRITE) != 0) != written)
             continue;
         gems_access access = o->access == GEMS_WRITE && o->gaps >= 0 ? GEMS_READ_WRITE : (gems_access)o->access;
         gems_reached reached = address_of(o) % o->element
                                    ? GEMS_UNREACHABLE
                                    : m->reach(memory_of(o), o->span, access, &o->copy, &o->copy_at);
         if (reached == GEMS_FOREIGN)
-            brings |= writes;
+            e->brings |= written;
         else
-            replaces |= o->access == GEMS_READ_WRITE;
-        if (reached == GEMS_UNREACHABLE || (replaces && brings)) {
-            leave(w, m, false);
-            return;
-        }
+            e->replaces |= o->access == GEMS_READ_WRITE;
+        if (reached == GEMS_UNREACHABLE || (e->replaces && e->brings))
+            return false;
     }
+    return true;
+}
+
+/* All operands in blocks where they stay on the device, or none. What is written first: to reach it may have to wait
+ * until nothing reads copies of what lies beside it. */
+static void reach(gems_work *w, const gems_work_memory *m)
+{
+    effects e = {0};
+    if (!reach_some(w, m, true, &e) || !reach_some(w, m, false, &e))
+        leave(w, m, false);
 }
 
 bool gems_work_execute(gems_work *w)
