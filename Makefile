@@ -217,7 +217,7 @@ check-oclgrind: $(B)/bounds $(FAMILIES)
 	$(Q)cat $(B)/oclgrind.log.* >$(B)/oclgrind.log && rm $(B)/oclgrind.log.*
 	$(Q)if [ -s $(B)/oclgrind.log ]; then cat $(B)/oclgrind.log; echo "Oclgrind found errors" >&2; exit 1; fi
 check-rusticl: all
-	$(Q)$(call pytest,RUSTICL_ENABLE=llvmpipe GEMS_VENDOR=rusticl GEMS_TEST_EVERY=family,tests/host/test_every_kernel.py)
+	$(Q)$(call pytest,RUSTICL_ENABLE=llvmpipe GEMS_VENDOR=rusticl GEMS_TEST_EVERY=family,$(call spread,worksteal) tests/host/test_every_kernel.py)
 
 # Each check says how long it took; the end says again what failed.
 CHECKS := lint unit check-host check-staged check-process check-fault check-asan check-tsan check-oclgrind check-rusticl

@@ -1,9 +1,14 @@
-/* Kernels of chains are built in the background, by launching them over nothing: until then the evaluator serves. */
+/* Kernels of chains are built in the background, by launching them over nothing: until then the evaluator serves. What
+ * is computed once only is not worth a kernel: it is built when the chain is wanted again, in this process or, as the
+ * cache on disk tells, in another one. */
 #include "kernels/chain/group.h"
 #include "preload/base/hash.h"
 #include "preload/base/thread.h"
 
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define STACK ((size_t)8 << 20) /* for compilers */
 
@@ -14,7 +19,8 @@ enum {
 
 typedef enum state {
     UNKNOWN,
-    WANTED, /* once: what is computed once only is not worth a kernel */
+    NEW, /* wanted once; to be looked up */
+    WANTED,
     QUEUED,
     BUILT,
     FAILED
@@ -32,6 +38,7 @@ static struct {
     uint64_t hash[WAITING];
     unsigned first, n;
     bool runs, stopped, builds;
+    atomic_uint compiling; /* how many are QUEUED */
 } build = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 static struct known *find(uint64_t hash)
@@ -40,6 +47,25 @@ static struct known *find(uint64_t hash)
     while (k->state != UNKNOWN && k->hash != hash)
         k = k == &build.known[KNOWN - 1] ? build.known : k + 1;
     return k;
+}
+
+/* What the cache on disk has of a chain that was worth a kernel. NULL: memory is out. */
+static char *mark_of(gems_work *work)
+{
+    const pw_recipe *r = pw_recipe_of(work);
+    char *source = gems_pw_source(&r->spec, "chain"), *mark = NULL;
+    if (source && asprintf(&mark, "chain %llx %d\n%s", (unsigned long long)r->end_id, (int)work->lane, source) < 0)
+        mark = NULL;
+    free(source);
+    return mark;
+}
+
+static bool is_marked(const char *mark)
+{
+    size_t size;
+    unsigned char *found = gems_cache_load(mark, strlen(mark), &size);
+    free(found);
+    return found != NULL;
 }
 
 /* Operands of a launch over nothing. */
@@ -59,9 +85,47 @@ static state build_one(gems_work *work)
     return gems_work_execute(work) ? BUILT : FAILED;
 }
 
+static void queued(struct known *k)
+{
+    k->state = QUEUED;
+    atomic_fetch_add(&build.compiling, 1);
+}
+
+/* With the lock, which is given up meanwhile. */
+static void serve(gems_work *work, uint64_t hash)
+{
+    pthread_mutex_unlock(&build.lock);
+    char *mark = mark_of(work);
+    bool before = mark && is_marked(mark);
+    pthread_mutex_lock(&build.lock);
+    struct known *k = find(hash);
+    if (k->state == NEW)
+        k->state = WANTED;
+    if (before && k->state == WANTED)
+        queued(k);
+    if (k->state == QUEUED) {
+        pthread_mutex_unlock(&build.lock);
+        state s = build_one(work);
+        if (s == BUILT) {
+            if (mark && !before)
+                gems_cache_store(mark, strlen(mark), (const unsigned char *)"", 1);
+            gems_chains_lock();
+            gems_chains.counts.kernels++;
+            gems_chains_unlock();
+        }
+        pthread_mutex_lock(&build.lock);
+        k->state = s;
+        atomic_fetch_sub(&build.compiling, 1);
+    }
+    free(mark);
+    gems_work_end(work);
+    free(work);
+}
+
 static void *run(void *unused)
 {
     (void)unused;
+    gems_build_in_background();
     pthread_mutex_lock(&build.lock);
     for (;;) {
         while (!build.n && !build.stopped)
@@ -69,22 +133,10 @@ static void *run(void *unused)
         if (build.stopped)
             break;
         unsigned i = build.first;
-        gems_work *work = build.queue[i];
-        uint64_t hash = build.hash[i];
         build.first = (i + 1) % WAITING;
         build.n--;
         build.builds = true;
-        pthread_mutex_unlock(&build.lock);
-        state s = build_one(work);
-        gems_work_end(work);
-        free(work);
-        if (s == BUILT) {
-            gems_chains_lock();
-            gems_chains.counts.kernels++;
-            gems_chains_unlock();
-        }
-        pthread_mutex_lock(&build.lock);
-        find(hash)->state = s;
+        serve(build.queue[i], build.hash[i]);
         build.builds = false;
         pthread_cond_broadcast(&build.changed);
     }
@@ -94,22 +146,26 @@ static void *run(void *unused)
     return NULL;
 }
 
-static void enqueue(const gems_work *work, uint64_t hash, struct known *k)
+/* Before what is to be compiled if it is only to be looked up. False: not now. */
+static bool enqueue(const gems_work *work, uint64_t hash, bool first)
 {
     if (build.stopped || build.n == WAITING)
-        return;
+        return false;
     if (!build.runs && !(build.runs = gems_thread_start(NULL, STACK, run, NULL)))
-        return;
+        return false;
     gems_work *copy = malloc(sizeof *copy);
     if (!copy || !gems_work_copy(copy, work)) {
         free(copy);
-        return;
+        return false;
     }
-    unsigned i = (build.first + build.n++) % WAITING;
+    if (first)
+        build.first = (build.first + WAITING - 1) % WAITING;
+    unsigned i = first ? build.first : (build.first + build.n) % WAITING;
+    build.n++;
     build.queue[i] = copy;
     build.hash[i] = hash;
-    *k = (struct known){hash, QUEUED};
     pthread_cond_broadcast(&build.changed);
+    return true;
 }
 
 bool gems_chain_built(gems_work *work, uint64_t *id)
@@ -123,11 +179,11 @@ bool gems_chain_built(gems_work *work, uint64_t *id)
     pthread_mutex_lock(&build.lock);
     struct known *k = find(hash);
     bool built = k->state == BUILT;
-    if (k->state == WANTED)
-        enqueue(work, hash, k);
+    if (k->state == NEW || (k->state == WANTED && enqueue(work, hash, false)))
+        queued(k);
     else if (k->state == UNKNOWN && build.nknown < KNOWN / 2) {
         build.nknown++;
-        *k = (struct known){hash, WANTED};
+        *k = (struct known){hash, enqueue(work, hash, true) ? NEW : WANTED};
     }
     pthread_mutex_unlock(&build.lock);
     return built;
@@ -138,7 +194,12 @@ bool gems_chain_lacks(uint64_t id)
     pthread_mutex_lock(&build.lock);
     state s = find(id)->state;
     pthread_mutex_unlock(&build.lock);
-    return s == QUEUED || s == FAILED;
+    return s == FAILED;
+}
+
+bool gems_chain_builds(void)
+{
+    return atomic_load_explicit(&build.compiling, memory_order_relaxed) > 0;
 }
 
 void gems_chain_build_rest(void)
@@ -172,5 +233,6 @@ void gems_chain_build_after_fork(void)
     pthread_mutex_init(&build.lock, NULL);
     pthread_cond_init(&build.changed, NULL);
     build.runs = build.builds = false;
+    build.compiling = 0;
     build.stopped = true;
 }

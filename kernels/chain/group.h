@@ -99,6 +99,11 @@ static inline void gems_chains_unlock(void)
 {
     pthread_mutex_unlock(&gems_chains.lock);
 }
+/* Whether there is any group. Without the lock: it may be different now. */
+static inline bool gems_chains_any(void)
+{
+    return __atomic_load_n(&gems_chains.groups, __ATOMIC_RELAXED) != NULL;
+}
 /* Until a pass or a transfer has ended; what was known of groups and blocks may be different then. */
 static inline void gems_chains_wait(void)
 {
@@ -195,8 +200,10 @@ void gems_adopt_after_fork(void);
 /* Whether the kernel of the recipe's spec is built, for its work's lane. If not it will be, in the background. id: of
  * the kernel, or 0 if there can be none. */
 bool gems_chain_built(gems_work *work, uint64_t *id);
-/* Whether it is being built, or cannot be. */
+/* Whether it cannot be built. */
 bool gems_chain_lacks(uint64_t id);
+/* Whether any kernel is being built. */
+bool gems_chain_builds(void);
 /* Waits until nothing is being built. For tests. */
 void gems_chain_build_rest(void);
 /* Ends the thread that builds, or waits until it has. */

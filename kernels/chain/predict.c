@@ -11,15 +11,16 @@
 enum {
     KNOWN = 4096, /* a power of two */
     SURE = 3,
-    RETRY = 64 /* calls left alone until another chain is tried; four times as many after each disappointment */
+    RETRY = 64, /* calls left alone until another chain is tried; four times as many after each disappointment */
+    LATE = 1024
 };
 
 /* By kind; two that meet share one. Torn reads and lost updates do no harm. */
 static struct outlook {
     _Atomic uint64_t awaits; /* a kernel; without it the host is quicker than the evaluator */
-    _Atomic uint16_t calls;  /* of the chain that awaits it */
     _Atomic uint16_t skipped;
     _Atomic int8_t score; /* how sure that it pays; below 0: it does not */
+    _Atomic bool met;     /* one has begun here, and not because the calls before were left alone */
 } outlooks[KNOWN];
 
 static struct outlook *find(uint64_t kind)
@@ -50,34 +51,42 @@ uint64_t gems_chain_kind(const gems_call *call)
     return gems_hash_long(7, words, n * sizeof *words);
 }
 
+/* Chains begin at the same calls whenever a program repeats itself, so that they want the same kernels. So while
+ * kernels are built none begins, but those that hang together are taken whole first: the evaluator is slower than the
+ * host. And then, for some calls, only where one has begun before: the next call is in the middle of something. */
 bool gems_chain_pays(uint64_t kind)
 {
-    static __thread unsigned passed_over; /* calls of a chain that is not begun: they begin none of their own */
+    static __thread unsigned late;    /* calls that began nothing since kernels were built */
+    static __thread bool resumes, on; /* the last such call began one */
     struct outlook *o = find(kind);
-    uint64_t awaits = o->awaits;
-    if (passed_over) {
-        passed_over--;
-        return false;
+    if (!gems_chains_any()) {
+        const uint64_t awaits = o->awaits;
+        bool free = on;
+        on = false;
+        if (gems_chain_builds()) {
+            resumes = true;
+            late = 0;
+            return false;
+        }
+        if (awaits && gems_chain_lacks(awaits))
+            return false;
+        o->awaits = 0;
+        resumes = resumes && !o->met && ++late < LATE;
+        if (resumes)
+            return false;
+        o->met = o->met || free;
     }
-    if (awaits && gems_chain_lacks(awaits)) {
-        passed_over = o->calls;
-        return false;
-    }
-    o->awaits = 0;
     int score = o->score;
-    if (score >= 0)
-        return true;
-    if (++o->skipped < RETRY << 2 * (-1 - score))
+    if (score < 0 && ++o->skipped < RETRY << 2 * (-1 - score))
         return false;
     o->skipped = 0;
+    on = true;
     return true;
 }
 
 void gems_chain_awaits(const chain_group *g, uint64_t id)
 {
-    struct outlook *o = find(g->kind);
-    o->calls = (uint16_t)(g->calls > 0 ? g->calls - 1 : 0);
-    o->awaits = id;
+    find(g->kind)->awaits = id;
 }
 
 void gems_chain_learn(const chain_group *g, int64_t apart, int64_t together, unsigned stored)

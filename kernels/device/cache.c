@@ -232,7 +232,7 @@ static void trim(const char *dir)
     closedir(d);
 }
 
-void gems_cache_store(const char *key, size_t key_size, const unsigned char *binary, size_t size)
+void gems_cache_store(const char *key, size_t key_size, const unsigned char *bytes, size_t size)
 {
     static _Atomic unsigned serial;
     char path[4096], temporary[4096 + 64];
@@ -244,8 +244,8 @@ void gems_cache_store(const char *key, size_t key_size, const unsigned char *bin
     int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return;
-    struct header header = {MAGIC, key_size, size, gems_hash_long(3, key, key_size), gems_hash_long(4, binary, size)};
-    bool whole = write_all(fd, &header, sizeof header) && write_all(fd, key, key_size) && write_all(fd, binary, size);
+    struct header header = {MAGIC, key_size, size, gems_hash_long(3, key, key_size), gems_hash_long(4, bytes, size)};
+    bool whole = write_all(fd, &header, sizeof header) && write_all(fd, key, key_size) && write_all(fd, bytes, size);
     if (close(fd) != 0 || !whole || rename(temporary, path) != 0) {
         unlink(temporary);
         return;

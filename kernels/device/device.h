@@ -70,6 +70,9 @@ unsigned gems_device_list(const gems_device_seen **list);
 bool gems_device_library(const char *path);
 /* Folder of compiled kernels, or NULL if nothing is kept. */
 const char *gems_cache_dir(void);
+/* What is stored there under this key, or NULL; *size is its size in bytes. free() it. */
+unsigned char *gems_cache_load(const char *key, size_t key_size, size_t *size);
+void gems_cache_store(const char *key, size_t key_size, const unsigned char *bytes, size_t size);
 
 /* ---- trouble ---- */
 
@@ -112,6 +115,9 @@ typedef struct gems_kernel_text {
 } gems_kernel_text;
 gems_kernel *gems_kernel_build(gems_lane lane, const void *id, size_t n, const gems_kernel_text *text,
                                gems_trouble *trouble);
+/* Nobody waits for what the calling thread has built: compilers give way to the program's threads. (A loop that is shared
+ * out evenly takes as long as the thread whose core a compiler is on.) */
+void gems_build_in_background(void);
 /* It could not be launched, or its launch failed: out of use for good, unless memory may have been short. */
 void gems_kernel_failed(gems_kernel *kernel, const gems_trouble *trouble);
 

@@ -172,9 +172,7 @@ int64_t gems_seconds(void);
 
 /* ---- cache.c ---- */
 
-/* Binary stored under this key, or NULL; *size is its size. free() it. */
-unsigned char *gems_cache_load(const char *key, size_t key_size, size_t *size);
-void gems_cache_store(const char *key, size_t key_size, const unsigned char *binary, size_t size);
+/* gems_cache_dir, gems_cache_load, gems_cache_store: see device.h. */
 
 /* ---- source.c ---- */
 

@@ -3,6 +3,7 @@
 #include "preload/base/config.h"
 #include "preload/base/hash.h"
 #include "preload/base/log.h"
+#include "preload/base/thread.h"
 
 #include <ctype.h>
 #include <fcntl.h>
@@ -206,19 +207,47 @@ static cl_program patched(gems_lane_state *lane, cl_program program, const char 
     return program;
 }
 
+static __thread bool in_background;
+
+void gems_build_in_background(void)
+{
+    in_background = true;
+}
+
 /* What a thread with a deep stack does. */
 typedef struct build {
     gems_lane_state *lane;
     gems_program *program;
     const char *text, *options;
     gems_trouble *trouble;
+    bool in_background;
 } build;
+
+static void compile(build *b)
+{
+    gems_program *p = b->program;
+    const gems_driver *driver = b->lane->vendor->driver;
+    if (driver && driver->before_build)
+        driver->before_build(p);
+    p->program = from_source(b->lane, p->name, b->text, b->options, b->trouble);
+    if (driver && driver->after_build)
+        driver->after_build(p, p->program != NULL);
+    p->program = patched(b->lane, p->program, p->name, b->options, b->trouble);
+    p->unsaved = p->program && gems_cache_dir() && !gems_vendor_has_own_cache(b->lane->vendor, b->lane->info.name);
+    gems_save_note_build();
+}
+
+static void *compile_in_background(void *arg)
+{
+    gems_thread_give_way();
+    compile(arg);
+    return NULL;
+}
 
 static void build_program(void *arg)
 {
     build *b = arg;
     gems_program *p = b->program;
-    const gems_driver *driver = b->lane->vendor->driver;
     size_t size = 0;
 
     atomic_fetch_add(&gems_state_building, 1);
@@ -227,16 +256,12 @@ static void build_program(void *arg)
         p->program = from_binary(b->lane, binary, size, b->options);
     free(binary);
     p->cached = p->program != NULL;
-    if (!p->program) {
-        if (driver && driver->before_build)
-            driver->before_build(p);
-        p->program = from_source(b->lane, p->name, b->text, b->options, b->trouble);
-        if (driver && driver->after_build)
-            driver->after_build(p, p->program != NULL);
-        p->program = patched(b->lane, p->program, p->name, b->options, b->trouble);
-        p->unsaved = p->program && gems_cache_dir() && !gems_vendor_has_own_cache(b->lane->vendor, b->lane->info.name);
-        gems_save_note_build();
-    }
+    pthread_t thread; /* of its own: what gave way once cannot take it back */
+    if (!p->cached && b->in_background &&
+        gems_thread_start(&thread, 2 * GEMS_STACK_COMPILE + ((size_t)1 << 20), compile_in_background, b))
+        pthread_join(thread, NULL);
+    else if (!p->cached)
+        compile(b);
     atomic_fetch_sub(&gems_state_building, 1);
 }
 
@@ -263,7 +288,7 @@ static gems_program *get(gems_lane_state *lane, const char *name, const char *te
         gems_trouble_note(trouble, GEMS_TROUBLE_MEMORY, "%s", why);
         goto fail;
     }
-    gems_thread_deep(build_program, &(build){lane, p, full, options, trouble}, GEMS_STACK_COMPILE);
+    gems_thread_deep(build_program, &(build){lane, p, full, options, trouble, in_background}, GEMS_STACK_COMPILE);
     if (!p->program)
         goto fail;
     free(full);

@@ -35,6 +35,7 @@ void gems_save_note_build(void)
 static void *save_loop(void *unused)
 {
     (void)unused;
+    gems_thread_give_way();
     while (!atomic_load(&saver.ending)) {
         pthread_mutex_lock(&saver.lock);
         while (!saver.first)

@@ -37,14 +37,15 @@ static gems_kernel *find_late(gems_work *work, const gems_work_launch *l)
     return kernel;
 }
 
+/* The same in every process. */
 static uint64_t id_of(const gems_work *work)
 {
     uint64_t id = work->nlaunches;
     for (uint32_t i = 0; i < work->nlaunches; i++) {
         const gems_kernel_parts *parts = parts_of(work, &work->launch[i]);
-        const uint64_t words[] = {parts->op->index, parts->wanted.types, (uintptr_t)parts->wanted.entry,
-                                  parts->wanted.part};
+        const uint64_t words[] = {parts->op->index, parts->wanted.types, parts->wanted.part};
         id = gems_hash_long(id, words, sizeof words);
+        id = gems_hash_long(id, parts->wanted.entry, strlen(parts->wanted.entry));
     }
     return id | 1;
 }

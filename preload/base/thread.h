@@ -11,4 +11,7 @@
  * itself. False: the system refuses. */
 bool gems_thread_start(pthread_t *thread, size_t stack, void *(*fn)(void *), void *arg);
 
+/* From now on the program's threads go before the calling one and those that it starts. */
+void gems_thread_give_way(void);
+
 #endif

@@ -19,11 +19,16 @@ import numpy
 HERE = pathlib.Path(__file__).resolve().parent
 # Of the largest value of the same kind: prices and sensitivities near zero are differences of large numbers.
 TOLERANCE = 1e-5
+MOST_PROCESSES = 6  # until all kernels are there
+
+
+def plain_environment():
+    return {key: value for key, value in os.environ.items() if not key.startswith("GEMS_") and key != "LD_PRELOAD"}
 
 
 def run_options(folder, name, arguments, library=None):
     """One process: what it printed, its results, its times."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GEMS_") and key != "LD_PRELOAD"}
+    environment = plain_environment()
     if library:
         environment["LD_PRELOAD"] = str(library)
     saved, times = folder / "results.npz", folder / "times.json"
@@ -37,6 +42,20 @@ def run_options(folder, name, arguments, library=None):
     with numpy.load(saved) as file:
         results = dict(file)
     return done.stdout, results, {"process": seconds, "first": measured["passes"][0], "passes": measured["passes"]}, done.stderr
+
+
+def build_kernels(folder, arguments, library):
+    """Kernels of chains are compiled while the program runs, once a machine, and a short program ends before all of them are
+    there: runs it for longer, until nothing is added. The processes."""
+    def kept():
+        done = subprocess.run([str(library.parent / "gems"), "cache", "--json"], env=plain_environment(), capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)["entries"]
+
+    runs, before = [], -1
+    while kept() != before and len(runs) < MOST_PROCESSES:
+        before = kept()
+        runs.append(run_options(folder, "preloaded", ["--passes", "40", *arguments], library))
+    return runs
 
 
 def difference(plain, other):
@@ -115,6 +134,7 @@ def main():
     print("options.py: a million European options and their sensitivities, five scenarios", flush=True)
     plain, ours = [], []
     with tempfile.TemporaryDirectory() as folder:
+        built = build_kernels(pathlib.Path(folder), rest, library)
         for i in range(options.rounds):
             turns = [(plain, None), (ours, library)]
             for runs, preload in turns if i % 2 == 0 else turns[::-1]:
@@ -122,17 +142,17 @@ def main():
 
     print("\n== Means, plain\n")
     print(plain[0][0].rstrip())
-    complaints = {line for run in ours for line in run[3].splitlines() if line.startswith("gems-preload")}
+    complaints = {line for run in built + ours for line in run[3].splitlines() if line.startswith("gems-preload")}
     for line in sorted(complaints):
         print(" ", line)
 
-    worst, where = max(difference(plain[0][1], run[1]) for run in ours)
+    worst, where = max(difference(plain[0][1], run[1]) for run in built + ours)
     print(f"\n== Results: {len(plain[0][1])} arrays; largest relative difference {worst:.1e}" + (f" ({where})" if where else "") + f", allowed {TOLERANCE:.0e}")
 
-    print(f"\n== Times, seconds; {options.rounds} processes each, taking turns")
+    print(f"\n== Times, seconds; {options.rounds} processes each, taking turns, after {len(built)} preloaded of 40 passes, in which kernels were "
+          f"built, once a machine: {sum(run[2]['process'] for run in built):.0f} s")
     print(f"  {'':<32}{'plain':>10}{'preloaded':>12}{'ratio':>9}")
-    for label, value, choose in [("first process, first pass", lambda t: t["first"], lambda x: x[0]),
-                                 ("first pass, best process", lambda t: t["first"], min),
+    for label, value, choose in [("first pass, best process", lambda t: t["first"], min),
                                  ("best pass", lambda t: min(t["passes"]), min),
                                  ("median pass", lambda t: statistics.median(t["passes"][1:] or t["passes"]), statistics.median),
                                  ("whole process, best", lambda t: t["process"], min)]:

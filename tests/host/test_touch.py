@@ -3,6 +3,7 @@ computed yet, and none spoils what a computation that has not run yet will read.
 of its own; what it read is compared with plain arithmetic."""
 import json
 import os
+import pathlib
 import re
 import signal
 import sys
@@ -199,6 +200,31 @@ def test_rules_say_what_is_deferred():
         done = run([sys.executable, "-c", script], GEMS_REPORT=1, **({"GEMS_TUNE_JSON": table} if table else {}))
         assert done.returncode == 0, done.stderr
         assert ("chains: " in done.stderr) == some, done.stderr
+
+
+@chains
+def test_a_chain_that_was_worth_a_kernel_has_one_at_once_in_the_next_process(tmp_path):
+    script = """
+import sys, time, torch
+x = torch.rand(1 << 16)
+for _ in range(int(sys.argv[1])):
+    assert ((x * 3 - 1).sigmoid() + x)[5].item() > 0
+    time.sleep(0.2)
+time.sleep(2)  # for what is done in the background
+"""
+    for times, kernels in ((1, 0), (2, 1), (1, 1)):
+        done = run([sys.executable, "-c", script, str(times)], GEMS_FUSE="all", GEMS_REPORT=1, GEMS_CACHE_DIR=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert int(re.search(r"chains: .* (\d+) kernels built", done.stderr)[1]) == kernels, done.stderr
+
+
+@chains
+def test_a_program_that_repeats_itself_wants_the_same_kernels(tmp_path):
+    """Also while some of them are not there yet: chains do not begin in the middle of what is one as a rule."""
+    program = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "demo" / "options.py"
+    done = run([sys.executable, program, "--passes", "30"], GEMS_ROUTE="table", GEMS_REPORT=1, GEMS_CACHE_DIR=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 1 <= int(re.search(r"chains: .* (\d+) kernels built", done.stderr)[1]) <= 20, done.stderr
 
 
 @chains
