@@ -158,13 +158,17 @@ static int16_t host_call(const char *s, int n)
         [GEMS_HOST_CALL_abs] = "abs",
         [GEMS_HOST_CALL_trunc] = "trunc",
         [GEMS_HOST_CALL_floor] = "floor",
+        [GEMS_HOST_CALL_round] = "round",
         [GEMS_HOST_CALL_sqrt] = "sqrt",
         [GEMS_HOST_CALL_log] = "log",
         [GEMS_HOST_CALL_log1p] = "log1p",
+        [GEMS_HOST_CALL_log2] = "log2",
+        [GEMS_HOST_CALL_log10] = "log10",
         [GEMS_HOST_CALL_exp] = "exp",
         [GEMS_HOST_CALL_exp2] = "exp2",
         [GEMS_HOST_CALL_expm1] = "expm1",
         [GEMS_HOST_CALL_erf] = "erf",
+        [GEMS_HOST_CALL_erfc] = "erfc",
         [GEMS_HOST_CALL_tanh] = "tanh",
         [GEMS_HOST_CALL_atan] = "atan",
         [GEMS_HOST_CALL_sin] = "sin",
@@ -508,7 +512,7 @@ uint32_t gems_expr_needs(const gems_expr *expr, uint32_t facts)
 static const struct {
     const char *name;
     bool both;
-} quick[] = {{"sin", false}, {"cos", false}, {"remainder", true}, {"div_floor", true}};
+} quick[] = {{"sin", false}, {"cos", false}, {"fmod", true}, {"remainder", true}, {"div_floor", true}};
 
 static bool is_quick(const gems_expr_node *call, const char *type)
 {

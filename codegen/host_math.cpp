@@ -67,6 +67,7 @@ inline ulong as_ulong(double v)
 UNARY(fabs)
 UNARY(trunc)
 UNARY(floor)
+UNARY(rint)
 UNARY(sqrt)
 BINARY(copysign)
 BINARY(fmod)
@@ -86,10 +87,13 @@ inline double fma(double x, double y, double z)
     }
 LIBRARY(log)
 LIBRARY(log1p)
+LIBRARY(log2)
+LIBRARY(log10)
 LIBRARY(exp)
 LIBRARY(exp2)
 LIBRARY(expm1)
 LIBRARY(erf)
+LIBRARY(erfc)
 LIBRARY(tanh)
 LIBRARY(atan)
 LIBRARY(sin)
@@ -305,13 +309,17 @@ CALL_1(isfinite)
 CALL_1(abs)
 CALL_1(trunc)
 CALL_1(floor)
+CALL_1(round)
 CALL_1(sqrt)
 CALL_1(log)
 CALL_1(log1p)
+CALL_1(log2)
+CALL_1(log10)
 CALL_1(exp)
 CALL_1(exp2)
 CALL_1(expm1)
 CALL_1(erf)
+CALL_1(erfc)
 CALL_1(tanh)
 CALL_1(atan)
 CALL_1(sin)
@@ -504,13 +512,17 @@ template <class T> constexpr void fill_compute(table &m)
         CALL2(fmod, T, T);
         CALL1(trunc, T, T);
         CALL1(floor, T, T);
+        CALL1(round, T, T);
         CALL1(sqrt, T, T);
         CALL1(log, T, T);
         CALL1(log1p, T, T);
+        CALL1(log2, T, T);
+        CALL1(log10, T, T);
         CALL1(exp, T, T);
         CALL1(exp2, T, T);
         CALL1(expm1, T, T);
         CALL1(erf, T, T);
+        CALL1(erfc, T, T);
         CALL1(tanh, T, T);
         CALL1(atan, T, T);
         CALL1(sin, T, T);

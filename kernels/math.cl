@@ -215,18 +215,23 @@ GEMS_INTEGER(long, ulong)
     GEMS_FN T gems_copysign(T x, T y) { return B##copysign##S(x, y); }                                                 \
     GEMS_FN T gems_trunc(T x) { return B##trunc##S(x); }                                                               \
     GEMS_FN T gems_floor(T x) { return B##floor##S(x); }                                                               \
+    GEMS_FN T gems_round(T x) { return B##rint##S(x); }                                                                \
     GEMS_FN T gems_multiply_add(T a, T b, T c) { return gems_fma(a, b, c); }                                           \
     GEMS_FN int gems_isnan(T x) { return x != x; }                                                                     \
     GEMS_FN int gems_isinf(T x) { return gems_abs(x) == INFINITY; }                                                    \
     GEMS_FN int gems_isfinite(T x) { return gems_abs(x) < INFINITY; }                                                  \
-    GEMS_FN T gems_fmod(T a, T b) { return fmod(a, b); }
+    GEMS_FN T gems_fmod_any(T a, T b) { return fmod(a, b); }
+/* PoCL's log1p makes 0 of the smallest doubles. */
 #define GEMS_LIBRARY(T)                                                                                                \
     GEMS_FN T gems_log(T x) { return log(x); }                                                                         \
-    GEMS_FN T gems_log1p(T x) { return log1p(x); }                                                                     \
+    GEMS_FN T gems_log1p(T x) { return gems_abs(x) < (T)0x1p-60f ? x : log1p(x); }                               \
+    GEMS_FN T gems_log2(T x) { return log2(x); }                                                                       \
+    GEMS_FN T gems_log10(T x) { return log10(x); }                                                                     \
     GEMS_FN T gems_exp(T x) { return exp(x); }                                                                         \
     GEMS_FN T gems_exp2(T x) { return exp2(x); }                                                                       \
     GEMS_FN T gems_expm1(T x) { return expm1(x); }                                                                     \
     GEMS_FN T gems_erf(T x) { return erf(x); }                                                                         \
+    GEMS_FN T gems_erfc(T x) { return erfc(x); }                                                                       \
     GEMS_FN T gems_tanh(T x) { return tanh(x); }                                                                       \
     GEMS_FN T gems_atan(T x) { return atan(x); }                                                                       \
     GEMS_FN T gems_sin(T x) { return sin(x); }                                                                         \
@@ -294,6 +299,8 @@ GEMS_FN float gems_quick_cos(float x, int *odd) { return gems_cos(x); }
 #define GEMS_POLY7(x, a, b, ...) GEMS_POLY6(x, gems_fma(a, x, b), __VA_ARGS__)
 #define GEMS_POLY8(x, a, b, ...) GEMS_POLY7(x, gems_fma(a, x, b), __VA_ARGS__)
 #define GEMS_POLY9(x, a, b, ...) GEMS_POLY8(x, gems_fma(a, x, b), __VA_ARGS__)
+#define GEMS_POLY10(x, a, b, ...) GEMS_POLY9(x, gems_fma(a, x, b), __VA_ARGS__)
+#define GEMS_POLY11(x, a, b, ...) GEMS_POLY10(x, gems_fma(a, x, b), __VA_ARGS__)
 
 /* NaN stays. */
 GEMS_FN float gems_limit(float x, float low, float high)
@@ -364,26 +371,75 @@ GEMS_FN float gems_erf(float x)
     return gems_copysign(gems_expm1_of(-a * p), x);
 }
 
-/* log v = log(1 + f) + n ln 2, log(1 + f) = f - f^2 / 2 + f^3 P(f) (5.8e-9) where sqrt(1/2) <= 1 + f < sqrt(2). */
-GEMS_FN float gems_log_near(float f, float n)
+/* e^(-a^2) P(q) / (1 + 2 a), q = (a - 3) / (a + 3), a = |x|, P a fit of e^(a^2) erfc(a) (1 + 2 a) (2.9e-9) up to where it
+ * is 0. The power's root is not subnormal where the result is; what rounding has taken from a^2 counts, too. */
+GEMS_FN float gems_erfc(float x)
+{
+    const float a = gems_limit(gems_abs(x), 0.0f, 10.2f), s = a * a;
+    const float p = GEMS_POLY11((a - 3.0f) / (a + 3.0f), -0.00027639026f, -0.00079574923f, 0.0019963757f,
+                                0.0025788454f, -0.023791348f, 0.068293367f, -0.11927247f, 0.12964661f, -0.047562289f,
+                                -0.13562114f, 1.2530081f);
+    const float w = p / gems_fma(2.0f, a, 1.0f), root = gems_exp(-0.5f * s);
+    const float r = gems_fma(-gems_fma(a, a, -s), w, w) * root * root;
+    return x < 0.0f ? 2.0f - r : r;
+}
+
+/* log(1 + f) - f + f^2 / 2 = f^3 P(f) (5.8e-9) where sqrt(1/2) <= 1 + f < sqrt(2). */
+GEMS_FN float gems_log_rest(float f)
 {
     const float p = GEMS_POLY8(f, -0.076323427193f, 0.12760892708f, -0.13160625907f, 0.14201878003f, -0.16623327824f,
                                0.20001220858f, -0.2500082165f, 0.33333331784f);
+    return f * f * f * p;
+}
+
+/* log(1 + f) + n ln 2. */
+GEMS_FN float gems_log_near(float f, float n)
+{
     const float z = f * f;
-    return gems_fma(n, 0.693147182f, f + gems_fma(-0.5f, z, gems_fma(n, -1.904654e-9f, f * z * p)));
+    return gems_fma(n, 0.693147182f, f + gems_fma(-0.5f, z, gems_fma(n, -1.904654e-9f, gems_log_rest(f))));
 }
 
 /* Taken from the bits of v > 0, this leaves the exponent of the power of 2 that v is divided by above: sqrt(1/2)'s. */
 #define GEMS_ROOT_HALF 0x3f3504f3u
 
-GEMS_FN float gems_log(float x)
+/* x > 0 as 2^n (1 + f). */
+GEMS_FN float gems_fraction_of(float x, float *n)
 {
     const bool tiny = x < 0x1p-126f;
     const uint u = as_uint(tiny ? x * 0x1p23f : x) - GEMS_ROOT_HALF;
-    const float n = (float)((int)u >> 23) - (tiny ? 23.0f : 0.0f);
-    float r = gems_log_near(as_float((u & 0x7fffffu) + GEMS_ROOT_HALF) - 1.0f, n);
+    *n = (float)((int)u >> 23) - (tiny ? 23.0f : 0.0f);
+    return as_float((u & 0x7fffffu) + GEMS_ROOT_HALF) - 1.0f;
+}
+
+/* A logarithm: r where x is positive and finite. */
+GEMS_FN float gems_log_ends(float x, float r)
+{
     r = x < INFINITY ? r : x;
     return x > 0.0f || x != x ? r : x < 0.0f ? NAN : -INFINITY;
+}
+
+GEMS_FN float gems_log(float x)
+{
+    float n;
+    const float f = gems_fraction_of(x, &n);
+    return gems_log_ends(x, gems_log_near(f, n));
+}
+
+/* n is exact: so are powers of 2. */
+GEMS_FN float gems_log2(float x)
+{
+    float n;
+    const float f = gems_fraction_of(x, &n), l = f + gems_fma(-0.5f, f * f, gems_log_rest(f));
+    return gems_log_ends(x, gems_fma(l, 1.44269504f, n));
+}
+
+/* log10(2) in two parts, the first of 12 bits: its product with n is exact. The sum of the others is exact enough for
+ * powers of 10. */
+GEMS_FN float gems_log10(float x)
+{
+    float n;
+    const float f = gems_fraction_of(x, &n), l = f + gems_fma(-0.5f, f * f, gems_log_rest(f));
+    return gems_log_ends(x, gems_fma(n, 0x1.344p-2f, gems_fma(l, 0.434294482f, n * 4.60503898e-06f)));
 }
 
 /* n from 1 + x as rounded; f = (1 + x) / 2^n - 1 from x itself. */
@@ -545,15 +601,21 @@ GEMS_FN float gems_pow(float x, float y) { return pow(x, y); }
 
 /* ---- floating division ------------------------------------------------------------------------------------------ */
 
-/* remainder: the sign of the divisor. div_floor: from that remainder, so that a == div_floor(a, b) * b + remainder(a, b)
+/* fmod: the sign of the dividend, exact. remainder: the sign of the divisor. div_floor: from that remainder, so that a == div_floor(a, b) * b + remainder(a, b)
  * as well as rounding allows; the quotient is a whole number but for rounding, which the step by 1/2 repairs.
  *
  * Usual quotients are below a quarter of the last whole number: n, from the rounded a / b, is the right one or one too
- * high, and a - n b has no more bits than b, so that fma gives it exactly, and the same as the long way. Where n is one
- * too high that has the wrong sign. gems_quick_...: as those of sin. */
+ * high (fmod's: too far from 0), and a - n b has no more bits than b, so that fma gives it exactly, and the same as the
+ * long way. Where n is one too high that has the wrong sign. gems_quick_...: as those of sin. */
 #define GEMS_FLOATING_DIVISION(T, MOST)                                                                                \
     GEMS_FN T gems_div_trunc(T a, T b) { return gems_trunc(a / b); }                                                   \
     GEMS_FN int gems_usual_quotient(T b, T q) { return (gems_abs(q) < (T)MOST) & (gems_abs(b) < (T)INFINITY); }        \
+    GEMS_FN T gems_fmod_usual(T a, T b, T q)                                                                           \
+    {                                                                                                                  \
+        const T r = gems_fma(-gems_trunc(q), b, a);                                                                    \
+        const T v = (r < 0) != (a < 0) ? r + gems_copysign(b, a) : r;                                                  \
+        return r == 0 ? gems_copysign(r, a) : v;                                                                       \
+    }                                                                                                                  \
     GEMS_FN T gems_remainder_usual(T a, T b, T q)                                                                      \
     {                                                                                                                  \
         const T r = gems_fma(-gems_floor(q), b, a);                                                                    \
@@ -566,12 +628,17 @@ GEMS_FN float gems_pow(float x, float y) { return pow(x, y); }
         const T v = (r != 0) & ((r < 0) != (b < 0)) ? n - 1 : n;                                                       \
         return v == 0 ? gems_copysign(v, q) : v;                                                                       \
     }                                                                                                                  \
+    GEMS_FN T gems_fmod(T a, T b)                                                                                      \
+    {                                                                                                                  \
+        const T usual = a / b;                                                                                         \
+        return gems_usual_quotient(b, usual) ? gems_fmod_usual(a, b, usual) : gems_fmod_any(a, b);                     \
+    }                                                                                                                  \
     GEMS_FN T gems_remainder(T a, T b)                                                                                 \
     {                                                                                                                  \
         const T usual = a / b;                                                                                         \
         if (gems_usual_quotient(b, usual))                                                                             \
             return gems_remainder_usual(a, b, usual);                                                                  \
-        const T r = gems_fmod(a, b);                                                                                   \
+        const T r = gems_fmod_any(a, b);                                                                               \
         return r != 0 && (r < 0) != (b < 0) ? r + b : r;                                                               \
     }                                                                                                                  \
     GEMS_FN T gems_div_floor(T a, T b)                                                                                 \
@@ -579,12 +646,18 @@ GEMS_FN float gems_pow(float x, float y) { return pow(x, y); }
         const T usual = a / b;                                                                                         \
         if (gems_usual_quotient(b, usual))                                                                             \
             return gems_div_floor_usual(a, b, usual);                                                                  \
-        const T r = gems_fmod(a, b);                                                                                   \
+        const T r = gems_fmod_any(a, b);                                                                               \
         T q = (a - r) / b;                                                                                             \
         q = r != 0 && (r < 0) != (b < 0) ? q - 1 : q;                                                                  \
         const T whole = gems_floor(q);                                                                                 \
         const T v = q - whole > (T)0.5 ? whole + 1 : whole;                                                            \
         return b == 0 ? a / b : q == 0 ? gems_copysign((T)0, a / b) : v;                                               \
+    }                                                                                                                  \
+    GEMS_FN T gems_quick_fmod(T a, T b, int *odd)                                                                      \
+    {                                                                                                                  \
+        const T q = a / b;                                                                                             \
+        *odd |= !gems_usual_quotient(b, q);                                                                            \
+        return gems_fmod_usual(a, b, q);                                                                               \
     }                                                                                                                  \
     GEMS_FN T gems_quick_remainder(T a, T b, int *odd)                                                                 \
     {                                                                                                                  \
