@@ -135,6 +135,11 @@ static gems_dtype declared_dtype(const gems_call *call, const pw_row *row, gems_
     return promoted;
 }
 
+bool gems_pw_has_shape(const pw_plan *p, const gems_tensor *t)
+{
+    return t->ndim == p->shape.ndim && memcmp(t->sizes, p->shape.size, (size_t)t->ndim * sizeof *t->sizes) == 0;
+}
+
 /* In-place and out forms: is the given tensor one that the result may simply be written to? */
 static gems_status check_written(gems_call *call, const pw_plan *p)
 {
@@ -145,7 +150,7 @@ static gems_status check_written(gems_call *call, const pw_plan *p)
         if (v->kind != GEMS_TENSOR)
             return gems_decline(call, "no result tensor");
         const gems_tensor *t = v->tensor;
-        if (t->ndim != p->shape.ndim || memcmp(t->sizes, p->shape.size, (size_t)t->ndim * sizeof *t->sizes) != 0)
+        if (!gems_pw_has_shape(p, t))
             return gems_decline(call, "result of another shape");
         gems_dtype computed = p->result[r++];
         if (p->row->exact ? computed != t->dtype : !gems_promote_can_cast(computed, t->dtype))

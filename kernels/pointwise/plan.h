@@ -19,5 +19,7 @@ typedef struct pw_plan {
 /* Fills *plan, call->dtype and call->sizes; GEMS_DECLINED with a reason if no kernel can do exactly this call. Reads no
  * element of a tensor. */
 gems_status gems_pw_plan(gems_call *call, pw_plan *plan);
+/* Is the tensor of the results' shape? */
+bool gems_pw_has_shape(const pw_plan *plan, const gems_tensor *t);
 
 #endif

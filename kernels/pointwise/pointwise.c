@@ -61,6 +61,8 @@ static gems_status make_results(gems_call *call, const pw_plan *p, gems_tensor *
         if (layout == PW_INTEGERS_LIKE || layout == PW_TWICE)
             layout = gems_dtypes[p->compute].category == GEMS_CAT_FLOAT ? PW_ITERATOR : PW_LIKE;
         const gems_tensor *like = layout == PW_LIKE ? call->arg[row->like].tensor : NULL;
+        if (like && !gems_pw_has_shape(p, like))
+            return gems_decline(call, "shapes that the host makes no such result of");
         int format = like ? 1 : 0; /* preserve; contiguous */
         if (row->memory_format >= 0 && call->arg[row->memory_format].kind == GEMS_MEMFMT)
             format = (int)call->arg[row->memory_format].i;
