@@ -33,7 +33,10 @@ mul         ts   fhi  mi
 bitwise_and tt   ib   fmio
 bitwise_or  tt   ib   fmio
 bitwise_and ts   i    mi
+bitwise_xor tt   ib   fmio
 bitwise_not t    ib   fmio
+bitwise_left_shift  tn i fmi
+bitwise_right_shift tn i fmi
 logical_and tt   ib   fmio
 logical_or  tt   ib   fmio
 logical_xor tt   ib   fmio
@@ -44,6 +47,9 @@ ge          ts   ib   fmi
 ne          ts   ib   fm
 floor_divide tn  i    fmi
 remainder   tn   i    fmi
+fmod        tn   i    fmi
+sgn         t    ib   fmio
+signbit     t    ib   fmo
 addcmul     ttt  i    fmio value=2
 pow         t2   i    fm
 where       mtt  fhib f
@@ -72,9 +78,15 @@ isinf       t    fh   fm
 isfinite    t    fh   fm
 logical_not t    fh   fmio
 logical_and tt   fh   fmio
-floor       t    fh   fmio
-trunc       t    fh   fmio
-ceil        t    fh   fmi
+isposinf    t    fh   fo
+isneginf    t    fh   fo
+floor       t    fhi  fmio
+trunc       t    fhi  fmio
+ceil        t    fhi  fmio
+round       t    fhi  fmio
+frac        t    fh   fmio
+copysign    ts   fh   fmi
+heaviside   tt   fhib fmio
 nan_to_num  t    fh   fmio nan=0.5, posinf=9.0, neginf=-9.0
 """)
 # Zero's sign is not compared where these are used: they may choose either of two equal numbers.
@@ -85,9 +97,14 @@ clamp       t    fhi  fmio min=-2, max=3
 clamp       ttt  fhi  fm
 clamp_min   ts   fhi  fmi
 clamp_max   ts   fhi  fmi
+clamp_min   tt   fhi  fmio
+clamp_max   tt   fhi  fmio
+fmax        tt   fhi  fmo
+fmin        tt   fhi  fmo
 relu        t    fhi  fmin
 threshold   t    fh   n threshold=0.5, value=-1
 sign        t    fhi  fmi
+hardshrink  t    fh   n
 hardtanh    t    f    n
 relu6       t    f    n
 """)
@@ -101,9 +118,14 @@ reciprocal  t    f    fmio
 CLOSE = parse("""
 exp         c    fh   fmio
 exp2        c    f    fm
-expm1       c    f    fm
+expm1       c    fh   fmio
 log         p    fh   fmio
-log1p       p    f    fm
+log1p       p    fh   fmio
+log2        p    f    fmio
+log10       p    f    fmio
+xlogy       tp   f    fmio
+sinc        t    fh   fmio
+logaddexp2  tt   f    fmo
 sqrt        p    fh   fmio
 rsqrt       p    f    fmio
 reciprocal  p    f    fmio
@@ -113,7 +135,14 @@ tanh        t    fh   fmio
 sigmoid     t    fh   fmio
 erf         t    f    fmio
 atan        t    fh   fmio
+atan2       tp   fh   fmio
 asin        d    f    fm
+acos        d    f    fm
+atanh       d    f    fm
+asinh       t    fh   fmio
+sinh        c    fh   fmio
+cosh        c    fh   fmio
+erfc        t    f    fmio
 silu        t    fh   n
 gelu        t    f    n
 gelu        t    f    n approximate="tanh"
@@ -122,8 +151,10 @@ elu         t    fh   n
 softplus    t    fh   n
 logsigmoid  t    f    n
 mish        t    f    n
-hardswish   t    f    n
-leaky_relu  t    f    n
+hardswish   t    fh   n
+hardsigmoid t    fh   n
+softshrink  t    fh   n
+leaky_relu  t    fh   n
 softsign    t    f    n
 tanhshrink  p    f    n
 lerp        tts  fh   fmi
@@ -137,7 +168,7 @@ div         tn   fh   fmi
 pow         p1   f    fm
 pow         t2   fh   fm
 pow         pt   f    fm
-hypot       tp   f    fm
+hypot       tp   fh   fmio
 logaddexp   tt   f    fm
 """)
 # Smooth, of one operand and of two: what backward passes are made of.

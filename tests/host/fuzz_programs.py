@@ -44,7 +44,7 @@ class Writer:
         # Exact programs use either what depends on the sign of zero, or what may choose between the two zeros.
         self.theme = rng.choice(["order", "division", "close", "close"])
         self.exact = self.theme != "close"
-        self.calls = calls.ALWAYS + (calls.CLOSE + calls.ORDER[:7] if not self.exact else calls.EXACT +
+        self.calls = calls.ALWAYS + (calls.CLOSE + calls.ORDER[:11] if not self.exact else calls.EXACT +
                                      (calls.ORDER if self.theme == "order" else calls.DIVISION))
         self.ns = namespace()
         self.torch = self.ns["torch"]
