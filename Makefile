@@ -191,7 +191,7 @@ asan_libraries = $(shell $(CC) -print-file-name=libasan.so):$(shell $(CC) -print
 # Fault injection makes hundreds of processes, and the evaluator's test compares millions of values: they are left to the
 # plain build. (Chains are run here, and the evaluator with them.)
 check-asan:
-	$(Q)$(ASAN) $(MAKE) --no-print-directory -j$(JOBS) B=$(B)-asan SAN=address,undefined SKIP="tests/unit/test_fault.c tests/unit/test_evaluate.c" unit all
+	$(Q)$(ASAN) $(MAKE) --no-print-directory -j$(JOBS) B=$(B)-asan SAN=address,undefined CFLAGS="-O1 -g" SKIP="tests/unit/test_fault.c tests/unit/test_evaluate.c" unit all
 	$(Q)$(call pytest,LD_PRELOAD=$(asan_libraries):$(call plain,$(B)-asan)/libgems_preload.so $(ASAN),--capture=sys tests/host/test_every_kernel.py)
 # What threads share, under ThreadSanitizer: without address randomisation, of which it bears little.
 $(B)/threads $(B)/chains $(B)/bounds $(B)/tables: $(B)/%: $(B)/tests/%.o $(OBJ)

@@ -402,7 +402,7 @@ static unsigned variants_of(const gems_op *op, gems_dtype dtype)
 static void compare_rows(gems_dtype dtype, unsigned least)
 {
     enum {
-        SAMPLE = 4
+        SAMPLE = 8
     };
     unsigned seen = 0, rows = 0, calls = 0;
     int64_t elements = 0;
