@@ -217,7 +217,7 @@ static void trim(const char *dir)
                 break;
             list = more;
         }
-        snprintf(list[n].name, sizeof list[n].name, "%s", e->d_name);
+        memcpy(list[n].name, e->d_name, strlen(e->d_name) + 1); /* is_ours: it fits */
         list[n].used = st.st_mtim;
         list[n++].size = st.st_size;
         total += st.st_size;
