@@ -151,41 +151,9 @@ static bool is_function(const parser *p, const char *s, int n)
 /* gems_host_call of that name, or -1: only kernels can call it. */
 static int16_t host_call(const char *s, int n)
 {
-    static const char *const names[GEMS_HOST_CALL_COUNT] = {
-        [GEMS_HOST_CALL_isnan] = "isnan",
-        [GEMS_HOST_CALL_isinf] = "isinf",
-        [GEMS_HOST_CALL_isfinite] = "isfinite",
-        [GEMS_HOST_CALL_abs] = "abs",
-        [GEMS_HOST_CALL_trunc] = "trunc",
-        [GEMS_HOST_CALL_floor] = "floor",
-        [GEMS_HOST_CALL_round] = "round",
-        [GEMS_HOST_CALL_sqrt] = "sqrt",
-        [GEMS_HOST_CALL_log] = "log",
-        [GEMS_HOST_CALL_log1p] = "log1p",
-        [GEMS_HOST_CALL_log2] = "log2",
-        [GEMS_HOST_CALL_log10] = "log10",
-        [GEMS_HOST_CALL_exp] = "exp",
-        [GEMS_HOST_CALL_exp2] = "exp2",
-        [GEMS_HOST_CALL_expm1] = "expm1",
-        [GEMS_HOST_CALL_erf] = "erf",
-        [GEMS_HOST_CALL_erfc] = "erfc",
-        [GEMS_HOST_CALL_tanh] = "tanh",
-        [GEMS_HOST_CALL_atan] = "atan",
-        [GEMS_HOST_CALL_sin] = "sin",
-        [GEMS_HOST_CALL_cos] = "cos",
-        [GEMS_HOST_CALL_maximum] = "maximum",
-        [GEMS_HOST_CALL_minimum] = "minimum",
-        [GEMS_HOST_CALL_div_trunc] = "div_trunc",
-        [GEMS_HOST_CALL_div_floor] = "div_floor",
-        [GEMS_HOST_CALL_remainder] = "remainder",
-        [GEMS_HOST_CALL_shift_left] = "shift_left",
-        [GEMS_HOST_CALL_shift_right] = "shift_right",
-        [GEMS_HOST_CALL_pow] = "pow",
-        [GEMS_HOST_CALL_copysign] = "copysign",
-        [GEMS_HOST_CALL_fmod] = "fmod",
-        [GEMS_HOST_CALL_multiply_add] = "multiply_add",
-        [GEMS_HOST_CALL_fma] = "fma",
-    };
+#define NAME(name) #name,
+    static const char *const names[] = {GEMS_HOST_CALLS_1(NAME) GEMS_HOST_CALLS_2(NAME) GEMS_HOST_CALLS_3(NAME)};
+#undef NAME
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (same(s, n, names[i]))
             return (int16_t)i;

@@ -85,19 +85,7 @@ inline double fma(double x, double y, double z)
     {                                                                                                                  \
         return __builtin_##name(x);                                                                                    \
     }
-LIBRARY(log)
-LIBRARY(log1p)
-LIBRARY(log2)
-LIBRARY(log10)
-LIBRARY(exp)
-LIBRARY(exp2)
-LIBRARY(expm1)
-LIBRARY(erf)
-LIBRARY(erfc)
-LIBRARY(tanh)
-LIBRARY(atan)
-LIBRARY(sin)
-LIBRARY(cos)
+GEMS_HOST_LIBRARY(LIBRARY)
 inline double pow(double x, double y)
 {
     return __builtin_pow(x, y);
@@ -303,39 +291,9 @@ struct shr_op {
             return gems_##name(a, b, c);                                                                               \
         }                                                                                                              \
     };
-CALL_1(isnan)
-CALL_1(isinf)
-CALL_1(isfinite)
-CALL_1(abs)
-CALL_1(trunc)
-CALL_1(floor)
-CALL_1(round)
-CALL_1(sqrt)
-CALL_1(log)
-CALL_1(log1p)
-CALL_1(log2)
-CALL_1(log10)
-CALL_1(exp)
-CALL_1(exp2)
-CALL_1(expm1)
-CALL_1(erf)
-CALL_1(erfc)
-CALL_1(tanh)
-CALL_1(atan)
-CALL_1(sin)
-CALL_1(cos)
-CALL_2(maximum)
-CALL_2(minimum)
-CALL_2(div_trunc)
-CALL_2(div_floor)
-CALL_2(remainder)
-CALL_2(shift_left)
-CALL_2(shift_right)
-CALL_2(pow)
-CALL_2(copysign)
-CALL_2(fmod)
-CALL_3(multiply_add)
-CALL_3(fma)
+GEMS_HOST_CALLS_1(CALL_1)
+GEMS_HOST_CALLS_2(CALL_2)
+GEMS_HOST_CALLS_3(CALL_3)
 
 #define ELEMENT(D)                                                                                                     \
     struct get_##D {                                                                                                   \
@@ -436,8 +394,9 @@ template <class F, class To, class A> constexpr void fill_call3_scalar(table &m,
     m.call[call][type_of<A>::index][1] = &loop3<F, To, A, 1>;
     m.call[call][type_of<A>::index][2] = &loop3<F, To, A, 2>;
 }
-#define CALL1(name, To, A) fill_call1<call_##name, To, A>(m, GEMS_HOST_CALL_##name)
-#define CALL2(name, To, A) fill_call2<call_##name, To, A>(m, GEMS_HOST_CALL_##name)
+#define ASK(name)   fill_call1<call_##name, uchar, T>(m, GEMS_HOST_CALL_##name);
+#define CALL1(name) fill_call1<call_##name, T, T>(m, GEMS_HOST_CALL_##name);
+#define CALL2(name) fill_call2<call_##name, T, T>(m, GEMS_HOST_CALL_##name);
 
 template <class T> constexpr void fill_any(table &m)
 {
@@ -495,38 +454,21 @@ template <class T> constexpr void fill_compute(table &m)
     fill_call2_scalar<call_maximum, T, T>(m, GEMS_HOST_CALL_maximum);
     fill_call2_scalar<call_minimum, T, T>(m, GEMS_HOST_CALL_minimum);
     fill_call3_scalar<call_multiply_add, T, T>(m, GEMS_HOST_CALL_multiply_add);
-    CALL1(isnan, uchar, T);
-    CALL1(isinf, uchar, T);
-    CALL1(isfinite, uchar, T);
-    CALL1(abs, T, T);
-    CALL2(div_trunc, T, T);
-    CALL2(div_floor, T, T);
-    CALL2(remainder, T, T);
-    CALL2(pow, T, T);
+    GEMS_HOST_QUESTIONS(ASK)
+    CALL1(abs)
+    CALL2(div_trunc)
+    CALL2(div_floor)
+    CALL2(remainder)
+    CALL2(pow)
     if constexpr (!is_floating<T>) {
-        CALL2(shift_left, T, T);
-        CALL2(shift_right, T, T);
+        CALL2(shift_left)
+        CALL2(shift_right)
     } else {
         fill_call3_scalar<call_fma, T, T>(m, GEMS_HOST_CALL_fma);
-        CALL2(copysign, T, T);
-        CALL2(fmod, T, T);
-        CALL1(trunc, T, T);
-        CALL1(floor, T, T);
-        CALL1(round, T, T);
-        CALL1(sqrt, T, T);
-        CALL1(log, T, T);
-        CALL1(log1p, T, T);
-        CALL1(log2, T, T);
-        CALL1(log10, T, T);
-        CALL1(exp, T, T);
-        CALL1(exp2, T, T);
-        CALL1(expm1, T, T);
-        CALL1(erf, T, T);
-        CALL1(erfc, T, T);
-        CALL1(tanh, T, T);
-        CALL1(atan, T, T);
-        CALL1(sin, T, T);
-        CALL1(cos, T, T);
+        CALL2(copysign)
+        CALL2(fmod)
+        GEMS_HOST_EXACT(CALL1)
+        GEMS_HOST_LIBRARY(CALL1)
     }
 }
 template <class T, int K> constexpr void fill_size(table &m)

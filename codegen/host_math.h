@@ -21,43 +21,24 @@ typedef enum gems_host_type {
     GEMS_HOST_TYPES
 } gems_host_type;
 
-/* Functions of math.cl that expressions may call (their names are in codegen/expr.c): of one, two, three arguments. */
+/* Functions of math.cl that expressions may call, by the number of arguments and what they are of: X(name). */
+#define GEMS_HOST_QUESTIONS(X) X(isnan) X(isinf) X(isfinite)
+#define GEMS_HOST_EXACT(X)     X(trunc) X(floor) X(round) X(sqrt)
+#define GEMS_HOST_LIBRARY(X)                                                                                           \
+    X(log)                                                                                                             \
+    X(log1p) X(log2) X(log10) X(exp) X(exp2) X(expm1) X(erf) X(erfc) X(tanh) X(atan) X(sin) X(cos)
+#define GEMS_HOST_CALLS_1(X) GEMS_HOST_QUESTIONS(X) X(abs) GEMS_HOST_EXACT(X) GEMS_HOST_LIBRARY(X)
+#define GEMS_HOST_CALLS_2(X)                                                                                           \
+    X(maximum)                                                                                                         \
+    X(minimum) X(div_trunc) X(div_floor) X(remainder) X(shift_left) X(shift_right) X(pow) X(copysign) X(fmod)
+#define GEMS_HOST_CALLS_3(X) X(multiply_add) X(fma)
+
+#define GEMS_HOST_CALL(name) GEMS_HOST_CALL_##name,
 typedef enum gems_host_call {
-    GEMS_HOST_CALL_isnan,
-    GEMS_HOST_CALL_isinf,
-    GEMS_HOST_CALL_isfinite,
-    GEMS_HOST_CALL_abs,
-    GEMS_HOST_CALL_trunc,
-    GEMS_HOST_CALL_floor,
-    GEMS_HOST_CALL_round,
-    GEMS_HOST_CALL_sqrt,
-    GEMS_HOST_CALL_log,
-    GEMS_HOST_CALL_log1p,
-    GEMS_HOST_CALL_log2,
-    GEMS_HOST_CALL_log10,
-    GEMS_HOST_CALL_exp,
-    GEMS_HOST_CALL_exp2,
-    GEMS_HOST_CALL_expm1,
-    GEMS_HOST_CALL_erf,
-    GEMS_HOST_CALL_erfc,
-    GEMS_HOST_CALL_tanh,
-    GEMS_HOST_CALL_atan,
-    GEMS_HOST_CALL_sin,
-    GEMS_HOST_CALL_cos,
-    GEMS_HOST_CALL_maximum,
-    GEMS_HOST_CALL_minimum,
-    GEMS_HOST_CALL_div_trunc,
-    GEMS_HOST_CALL_div_floor,
-    GEMS_HOST_CALL_remainder,
-    GEMS_HOST_CALL_shift_left,
-    GEMS_HOST_CALL_shift_right,
-    GEMS_HOST_CALL_pow,
-    GEMS_HOST_CALL_copysign,
-    GEMS_HOST_CALL_fmod,
-    GEMS_HOST_CALL_multiply_add,
-    GEMS_HOST_CALL_fma,
-    GEMS_HOST_CALL_COUNT
+    GEMS_HOST_CALLS_1(GEMS_HOST_CALL)
+    GEMS_HOST_CALLS_2(GEMS_HOST_CALL) GEMS_HOST_CALLS_3(GEMS_HOST_CALL) GEMS_HOST_CALL_COUNT
 } gems_host_call;
+#undef GEMS_HOST_CALL
 
 static inline unsigned gems_host_call_arguments(int call)
 {

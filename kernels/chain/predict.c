@@ -12,7 +12,7 @@ enum {
     KNOWN = 4096, /* a power of two */
     SURE = 3,
     RETRY = 64, /* calls left alone until another chain is tried; four times as many after each disappointment */
-    LATE = 1024
+    LATE = 1024 /* calls until a chain begins anywhere after kernels were built */
 };
 
 /* By kind; two that meet share one. Torn reads and lost updates do no harm. */
@@ -56,13 +56,13 @@ uint64_t gems_chain_kind(const gems_call *call)
  * host. And then, for some calls, only where one has begun before: the next call is in the middle of something. */
 bool gems_chain_pays(uint64_t kind)
 {
-    static __thread unsigned late;    /* calls that began nothing since kernels were built */
-    static __thread bool resumes, on; /* the last such call began one */
+    static __thread unsigned late; /* calls since kernels were built, while it resumes */
+    static __thread bool resumes, began;
     struct outlook *o = find(kind);
     if (!gems_chains_any()) {
         const uint64_t awaits = o->awaits;
-        bool free = on;
-        on = false;
+        const bool free = began; /* not in the middle of what was left alone */
+        began = false;
         if (gems_chain_builds()) {
             resumes = true;
             late = 0;
@@ -80,7 +80,7 @@ bool gems_chain_pays(uint64_t kind)
     if (score < 0 && ++o->skipped < RETRY << 2 * (-1 - score))
         return false;
     o->skipped = 0;
-    on = true;
+    began = true;
     return true;
 }
 
