@@ -115,8 +115,8 @@ typedef struct gems_kernel_text {
 } gems_kernel_text;
 gems_kernel *gems_kernel_build(gems_lane lane, const void *id, size_t n, const gems_kernel_text *text,
                                gems_trouble *trouble);
-/* Nobody waits for what the calling thread has built: compilers give way to the program's threads. (A loop that is shared
- * out evenly takes as long as the thread whose core a compiler is on.) */
+/* Nobody waits for what the calling thread has built: compilers give way to the program's threads. (A loop that is
+ * shared out evenly takes as long as the thread whose core a compiler is on.) */
 void gems_build_in_background(void);
 /* It could not be launched, or its launch failed: out of use for good, unless memory may have been short. */
 void gems_kernel_failed(gems_kernel *kernel, const gems_trouble *trouble);
