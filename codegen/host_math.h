@@ -21,18 +21,17 @@ typedef enum gems_host_type {
     GEMS_HOST_TYPES
 } gems_host_type;
 
-/* Functions of math.cl that expressions may call, by the number of arguments and what they are of: F(name). (Cppcheck
- * wants each parameter to have a name of its own.) */
-#define GEMS_HOST_QUESTIONS(Q) Q(isnan) Q(isinf) Q(isfinite)
-#define GEMS_HOST_EXACT(E)     E(trunc) E(floor) E(round) E(sqrt)
-#define GEMS_HOST_LIBRARY(L)                                                                                           \
-    L(log)                                                                                                             \
-    L(log1p) L(log2) L(log10) L(exp) L(exp2) L(expm1) L(erf) L(erfc) L(tanh) L(atan) L(sin) L(cos)
-#define GEMS_HOST_CALLS_1(F) GEMS_HOST_QUESTIONS(F) F(abs) GEMS_HOST_EXACT(F) GEMS_HOST_LIBRARY(F)
-#define GEMS_HOST_CALLS_2(F)                                                                                           \
-    F(maximum)                                                                                                         \
-    F(minimum) F(div_trunc) F(div_floor) F(remainder) F(shift_left) F(shift_right) F(pow) F(copysign) F(fmod)
-#define GEMS_HOST_CALLS_3(F) F(multiply_add) F(fma)
+/* Functions of math.cl that expressions may call, by the number of arguments and what they are of: X(name). */
+#define GEMS_HOST_QUESTIONS(X) X(isnan) X(isinf) X(isfinite)
+#define GEMS_HOST_EXACT(X)     X(trunc) X(floor) X(round) X(sqrt)
+#define GEMS_HOST_LIBRARY(X)                                                                                           \
+    X(log)                                                                                                             \
+    X(log1p) X(log2) X(log10) X(exp) X(exp2) X(expm1) X(erf) X(erfc) X(tanh) X(atan) X(sin) X(cos)
+#define GEMS_HOST_CALLS_1(X) GEMS_HOST_QUESTIONS(X) X(abs) GEMS_HOST_EXACT(X) GEMS_HOST_LIBRARY(X)
+#define GEMS_HOST_CALLS_2(X)                                                                                           \
+    X(maximum)                                                                                                         \
+    X(minimum) X(div_trunc) X(div_floor) X(remainder) X(shift_left) X(shift_right) X(pow) X(copysign) X(fmod)
+#define GEMS_HOST_CALLS_3(X) X(multiply_add) X(fma)
 
 #define GEMS_HOST_CALL(name) GEMS_HOST_CALL_##name,
 typedef enum gems_host_call {
