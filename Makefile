@@ -32,6 +32,7 @@ CMDSRC  := $(wildcard preload/cmd/*.c)
 EMBED   := $(sort $(wildcard kernels/*.cl kernels/*/*.cl) $(wildcard tune/*.json))
 GENOUT  := thunks.c ops.c embedded.c
 # One source, a build for each kind of processor.
+MARCH   := -march=x86-64-
 MATH    := any $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),v3 v4)
 OBJ     := $(SRC:%.c=$(B)/%.o) $(GENOUT:%.c=$(B)/gen/%.o) $(MATH:%=$(B)/codegen/host_math_%.o)
 
@@ -39,7 +40,7 @@ all: $(B)/libgems_preload.so $(B)/gems $(B)/gems.1 $(B)/tables.checked
 
 $(B)/libgems_preload.so: $(OBJ) $(B)/gen/exports.map
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(SANFLAG) -shared -Wl,--version-script=$(B)/gen/exports.map -Wl,--exclude-libs,ALL -Wl,-z,defs \
+	$(Q)$(CC) $(SANFLAG) -shared -Wl,--version-script=$(B)/gen/exports.map -Wl,-z,defs \
 	  -o $@ $(OBJ) $(LIBS) $(if $(SAN),-Wl$(comma)-z$(comma)undefs,)
 comma := ,
 
@@ -78,7 +79,7 @@ $(B)/%.o: %.c
 $(MATH:%=$(B)/codegen/host_math_%.o): $(B)/codegen/host_math_%.o: codegen/host_math.cpp
 	$(call say,CXX,$< ($*))
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CXX) $(CPPFLAGS) $(ALLCXX) $(if $(filter v%,$*),-march=x86-64-$*) -DHOST_MATH=gems_host_math_$* -c -o $@ $<
+	$(Q)$(CXX) $(CPPFLAGS) $(ALLCXX) $(if $(filter v%,$*),$(MARCH)$*) -DHOST_MATH=gems_host_math_$* -c -o $@ $<
 $(B)/gen/%.o: $(B)/gen/%.c
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) $(ALLC) -c -o $@ $<

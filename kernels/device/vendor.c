@@ -57,8 +57,9 @@ static const gems_limit *limits(json_t *value)
     return list;
 }
 
-/* Where the linker puts what GEMS_DRIVER registers. */
-extern const gems_driver *const __start_gems_drivers[], *const __stop_gems_drivers[];
+/* Where the linker puts what GEMS_DRIVER registers. (Hidden: LLVM's linker would export them.) */
+__attribute__((visibility("hidden"))) extern const gems_driver *const __start_gems_drivers[],
+    *const __stop_gems_drivers[];
 
 static const gems_driver *find_driver(const char *vendor)
 {

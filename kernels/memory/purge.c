@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -187,8 +188,9 @@ static uint64_t count_taken(void)
 static void *watch(void *unused)
 {
     uint64_t taken = count_taken(), busy = gems_purge_now();
-    /* With a table of files of its own, an empty one: the program's next file must get the number that it would. */
-    bool may_open = close_range(0, ~0U, CLOSE_RANGE_UNSHARE) == 0;
+    /* With a table of files of its own, an empty one: the program's next file must get the number that it would. (glibc
+     * has close_range since 2.34.) */
+    bool may_open = syscall(SYS_close_range, 0U, ~0U, CLOSE_RANGE_UNSHARE) == 0;
     (void)unused;
     do {
         while (gems_sums.waiting > 0) {

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define GIVES_WAY 5 /* of nice(2): a quarter of a processor that another thread wants, too */
@@ -31,7 +32,7 @@ bool gems_thread_start(pthread_t *thread, size_t stack, void *(*fn)(void *), voi
 
 void gems_thread_give_way(void)
 {
-    const id_t mine = (id_t)gettid();
+    const id_t mine = (id_t)syscall(SYS_gettid); /* glibc has gettid since 2.30 */
     errno = 0;
     int nice = getpriority(PRIO_PROCESS, mine);
     if (errno == 0)
