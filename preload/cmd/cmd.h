@@ -16,7 +16,8 @@ int cmd_help(int argc, char **argv);
 
 /* ---- library.c ---- */
 
-/* Path of libgems_preload.so: beside the command, or in ../lib. NULL with a message on stderr if it is not there. */
+/* Path of libgems_preload.so: beside the command (a build folder), in ../lib (make install, the wheel) or in
+ * ../lib/gems-preload (Debian's package). NULL with a message on stderr if it is not there. */
 const char *cmd_library_path(void);
 /* A function of gems.h by name; NULL if the library cannot be loaded (said on stderr). */
 void *cmd_library_function(const char *name);

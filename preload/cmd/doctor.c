@@ -45,7 +45,8 @@ static bool check_library(report *r)
     const char *path = cmd_library_path();
     void *function = path ? cmd_library_function("gems_version") : NULL;
     if (!function) {
-        problem(r, "The library is not there or cannot be loaded; install it beside this command or in ../lib.");
+        problem(r, "The library is not there or cannot be loaded; install it beside this command, in ../lib or "
+                   "in ../lib/gems-preload.");
         return false;
     }
     const char *version = ((const char *(*)(void))function)();

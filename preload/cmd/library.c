@@ -19,14 +19,14 @@ const char *cmd_library_path(void)
     if (n > 0) {
         self[n] = 0;
         *strrchr(self, '/') = 0;
-        static const char *const places[] = {"", "/../lib"};
+        static const char *const places[] = {"", "/../lib", "/../lib/gems-preload"};
         for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-            char candidate[PATH_MAX + 32];
+            char candidate[PATH_MAX + 64];
             snprintf(candidate, sizeof candidate, "%s%s/" NAME, self, places[i]);
             if (access(candidate, R_OK) == 0 && realpath(candidate, path))
                 return path;
         }
-        fprintf(stderr, "gems: " NAME " is neither in %s nor in %s/../lib\n", self, self);
+        fprintf(stderr, "gems: " NAME " is neither in %s nor in %s/../lib or ../lib/gems-preload\n", self, self);
     }
     *path = 0;
     return NULL;
