@@ -1,4 +1,4 @@
-# gems-preload: make [all demo check check-all fuzz bench bench-chains bench-functions setup install uninstall format lint clean]
+# gems-preload: make [all demo check check-all fuzz bench bench-chains bench-functions setup install uninstall deb wheel format lint clean]
 #   V=1         show commands            B=dir      build folder (default: build)
 #   SAN=...     sanitizers, e.g. address,undefined or thread (use with another B)
 #   PREFIX, DESTDIR                      GEMS_PYTHON=/path/to/python  a Python that has PyTorch
@@ -99,11 +99,16 @@ $(B)/tables.checked: $(B)/tables $(wildcard tune/*.json)
 	$(Q)$(if $(SAN),,$< $(filter %.json,$^))
 	$(Q)touch $@
 
+# For packages: where under PREFIX the library and the pkg-config file go, and what that file calls its prefix.
+LIBRARY   := lib
+PKGCONFIG := lib/pkgconfig
+PCPREFIX  := $(PREFIX)
 BINDIR := $(DESTDIR)$(PREFIX)/bin
-LIBDIR := $(DESTDIR)$(PREFIX)/lib
+LIBDIR := $(DESTDIR)$(PREFIX)/$(LIBRARY)
 INCDIR := $(DESTDIR)$(PREFIX)/include
 SHARE  := $(DESTDIR)$(PREFIX)/share
-PCFILE := $(LIBDIR)/pkgconfig/gems-preload.pc
+PCDIR  := $(DESTDIR)$(PREFIX)/$(PKGCONFIG)
+PCFILE := $(PCDIR)/gems-preload.pc
 # The tables are inside the library; these are for reading, and as a start for one's own.
 TABLES := $(wildcard tune/*.json)
 $(B)/gems.1: preload/gems.1 $(B)/gems
@@ -111,16 +116,26 @@ $(B)/gems.1: preload/gems.1 $(B)/gems
 	$(Q)sed -e '/^@VARIABLES@$$/{r $@.variables' -e 'd}' $< > $@
 install: all $(B)/gems.1
 	$(call say,INSTALL,$(DESTDIR)$(PREFIX))
-	$(Q)install -d '$(BINDIR)' '$(LIBDIR)/pkgconfig' '$(INCDIR)' '$(SHARE)/gems-preload' '$(SHARE)/man/man1'
+	$(Q)install -d '$(BINDIR)' '$(LIBDIR)' '$(PCDIR)' '$(INCDIR)' '$(SHARE)/gems-preload' '$(SHARE)/man/man1'
 	$(Q)install -m 755 $(B)/gems '$(BINDIR)'
 	$(Q)install -m 755 $(B)/libgems_preload.so '$(LIBDIR)'
 	$(Q)install -m 644 preload/gems.h '$(INCDIR)'
 	$(Q)$(if $(TABLES),install -m 644 $(TABLES) '$(SHARE)/gems-preload')
 	$(Q)install -m 644 $(B)/gems.1 '$(SHARE)/man/man1'
-	$(Q)sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' preload/gems-preload.pc.in > '$(PCFILE)'
+	$(Q)sed 's|@PREFIX@|$(PCPREFIX)|; s|@LIBRARY@|$(LIBRARY)|; s|@VERSION@|$(VERSION)|' preload/gems-preload.pc.in > '$(PCFILE)'
 uninstall:
 	$(Q)rm -f '$(BINDIR)/gems' '$(LIBDIR)/libgems_preload.so' '$(INCDIR)/gems.h' '$(PCFILE)' '$(SHARE)/man/man1/gems.1'
 	$(Q)rm -rf '$(SHARE)/gems-preload'
+
+# Into $(B)/dist. A package for Debian holds what the other targets build and test; the wheel is built by another
+# compiler, for the glibc of the oldest systems that it is to run on.
+PACKAGE = MAKE='$(MAKE) -j$(JOBS)' VERSION='$(VERSION)' scripts/package.sh
+deb:
+	$(Q)scripts/setup.sh deb
+	$(Q)+$(PACKAGE) deb '$(B)'
+wheel:
+	$(Q)scripts/setup.sh wheel
+	$(Q)+$(PACKAGE) wheel '$(B)'
 
 clean:
 	$(Q)rm -rf $(B)
@@ -264,7 +279,7 @@ bench-functions: setup
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) $(B)/bench/chain.so
 	$(Q)'$(PYTHON)' bench/functions.py --library $(abspath $(B))/bench/chain.so $(FUNCTIONS)
 
-.PHONY: all bench bench-chains bench-functions fuzz unit install uninstall clean format lint setup setup-demo demo \
+.PHONY: all deb wheel bench bench-chains bench-functions fuzz unit install uninstall clean format lint setup setup-demo demo \
   check check-all check-fused check-resident $(filter check-%,$(CHECKS))
 .DELETE_ON_ERROR:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

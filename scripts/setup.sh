@@ -1,7 +1,7 @@
 #!/bin/bash
 # Makes this machine ready: Debian packages, and a Python environment with PyTorch in the user's cache folder.
-# Called by `make setup`, `make demo` and `make check`; when everything is there it looks, says nothing and ends.
-#   scripts/setup.sh [demo|check]    what for; check (the default) includes demo
+# Called by `make setup`, `make demo`, `make check` and the like; when everything is there it looks, says nothing and ends.
+#   scripts/setup.sh [demo|check|deb|wheel]    what for; check (the default) includes demo, the packages' tools are apart
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 goal=${1:-check}
@@ -102,12 +102,15 @@ PY
 }
 
 case $goal in
+deb) packages="$build dpkg-dev" ;;
 demo) packages="$build $run" ;;
 check) packages="$build $run $check" ;;
-*) fail "unknown goal \"$goal\"; known: demo, check" ;;
+*) fail "unknown goal \"$goal\"; known: demo, check, deb, wheel" ;;
 esac
 install_packages $packages
-if [ -n "${GEMS_PYTHON:-}" ]; then
+if [ $goal = deb ]; then
+    :
+elif [ -n "${GEMS_PYTHON:-}" ]; then
     check_named_python
 else
     make_environment
