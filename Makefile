@@ -33,7 +33,7 @@ EMBED   := $(sort $(wildcard kernels/*.cl kernels/*/*.cl) $(wildcard tune/*.json
 GENOUT  := thunks.c ops.c embedded.c
 # One source, a build for each kind of processor.
 MARCH   := -march=x86-64-
-MATH    := any $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),v3 v4)
+MATH    := any $(if $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),v3 v4)
 OBJ     := $(SRC:%.c=$(B)/%.o) $(GENOUT:%.c=$(B)/gen/%.o) $(MATH:%=$(B)/codegen/host_math_%.o)
 
 all: $(B)/libgems_preload.so $(B)/gems $(B)/gems.1 $(B)/tables.checked

@@ -9,7 +9,7 @@ goal=${1:-check}
 # To build: compilers and the four libraries. To run: an OpenCL device, Python, the demo's picture. To check: the rest.
 build="gcc g++ make pkg-config ocl-icd-opencl-dev libclblast-dev libjansson-dev libcriterion-dev"
 run="pocl-opencl-icd python3 python3-venv gnuplot-nox"
-check="python3-dev locales clang-format clang-tidy cppcheck gnuplot-nox oclgrind mesa-opencl-icd"
+check="python3-dev dpkg-dev locales clang-format clang-tidy cppcheck gnuplot-nox oclgrind mesa-opencl-icd"
 
 say()
 {
@@ -59,10 +59,11 @@ install_packages()
 
 # The environment is good once its file `complete` exists, which is made last; what an interrupted run left is built
 # anew. A lock keeps two runs from building at once.
+#   make_environment <file of requirements> <modules that must be there> [option of scripts/python]
 make_environment()
 {
-    local folder log base
-    folder=$("$here/scripts/python" --folder)
+    local requirements=$1 modules=$2 folder log base
+    folder=$("$here/scripts/python" ${3:-} --folder)
     [ ! -e "$folder/complete" ] || return 0
     mkdir -p "$(dirname "$folder")" || fail "cannot make $(dirname "$folder"); set XDG_CACHE_HOME to a folder that can be written"
     exec 9>"$folder.lock"
@@ -71,13 +72,13 @@ make_environment()
 
     base=/usr/bin/python3
     [ -x "$base" ] || base=$(command -v python3)
-    say PYTHON "$folder (PyTorch is large: this takes some minutes, once)"
+    say PYTHON "$folder (this takes some minutes, once)"
     rm -rf "$folder"
     log=$folder.log
     if ! { "$base" -m venv "$folder" &&
-        "$folder/bin/python" -m pip install --no-input --disable-pip-version-check --no-deps -r "$here/tests/requirements.txt" &&
+        "$folder/bin/python" -m pip install --no-input --disable-pip-version-check --no-deps -r "$here/$requirements" &&
         "$folder/bin/python" -m pip check --disable-pip-version-check &&
-        "$folder/bin/python" -c 'import torch, transformers'; } </dev/null >"$log" 2>&1 9>&-; then
+        "$folder/bin/python" -c "import $modules"; } </dev/null >"$log" 2>&1 9>&-; then
         tail -n 20 "$log" >&2
         fail "making the Python environment failed (the whole output: $log)"
     fi
@@ -105,13 +106,16 @@ case $goal in
 deb) packages="$build dpkg-dev" ;;
 demo) packages="$build $run" ;;
 check) packages="$build $run $check" ;;
+wheel) packages="$build python3 python3-venv" ;;
 *) fail "unknown goal \"$goal\"; known: demo, check, deb, wheel" ;;
 esac
 install_packages $packages
-if [ $goal = deb ]; then
-    :
+if [ "$goal" = wheel ]; then
+    make_environment packaging/requirements.txt "auditwheel, ziglang" --wheel
+elif [ "$goal" = deb ]; then
+    : # no Python
 elif [ -n "${GEMS_PYTHON:-}" ]; then
     check_named_python
 else
-    make_environment
+    make_environment tests/requirements.txt "torch, transformers"
 fi
