@@ -182,17 +182,17 @@ check-host: all
 # As on a device with memory of its own: operands and results are copied. The kernels are the same: every operator, and
 # what is particular about layouts, are enough of a sample.
 STAGED = $(if $(filter 1,$(GEMS_TEST_FULL)),tests/host $(addprefix --ignore tests/host/test_,\
-  process.py touch.py fault.py thunks.py rows.py command.py),$(addprefix tests/host/test_,every_kernel.py views.py copy.py index.py))
+  process.py touch.py fault.py thunks.py rows.py command.py packages.py),$(addprefix tests/host/test_,every_kernel.py views.py copy.py index.py))
 check-staged: all
 	$(Q)$(call pytest,GEMS_MEMORY=staged,$(call spread,worksteal) $(STAGED))
 # The same with every chain deferred that can be. A part of `make check-all` alone.
 check-fused: all
 	$(Q)$(call pytest,GEMS_FUSE=all,$(call spread,worksteal) tests/host $(addprefix --ignore tests/host/test_,\
-	  process.py touch.py fault.py))
+	  process.py touch.py fault.py packages.py))
 # And with what kernels read and write staying on the device; so is this one.
 check-resident: all
 	$(Q)$(call pytest,GEMS_MEMORY=staged GEMS_RESIDENT=force,$(call spread,worksteal) tests/host $(addprefix --ignore tests/host/test_,\
-	  process.py touch.py fault.py thunks.py rows.py command.py))
+	  process.py touch.py fault.py thunks.py rows.py command.py packages.py))
 	$(Q)$(call pytest,GEMS_TEST_WITH='GEMS_MEMORY=staged GEMS_RESIDENT=force',$(call spread,worksteal) tests/host/test_process.py tests/host/test_touch.py)
 check-process: all
 	$(Q)$(call pytest,,$(call spread,worksteal) tests/host/test_process.py tests/host/test_touch.py)
