@@ -164,7 +164,7 @@ static const char PROOF[] =
     "    gems = ctypes.CDLL(sys.argv[1])\n"
     "    class Counters(ctypes.Structure):\n"
     "        _fields_ = [(n, ctypes.c_uint64) for n in ('routed', 'passed', 'failed', 'bytes')] + "
-    "[('seconds', ctypes.c_double)]\n"
+    "[(n, ctypes.c_double) for n in ('seconds', 'device_seconds')]\n"
     "    gems.gems_last_reason.restype = ctypes.c_char_p\n"
     "    a = torch.arange(4096, dtype=torch.float32)\n"
     "    before, after = Counters(), Counters()\n"
