@@ -77,6 +77,7 @@ def test_clblast_addmm(clblast):
         clblast_agrees(F.linear, values((3, 5, 40)), values((30, 40)), values((30,)), op="linear", **close(torch.float32, 40))
 
 
+@pytest.mark.long
 def test_clblast_bmm(clblast):
     b, m, n, k = 4, 20, 34, 18
     right, near = values((b, k, n)), close(torch.float32, 3 * k)
@@ -124,7 +125,7 @@ def by_clblast(log):
     return [line for line in log.read_text().splitlines() if "routed blas clblast by" in line]
 
 
-@pytest.mark.parametrize("memory", ["auto", "staged"])
+@pytest.mark.parametrize("memory", ["auto", pytest.param("staged", marks=pytest.mark.long)])
 def test_program(memory, tmp_path):
     done = python(PROGRAM, GEMS_ROUTE="table", GEMS_TUNE_JSON=RULE, GEMS_MEMORY=memory, GEMS_LOG=tmp_path / "log")
     assert done.stdout.split() == [RESULT], done.stderr

@@ -107,6 +107,7 @@ def test_through_autograd():
     agree(step, values((40, 7)).bfloat16(), targets((40, 7)), None, "mean", op="nll_loss_backward", rtol=2e-2, atol=1e-3)
 
 
+@pytest.mark.long
 def test_work_groups():
     def all_of_it():
         for shape in SHAPES + [(100_000, 3)]:

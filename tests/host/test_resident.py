@@ -73,7 +73,7 @@ print(*seen)
 """
 
 
-@pytest.mark.parametrize("limit", ["auto", "1"])
+@pytest.mark.parametrize("limit", [pytest.param("auto", marks=pytest.mark.long), "1"])
 def test_the_same_as_when_everything_travels(limit):
     # What stays is on the main lane; sums of many rows are cut by how many compute units a lane has.
     both = {"GEMS_MEMORY": "staged", "GEMS_TUNE_JSON": '{"rules": [{"op": "*", "params": {"lane": 0}}]}', "timeout": 600}

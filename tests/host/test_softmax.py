@@ -37,7 +37,7 @@ def test_half_types_are_rounded_once(name, dtype):
             assert bool(((ours.double() - exact).abs() <= 1.01 * place).all())
 
 
-@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("name", [pytest.param("softmax", marks=pytest.mark.long), "log_softmax"])
 def test_dtype_argument(name):
     fn, op = getattr(torch, name), name + ".int"
     for dtype in [torch.bfloat16, torch.int64]:
