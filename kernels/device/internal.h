@@ -199,6 +199,7 @@ struct gems_program {
     char *key; /* what the cache identifies it by */
     size_t key_size;
     bool cached;                /* it came from there */
+    bool kept;                  /* by the driver, in its own way: its binary is not urgent */
     _Atomic bool unsaved;       /* to be put into the cache after a first successful run */
     gems_program *next_unsaved; /* save.c */
     void (*store)(gems_program *);

@@ -183,7 +183,7 @@ static void keep_variant(gems_kernel *kernel, const size_t local[3])
     if (asprintf(&pattern, "*/*/%s/%zu-%zu-%zu*/*.so", kernel->entry, local[0], local[1], local[2]) < 0)
         return;
     if ((key = key_of_variant(kernel, local)))
-        gems_pocl_keep(key, pattern, &before.time);
+        (void)gems_pocl_keep(key, pattern, &before.time);
     free(key);
     free(pattern);
 }
@@ -214,8 +214,9 @@ static void before_build(gems_program *program)
 static void after_build(gems_program *program, bool built)
 {
     char *key;
+    program->kept = program->cached;
     if (built && gems_cache_dir() && !program->cached && (key = key_of_program(program))) {
-        gems_pocl_keep(key, "*/*/program.bc", &build_began);
+        program->kept = gems_pocl_keep(key, "*/*/program.bc", &build_began);
         free(key);
     }
     pthread_mutex_unlock(&one_build);

@@ -15,7 +15,7 @@ bool gems_pocl_may_build(const gems_vendor_data *vendor, char *why, size_t n);
 
 /* Keeps the newest program's files that match the pattern (relative to the folder) in our cache, if one of them is at
  * least as new as `since`; and brings them back. */
-void gems_pocl_keep(const char *key, const char *pattern, const struct timespec *since);
+bool gems_pocl_keep(const char *key, const char *pattern, const struct timespec *since);
 bool gems_pocl_bring(const char *key);
 
 #endif

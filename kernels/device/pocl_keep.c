@@ -53,7 +53,7 @@ static bool pack(FILE *out, const char *path, size_t folder)
     return whole;
 }
 
-void gems_pocl_keep(const char *key, const char *pattern, const struct timespec *since)
+bool gems_pocl_keep(const char *key, const char *pattern, const struct timespec *since)
 {
     const char *folder = gems_pocl_folder();
     size_t length = folder ? strlen(folder) + 1 : 0, size = 0;
@@ -62,9 +62,10 @@ void gems_pocl_keep(const char *key, const char *pattern, const struct timespec 
     struct timespec when = *since;
     struct stat st;
     glob_t found;
+    bool whole = false;
 
     if (!folder || asprintf(&full, "%s/%s", folder, pattern) < 0)
-        return;
+        return false;
     if (glob(full, GLOB_NOSORT, NULL, &found) == 0) {
         for (size_t i = 0; i < found.gl_pathc; i++)
             if (stat(found.gl_pathv[i], &st) == 0 && newer(&st, &when)) {
@@ -72,16 +73,18 @@ void gems_pocl_keep(const char *key, const char *pattern, const struct timespec 
                 when = st.st_mtim;
             }
         FILE *out = newest ? open_memstream(&packed, &size) : NULL;
-        bool whole = out != NULL;
+        whole = out != NULL;
         for (size_t i = 0; i < found.gl_pathc && whole; i++)
             if (strncmp(found.gl_pathv[i], newest, program_part(newest, length)) == 0)
                 whole = pack(out, found.gl_pathv[i], length);
-        if (out && fclose(out) == 0 && whole)
+        whole = out && fclose(out) == 0 && whole;
+        if (whole)
             gems_cache_store(key, strlen(key), (unsigned char *)packed, size);
         free(packed);
         globfree(&found);
     }
     free(full);
+    return whole;
 }
 
 /* Makes the file unless it is there: whole, or not at all. */

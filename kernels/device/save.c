@@ -1,9 +1,10 @@
 /* Storing binaries in the cache without holding anybody up.
  *
  * To hand out a program's binary PoCL compiles all of its kernels once more, for work-groups of any size: as long again
- * as the build itself. So for such vendors ("save": "idle") only a process's first programs are stored at once; the
- * others by a thread when nothing has been built for a while. What is left at the end of the process is left to the
- * next one: a compiler whose exit handlers have run must not be called. */
+ * as the build itself. So for such vendors ("save": "idle") a thread stores them when nothing has been built for a
+ * while; at once only a process's first programs, and those only that the driver does not keep in its own way
+ * (pocl_keep.c). What is left at the end of the process is left to the next one: a compiler whose exit handlers have
+ * run must not be called. */
 #include "kernels/device/internal.h"
 #include "preload/base/thread.h"
 
@@ -77,7 +78,7 @@ void gems_save_later(gems_program *program, void (*store)(gems_program *))
 {
     static atomic_uint programs;
     program->store = store;
-    if (atomic_fetch_add(&programs, 1) < AT_ONCE) {
+    if (!program->kept && atomic_fetch_add(&programs, 1) < AT_ONCE) {
         program->store(program);
         return;
     }

@@ -448,12 +448,13 @@ def test_kernels_run_while_binaries_are_made(tmp_path):
                   "import pathlib, sys\n"
                   "binaries = lambda: len(list(pathlib.Path(sys.argv[1]).rglob('*.bin')))\n"
                   "for op in (torch.tanh, torch.sigmoid, torch.log1p):\n"
+                  "    op(x)\n    built = binaries()\n"
                   "    end = time.time() + 2.5\n    while time.time() < end: op(x)\n"
                   "end = time.time() + 120\n"  # a busy machine takes longer
-                  "while binaries() <= 4 and time.time() < end: op(x)\n"
-                  "print(binaries())\n", tmp_path, GEMS_CACHE_DIR=tmp_path, GEMS_FUSE="off")
+                  "while binaries() <= built and time.time() < end: op(x)\n"
+                  "print(binaries() - built)\n", tmp_path, GEMS_CACHE_DIR=tmp_path, GEMS_FUSE="off")
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 4, "no binary was made while kernels ran"  # four are made at once
+    assert int(done.stdout) > 0, "no binary was made while kernels ran"
 
 
 def test_corrupt_cache_entries(tmp_path):
