@@ -60,7 +60,7 @@ def revalue(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--count", type=int, default=1_000_000, help="options (default: a million)")
-    parser.add_argument("--passes", type=int, default=5, help="times to price them, to time it (default: 5)")
+    parser.add_argument("--passes", type=int, default=20, help="times to price them, to time it (default: 20)")
     parser.add_argument("--save", metavar="FILE", help="write prices and sensitivities of each scenario (.npz)")
     parser.add_argument("--times", metavar="FILE", help="write the times in seconds (.json)")
     arguments = parser.parse_args()

@@ -46,7 +46,7 @@ def run_options(folder, name, arguments, library=None):
 
 def build_kernels(folder, arguments, library):
     """Kernels of chains are compiled while the program runs, once a machine, and a short program ends before all of them are
-    there: runs it for longer, until nothing is added. The processes."""
+    there: runs it until nothing is added. The processes."""
     def kept():
         done = subprocess.run([str(library.parent / "gems"), "cache", "--json"], env=plain_environment(), capture_output=True, text=True, check=True)
         return json.loads(done.stdout)["entries"]
@@ -54,7 +54,7 @@ def build_kernels(folder, arguments, library):
     runs, before = [], -1
     while kept() != before and len(runs) < MOST_PROCESSES:
         before = kept()
-        runs.append(run_options(folder, "preloaded", ["--passes", "40", *arguments], library))
+        runs.append(run_options(folder, "preloaded", arguments, library))
     return runs
 
 
@@ -149,7 +149,7 @@ def main():
     worst, where = max(difference(plain[0][1], run[1]) for run in built + ours)
     print(f"\n== Results: {len(plain[0][1])} arrays; largest relative difference {worst:.1e}" + (f" ({where})" if where else "") + f", allowed {TOLERANCE:.0e}")
 
-    print(f"\n== Times, seconds; {options.rounds} processes each, taking turns, after {len(built)} preloaded of 40 passes, in which kernels were "
+    print(f"\n== Times, seconds; {options.rounds} processes each, taking turns, after {len(built)} preloaded in which kernels were "
           f"built, once a machine: {sum(run[2]['process'] for run in built):.0f} s")
     print(f"  {'':<32}{'plain':>10}{'preloaded':>12}{'ratio':>9}")
     for label, value, choose in [("first pass, best process", lambda t: t["first"], min),
