@@ -215,7 +215,8 @@ void gems_chain_build_after_fork(void);
 
 /* A number for calls that chains may begin with: the same operator on operands that are alike. */
 uint64_t gems_chain_kind(const gems_call *call);
-/* Whether chains that began so paid until now, and their kernels are built. */
+/* Whether the call may begin a chain, or, where others are owed, one that may be joined with them: such chains paid
+ * until now, their kernels can be built, and it is not in the middle of what is one chain as a rule. */
 bool gems_chain_pays(uint64_t kind);
 /* A pass of the chain has no kernel yet. */
 void gems_chain_awaits(const chain_group *g, uint64_t id);

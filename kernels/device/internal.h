@@ -164,6 +164,8 @@ extern _Atomic int gems_state_queues, gems_state_building;
 /* Runs fn(arg), and waits for it: here if the thread's stack is deep enough for drivers and compilers, else in a thread
  * of our own, which takes no signals. */
 void gems_thread_deep(void (*fn)(void *), void *arg, size_t bytes);
+/* The same, always in a thread of our own. False: the system refuses, and nothing is done. */
+bool gems_thread_apart(void (*fn)(void *), void *arg, size_t bytes);
 #define GEMS_STACK_COMPILE ((size_t)2 << 20)   /* LLVM's passes */
 #define GEMS_STACK_LAUNCH  ((size_t)160 << 10) /* kernels of the small lane run in the calling thread */
 

@@ -223,8 +223,9 @@ typedef struct build {
     bool in_background;
 } build;
 
-static void compile(build *b)
+static void compile(void *arg)
 {
+    build *b = arg;
     gems_program *p = b->program;
     const gems_driver *driver = b->lane->vendor->driver;
     if (driver && driver->before_build)
@@ -237,11 +238,11 @@ static void compile(build *b)
     gems_save_note_build();
 }
 
-static void *compile_in_background(void *arg)
+/* In a thread of its own: what gave way once cannot take it back. */
+static void compile_in_background(void *arg)
 {
     gems_thread_give_way();
     compile(arg);
-    return NULL;
 }
 
 static void build_program(void *arg)
@@ -256,11 +257,7 @@ static void build_program(void *arg)
         p->program = from_binary(b->lane, binary, size, b->options);
     free(binary);
     p->cached = p->program != NULL;
-    pthread_t thread; /* of its own: what gave way once cannot take it back */
-    if (!p->cached && b->in_background &&
-        gems_thread_start(&thread, 2 * GEMS_STACK_COMPILE + ((size_t)1 << 20), compile_in_background, b))
-        pthread_join(thread, NULL);
-    else if (!p->cached)
+    if (!p->cached && !(b->in_background && gems_thread_apart(compile_in_background, b, GEMS_STACK_COMPILE)))
         compile(b);
     atomic_fetch_sub(&gems_state_building, 1);
 }

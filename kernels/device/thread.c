@@ -36,13 +36,19 @@ static size_t left(void)
     return end && end < &here ? (size_t)(&here - end) : SIZE_MAX;
 }
 
-void gems_thread_deep(void (*fn)(void *), void *arg, size_t bytes)
+bool gems_thread_apart(void (*fn)(void *), void *arg, size_t bytes)
 {
     pthread_t thread;
     task t = {fn, arg};
-    if (left() < bytes && gems_thread_start(&thread, 2 * bytes + ((size_t)1 << 20), run, &t))
-        pthread_join(thread, NULL);
-    else
+    if (!gems_thread_start(&thread, 2 * bytes + ((size_t)1 << 20), run, &t))
+        return false;
+    pthread_join(thread, NULL);
+    return true;
+}
+
+void gems_thread_deep(void (*fn)(void *), void *arg, size_t bytes)
+{
+    if (left() >= bytes || !gems_thread_apart(fn, arg, bytes))
         fn(arg);
 }
 
