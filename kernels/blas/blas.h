@@ -26,12 +26,44 @@ typedef struct gems_product {
 /* The same numbers with C, A, B transposed: C^T = B^T A^T. */
 gems_product gems_blas_transposed(const gems_product *product);
 
-/* gemm.c: "vector" (few rows, or few columns), "cpu" (blocks in registers; packs), "gpu" (blocks in local memory), and
- * "clblast" (that library's, f32 and f64; what it cannot do is left to the others). Their problem is a gems_product
- * whose matrices all have tensors. */
+/* gemm.c: "vector" (few rows, or few columns), "cpu" (blocks in registers; packs), "wgmma", "split" and "mma" (NVIDIA's
+ * tensor cores), "gpu" (blocks in local memory), and "clblast" (that library's, f32 and f64; what it cannot do is left
+ * to the others). Their problem is a gems_product whose matrices all have tensors. */
 extern const gems_variant gems_blas_variants[];
 /* Writes the launch of the variant that suits this product, CLBlast aside. */
 void gems_blas_own(const gems_choice *choice, const gems_product *product);
+
+enum {
+    GEMS_BLAS_NUMBERS = 8,
+    GEMS_BLAS_ARGS = 40
+};
+/* Kernel `entry` of an embedded file for a product's dtype; `options`, with up to so many numbers, goes on those of
+ * all. */
+gems_kernel *gems_blas_kernel(gems_work *work, const gems_product *p, const char *file, const char *entry,
+                              const char *options, const int number[GEMS_BLAS_NUMBERS]);
+/* The arguments with which every kernel begins, A, B, C, D; their number. C is read too if it is D. */
+int gems_blas_matrices(const gems_product *p, gems_arg *arg);
+/* Launches it over n arguments of GEMS_BLAS_ARGS, sizes, and what every kernel here ends with: strides, alpha and beta
+ * in the kernel's type, and whether D is read. */
+void gems_blas_enqueue(gems_work *work, gems_kernel *kernel, const gems_product *p, gems_arg *arg, int n,
+                       const int32_t *size, int nsizes, const size_t global[3], const size_t local[3]);
+/* The product with rows of C whose elements are neighbours, where it has them. */
+gems_product gems_blas_row_major(const gems_product *p);
+/* Whether its elements are neighbours along `one`, and the others begin at multiples of 16 bytes (8 of 16 bits each).
+ */
+bool gems_blas_is_aligned(const gems_matrix *x, int64_t one, int64_t other);
+/* Whether A and B are, in one way or the other. */
+bool gems_blas_are_aligned(const gems_product *p);
+/* Blocks in local memory, on any device; `lines`: a scratch, only what parts.cl refuses; -1: all. */
+void gems_blas_gpu(const gems_choice *choice, int lines);
+
+/* wgmma.c: tensor cores of compute capability 9.0; of f32 by three products of f16. */
+bool gems_blas_can_wgmma(const gems_choice *choice);
+bool gems_blas_suits_wgmma(const gems_choice *choice);
+void gems_blas_wgmma(const gems_choice *choice);
+bool gems_blas_can_split(const gems_choice *choice);
+bool gems_blas_suits_split(const gems_choice *choice);
+void gems_blas_split(const gems_choice *choice);
 
 /* clblast.c: writes the launch of a product by CLBlast; NULL, or why it cannot (then nothing is written). */
 const char *gems_blas_clblast(const gems_choice *choice);

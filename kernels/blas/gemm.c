@@ -30,23 +30,17 @@ gems_product gems_blas_transposed(const gems_product *p)
     return t;
 }
 
-enum {
-    NUMBERS = 6
-};
-
 /* What identifies a kernel: file and entry, dtype, and the numbers in its options. */
 typedef struct kernel_id {
     const char *file, *entry;
-    int64_t dtype, number[NUMBERS];
+    int64_t dtype, number[GEMS_BLAS_NUMBERS];
 } kernel_id;
 
-/* Kernel `entry` of an embedded file for a product's dtype; `options`, with up to so many numbers, goes on those of
- * all. */
-static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const char *file, const char *entry,
-                               const char *options, const int number[NUMBERS])
+gems_kernel *gems_blas_kernel(gems_work *work, const gems_product *p, const char *file, const char *entry,
+                              const char *options, const int number[GEMS_BLAS_NUMBERS])
 {
     kernel_id id = {.file = file, .entry = entry, .dtype = p->dtype};
-    for (int i = 0; i < NUMBERS; i++)
+    for (int i = 0; i < GEMS_BLAS_NUMBERS; i++)
         id.number[i] = number[i];
     gems_kernel *kernel = gems_work_find(work, &id, sizeof id);
     const gems_embedded_file *f = gems_embedded_find(file);
@@ -62,18 +56,18 @@ static gems_kernel *kernel_for(gems_work *work, const gems_product *p, const cha
     return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, all, entry});
 }
 
-/* Launches it over matrices, partial sums (`scratch`; -1: none), sizes, and what every kernel here ends with: strides,
- * alpha and beta in the kernel's type, and whether D is read. C is read too if it is D. */
-static void enqueue(gems_work *work, gems_kernel *kernel, const gems_product *p, int scratch, const int32_t *size,
-                    int nsizes, const size_t global[3], const size_t local[3])
+int gems_blas_matrices(const gems_product *p, gems_arg *arg)
 {
     const bool same = p->add && p->d.tensor->address == p->c.tensor->address;
     const gems_arg c = same ? GEMS_INOUT(p->c.tensor) : GEMS_OUT_ARG(p->c.tensor);
-    gems_arg arg[32] = {GEMS_IN(p->a.tensor), GEMS_IN(p->b.tensor), c,
-                        same ? c : GEMS_IN(p->add ? p->d.tensor : p->a.tensor)};
-    int n = 4;
-    if (scratch >= 0)
-        arg[n++] = GEMS_SCRATCH(scratch);
+    arg[0] = GEMS_IN(p->a.tensor), arg[1] = GEMS_IN(p->b.tensor), arg[2] = c;
+    arg[3] = same ? c : GEMS_IN(p->add ? p->d.tensor : p->a.tensor);
+    return 4;
+}
+
+void gems_blas_enqueue(gems_work *work, gems_kernel *kernel, const gems_product *p, gems_arg *arg, int n,
+                       const int32_t *size, int nsizes, const size_t global[3], const size_t local[3])
+{
     for (int i = 0; i < nsizes; i++)
         arg[n++] = GEMS_VALUE(size[i]);
     const int64_t stride[] = {p->a.row, p->a.col, p->b.row,   p->b.col,   p->c.row,   p->c.col,
@@ -96,8 +90,18 @@ static void enqueue(gems_work *work, gems_kernel *kernel, const gems_product *p,
     gems_launch(work, kernel, 3, global, local, arg, n);
 }
 
-/* The product with rows of C whose elements are neighbours, where it has them. */
-static gems_product row_major(const gems_product *p)
+/* The same over the matrices and partial sums (`scratch`; -1: none). */
+static void enqueue(gems_work *work, gems_kernel *kernel, const gems_product *p, int scratch, const int32_t *size,
+                    int nsizes, const size_t global[3], const size_t local[3])
+{
+    gems_arg arg[GEMS_BLAS_ARGS];
+    int n = gems_blas_matrices(p, arg);
+    if (scratch >= 0)
+        arg[n++] = GEMS_SCRATCH(scratch);
+    gems_blas_enqueue(work, kernel, p, arg, n, size, nsizes, global, local);
+}
+
+gems_product gems_blas_row_major(const gems_product *p)
 {
     return p->c.col != 1 && p->c.row == 1 ? gems_blas_transposed(p) : *p;
 }
@@ -120,7 +124,7 @@ static void balance(const gems_product *p, int64_t workers, int64_t *mc, int64_t
 
 static void launch_cpu(const gems_choice *c)
 {
-    gems_product product = row_major(c->problem);
+    gems_product product = gems_blas_row_major(c->problem);
     const gems_product *p = &product;
     const gems_rule *rule = c->call->rule;
     const gems_device_info *device = c->device;
@@ -128,8 +132,9 @@ static void launch_cpu(const gems_choice *c)
     int64_t mc = gems_rule_param(rule, "tm", 96), nc = gems_rule_param(rule, "tn", 256), kc = 256;
     while (((mc + 16) * (kc + 16 + nc) + kc * 32) * element > device->local_bytes && kc > 32)
         kc /= 2, nc = nc > 32 ? nc / 2 : nc, mc = mc > 16 ? mc / 2 / 16 * 16 : mc;
-    const int number[NUMBERS] = {(int)mc, (int)nc, (int)kc};
-    gems_kernel *kernel = kernel_for(c->work, p, "kernels/blas/gemm_cpu.cl", "gemm", "-DMC=%d -DNC=%d -DKC=%d", number);
+    const int number[GEMS_BLAS_NUMBERS] = {(int)mc, (int)nc, (int)kc};
+    gems_kernel *kernel =
+        gems_blas_kernel(c->work, p, "kernels/blas/gemm_cpu.cl", "gemm", "-DMC=%d -DNC=%d -DKC=%d", number);
 
     balance(p, device->compute_units, &mc, &nc);
     int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)mc, (int32_t)nc};
@@ -138,9 +143,9 @@ static void launch_cpu(const gems_choice *c)
     enqueue(c->work, kernel, p, -1, size, 5, global, local);
 }
 
-static void launch_gpu(const gems_choice *c)
+void gems_blas_gpu(const gems_choice *c, int lines)
 {
-    gems_product product = row_major(c->problem);
+    gems_product product = gems_blas_row_major(c->problem);
     const gems_product *p = &product;
     const gems_rule *rule = c->call->rule;
     const gems_device_info *device = c->device;
@@ -158,45 +163,54 @@ static void launch_gpu(const gems_choice *c)
         tn = 64;
     while ((size_t)tk * (size_t)(tm + tn + 8) * (wide ? 8 : 4) > device->local_bytes && tk > 4)
         tk /= 2;
-    const int number[NUMBERS] = {tm, tn, tk, gx, gy, p->k > 1024 ? 512 : 0};
-    gems_kernel *kernel = kernel_for(c->work, p, "kernels/blas/gemm_gpu.cl", "gemm",
-                                     number[5] ? "-DTM=%d -DTN=%d -DTK=%d -DGX=%d -DGY=%d -DFLUSH=%d"
-                                               : "-DTM=%d -DTN=%d -DTK=%d -DGX=%d -DGY=%d",
-                                     number);
+    const int number[GEMS_BLAS_NUMBERS] = {tm, tn, tk, gx, gy, p->k > 1024 ? 512 : 0, lines >= 0};
+    char options[96];
+    snprintf(options, sizeof options, "-DTM=%%d -DTN=%%d -DTK=%%d -DGX=%%d -DGY=%%d%s%s",
+             number[5] ? " -DFLUSH=%d" : "", lines >= 0 ? " -DREST" : "");
+    gems_kernel *kernel = gems_blas_kernel(c->work, p, "kernels/blas/gemm_gpu.cl", "gemm", options, number);
 
     int32_t size[3] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k};
     size_t global[3] = {(size_t)(gx * ceil_div(p->n, tn)), (size_t)(gy * ceil_div(p->m, tm)), (size_t)p->batch};
     const size_t local[3] = {(size_t)gx, (size_t)gy, 1};
-    enqueue(c->work, kernel, p, -1, size, 3, global, local);
+    enqueue(c->work, kernel, p, lines, size, 3, global, local);
 }
 
-/* Whether its elements are neighbours along `one`, and the others begin at multiples of 16 bytes. */
-static bool is_aligned(const gems_matrix *x, int64_t one, int64_t other)
+static void launch_gpu(const gems_choice *c)
+{
+    gems_blas_gpu(c, -1);
+}
+
+bool gems_blas_is_aligned(const gems_matrix *x, int64_t one, int64_t other)
 {
     return one == 1 && other % 8 == 0 && x->batch % 8 == 0 && x->tensor->address % 16 == 0;
 }
 
+bool gems_blas_are_aligned(const gems_product *p)
+{
+    return (gems_blas_is_aligned(&p->a, p->a.col, p->a.row) || gems_blas_is_aligned(&p->a, p->a.row, p->a.col)) &&
+           (gems_blas_is_aligned(&p->b, p->b.col, p->b.row) || gems_blas_is_aligned(&p->b, p->b.row, p->b.col));
+}
+
 static bool can_mma(const gems_choice *c)
 {
-    gems_product product = row_major(c->problem);
-    const gems_product *p = &product;
-    return c->device->ptx >= 80 && (is_aligned(&p->a, p->a.col, p->a.row) || is_aligned(&p->a, p->a.row, p->a.col)) &&
-           (is_aligned(&p->b, p->b.col, p->b.row) || is_aligned(&p->b, p->b.row, p->b.col));
+    const gems_product p = gems_blas_row_major(c->problem);
+    return c->device->ptx >= 80 && gems_blas_are_aligned(&p);
 }
 
 /* Tensor cores. Large blocks where they still fill the device. */
 static void launch_mma(const gems_choice *c)
 {
-    gems_product product = row_major(c->problem);
+    gems_product product = gems_blas_row_major(c->problem);
     const gems_product *p = &product;
     const gems_rule *rule = c->call->rule;
     int64_t blocks = p->batch * ceil_div(p->m, 128) * ceil_div(p->n, 128);
     int64_t fallback = blocks >= c->device->compute_units / 2 ? 128 : 64;
     int tm = (int)gems_rule_param(rule, "tm", fallback), tn = (int)gems_rule_param(rule, "tn", fallback);
-    bool along_m = !is_aligned(&p->a, p->a.col, p->a.row), along_k = !is_aligned(&p->b, p->b.col, p->b.row);
-    const int number[NUMBERS] = {tm, tn, 64, 3, along_m, along_k};
-    gems_kernel *kernel = kernel_for(c->work, p, "kernels/blas/gemm_mma.cl", "gemm",
-                                     "-DTM=%d -DTN=%d -DTK=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_K=%d", number);
+    bool along_m = !gems_blas_is_aligned(&p->a, p->a.col, p->a.row),
+         along_k = !gems_blas_is_aligned(&p->b, p->b.col, p->b.row);
+    const int number[GEMS_BLAS_NUMBERS] = {tm, tn, 64, 3, along_m, along_k};
+    gems_kernel *kernel = gems_blas_kernel(c->work, p, "kernels/blas/gemm_mma.cl", "gemm",
+                                           "-DTM=%d -DTN=%d -DTK=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_K=%d", number);
     int32_t size[3] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k};
     const size_t local[3] = {128, 1, 1};
     const size_t global[3] = {(size_t)(128 * ceil_div(p->n, tn) * ceil_div(p->m, tm)), 1, (size_t)p->batch};
@@ -227,9 +241,9 @@ static void launch_vector(const gems_choice *c)
     parts = p->k > part ? ceil_div(p->k, part) : 1;
 
     static const char file[] = "kernels/blas/gemv.cl", options[] = "-DROWS=%d -DCOLS=%d -DGROUP=%d";
-    const int number[NUMBERS] = {rows, cols, group};
-    gems_kernel *kernel = kernel_for(c->work, p, file, by_columns ? "gemv_cols" : "gemv_rows", options, number);
-    gems_kernel *sum = parts > 1 ? kernel_for(c->work, p, file, "gemv_sum", options, number) : NULL;
+    const int number[GEMS_BLAS_NUMBERS] = {rows, cols, group};
+    gems_kernel *kernel = gems_blas_kernel(c->work, p, file, by_columns ? "gemv_cols" : "gemv_rows", options, number);
+    gems_kernel *sum = parts > 1 ? gems_blas_kernel(c->work, p, file, "gemv_sum", options, number) : NULL;
 
     size_t element = p->dtype == GEMS_F64 || p->dtype == GEMS_I64 ? 8 : 4;
     size_t partial = parts > 1 ? (size_t)(parts * p->batch * p->m * p->n) * element : 64;
@@ -277,6 +291,12 @@ const gems_variant gems_blas_variants[] = {
     {"vector", "at most 8 rows, or 8 columns", .params = {{"split", 1, 4096, 1, 0}}, .can = can_vector,
      .launch = launch_vector},
     {"cpu", .params = {{"tm", 16, 256, 16, 96}, {"tn", 32, 1024, 32, 256}}, .suits = suits_cpu, .launch = launch_cpu},
+    {"wgmma", "PTX of compute capability 9.0, rows at multiples of 16 bytes", .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16,
+     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 256, 64, 0}}, .can = gems_blas_can_wgmma,
+     .suits = gems_blas_suits_wgmma, .launch = gems_blas_wgmma},
+    {"split", "PTX of compute capability 9.0", .dtypes = 1 << GEMS_F32,
+     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 192, 64, 0}}, .can = gems_blas_can_split,
+     .suits = gems_blas_suits_split, .launch = gems_blas_split},
     {"mma", "PTX of compute capability 8.0, rows at multiples of 16 bytes", .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16,
      .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .can = can_mma, .suits = can_mma,
      .launch = launch_mma},

@@ -3,7 +3,8 @@
  * memory while the present ones are multiplied. C is written in runs.
  *
  * Given: D the dtype, S the type of alpha and beta, FLOAT for floating point, TM, TN, TK, GX, GY: TM a multiple of 4 GY,
- * TN of 4 GX, TM * TK and TN * TK of GX * GY. Traffic: A is read n / TN times, B m / TM times. */
+ * TN of 4 GX, TM * TK and TN * TK of GX * GY. REST: only the blocks that hold something which is not right by parts.
+ * Traffic: A is read n / TN times, B m / TM times. */
 #include "kernels/blas/product.cl"
 
 #ifndef TM
@@ -15,6 +16,9 @@
 #endif
 
 #include "kernels/block.cl"
+#ifdef REST
+#include "kernels/blas/parts.cl"
+#endif
 
 #define FA (TM * TK / GROUP) /* elements of A that a work-item fetches */
 #define FB (TN * TK / GROUP)
@@ -25,13 +29,37 @@
 #define ALONG(e, wide, k_first) ((k_first) ? (e) % TK : (e) / (wide))
 
 __kernel __attribute__((reqd_work_group_size(GX, GY, 1))) void
-gemm(MATRICES, int m, int n, int k, FACTORS)
+gemm(MATRICES,
+#ifdef REST
+     GEMS_SHARED_BUFFER(const int4, lines),
+#endif
+     int m, int n, int k, FACTORS)
 {
     OPEN;
     __local NUM at[TK][TM + 4] __attribute__((aligned(16)));
     __local NUM bt[TK][TN + 4] __attribute__((aligned(16)));
     int tx = get_local_id(0), ty = get_local_id(1), l = ty * GX + tx;
     int n0 = get_group_id(0) * TN, m0 = get_group_id(1) * TM;
+#ifdef REST
+    GEMS_AT(const int4, lines);
+    __local int kinds[2];
+    if (l < 2)
+        kinds[l] = 0;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    lines += z * (m + n);
+    int row_kinds = 0, column_kinds = 0;
+    for (int i = l; i < min(TM, m - m0); i += GROUP)
+        row_kinds |= parts_kind(lines[m0 + i], k);
+    for (int j = l; j < min(TN, n - n0); j += GROUP)
+        column_kinds |= parts_kind(lines[m + n0 + j], k);
+    if (row_kinds)
+        atomic_or(&kinds[0], row_kinds);
+    if (column_kinds)
+        atomic_or(&kinds[1], column_kinds);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (!parts_refuse(kinds[0], kinds[1]))
+        return;
+#endif
     bool a_k = a_col == 1, b_k = b_row == 1 && b_col != 1;
 
     NUM fa[FA], fb[FB];

@@ -252,3 +252,20 @@ void gems_cache_store(const char *key, size_t key_size, const unsigned char *byt
     }
     trim(gems_cache_dir());
 }
+
+bool gems_cache_remember(gems_lane_state *lane, const char *question, bool (*try)(gems_lane_state *))
+{
+    static const unsigned char yes[] = "yes";
+    char *key = NULL;
+    size_t size = 0;
+    int n = lane->identity ? asprintf(&key, "gems-preload %s\n%s%s\n", GEMS_VERSION, lane->identity, question) : -1;
+    if (n < 0)
+        return try(lane);
+    unsigned char *answer = gems_cache_load(key, (size_t)n, &size);
+    bool works = answer && size == sizeof yes && memcmp(answer, yes, size) == 0;
+    if (!works && (works = try(lane)))
+        gems_cache_store(key, (size_t)n, yes, sizeof yes);
+    free(answer);
+    free(key);
+    return works;
+}

@@ -35,6 +35,7 @@ typedef struct gems_device_info {
     uint32_t compute_units; /* of that lane */
     uint32_t subgroup;      /* preferred work-group multiple */
     uint32_t ptx;           /* NVIDIA's compute capability, ten times: kernels may be written in its PTX; 0: no */
+    bool wgmma;             /* with products by warp groups and copies by an engine (kernels/hopper.cl), as tried */
     size_t max_group;       /* work-items in a group */
     size_t local_bytes;     /* local memory that may be used */
     size_t memory_bytes;    /* global memory */

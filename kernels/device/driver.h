@@ -15,6 +15,8 @@ struct gems_driver {
     unsigned char *(*patch)(const gems_lane_state *lane, const unsigned char *binary, size_t *size);
     unsigned version;
 
+    /* What the device can do beyond what it says, found by trying: fills the lane's info. */
+    void (*opened)(gems_lane_state *lane);
     /* Whether the driver can be let build or load kernels now; else the reason in why[n]. */
     bool (*may_build)(const gems_vendor_data *vendor, char *why, size_t n);
     /* Around a build from source, in the thread that builds. */

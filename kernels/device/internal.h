@@ -9,8 +9,8 @@
  *
  * Files, each using only those before it: cl (OpenCL itself), vendor (tune/<vendor>.json), state (open or not; fork,
  * exit), thread (deep stacks), cache (binaries on disk), source (text of programs), save (work for idle moments),
- * program (build, kernels), buffer, queue (launches, transfers, waiting), then pocl (a driver), choose (which device),
- * remember (which driver) and open (lanes). */
+ * program (build, kernels), buffer, queue (launches, transfers, waiting), then pocl and nvidia (drivers), choose (which
+ * device), remember (which driver) and open (lanes). */
 #ifndef GEMS_DEVICE_INTERNAL_H
 #define GEMS_DEVICE_INTERNAL_H
 
@@ -24,6 +24,7 @@
 #define GEMS_CACHED_ARGS 24 /* arguments of a kernel whose last value is remembered */
 
 typedef struct gems_driver gems_driver;
+typedef struct gems_lane_state gems_lane_state;
 
 /* ---- vendor.c ---- */
 
@@ -114,7 +115,7 @@ typedef struct gems_kernel_map {
     _Atomic(gems_kernel *) slot[];
 } gems_kernel_map;
 
-typedef struct gems_lane_state {
+struct gems_lane_state {
     gems_device_info info;
     gems_lane index; /* the lane that it was opened as */
     const gems_vendor_data *vendor;
@@ -136,7 +137,7 @@ typedef struct gems_lane_state {
 
     gems_queue *stream; /* made when first wanted */
     pthread_mutex_t stream_lock;
-} gems_lane_state;
+};
 
 enum gems_state {
     GEMS_STATE_CLOSED,
@@ -175,6 +176,8 @@ int64_t gems_seconds(void);
 /* ---- cache.c ---- */
 
 /* gems_cache_dir, gems_cache_load, gems_cache_store: see device.h. */
+/* What `try` answers; a yes is kept, by everything that tells this device and driver from others. */
+bool gems_cache_remember(gems_lane_state *lane, const char *question, bool (*try)(gems_lane_state *));
 
 /* ---- source.c ---- */
 

@@ -171,27 +171,11 @@ static bool try_host_pointers(gems_lane_state *lane)
     return works;
 }
 
-/* The same; a yes is remembered in the cache, by everything that tells this driver from others. */
 static bool takes_host_pointers(gems_lane_state *lane)
 {
-    static const unsigned char yes[] = "yes";
     uint64_t svm = gems_cl.clSetKernelArgSVMPointer ? gems_choose_number(lane->device, CL_DEVICE_SVM_CAPABILITIES) : 0;
-    char *key = NULL;
-    size_t size = 0;
-
-    if (!svm || (!lane->info.is_cpu && !(svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM)))
-        return false;
-    int n =
-        lane->identity ? asprintf(&key, "gems-preload %s\n%stakes host pointers?\n", GEMS_VERSION, lane->identity) : -1;
-    if (n < 0)
-        return try_host_pointers(lane);
-    unsigned char *answer = gems_cache_load(key, (size_t)n, &size);
-    bool works = answer && size == sizeof yes && memcmp(answer, yes, size) == 0;
-    if (!works && (works = try_host_pointers(lane)))
-        gems_cache_store(key, (size_t)n, yes, sizeof yes);
-    free(answer);
-    free(key);
-    return works;
+    return svm && (lane->info.is_cpu || (svm & CL_DEVICE_SVM_FINE_GRAIN_SYSTEM)) &&
+           gems_cache_remember(lane, "takes host pointers?", try_host_pointers);
 }
 
 static const char LOOPS[] = "kernel void gems_probe(global uint *x, int n)\n"
@@ -247,6 +231,8 @@ static bool open_lanes(const gems_candidate *main, const gems_candidate *all, un
             if (all[i].platform == main->platform && gems_vendor_has_prefix(main->vendor->small_devices, all[i].name))
                 small = open_lane(&all[i], GEMS_LANE_SMALL);
 
+    if (big->vendor->driver && big->vendor->driver->opened)
+        big->vendor->driver->opened(big);
     /* One probe for both: they are one driver in one address space, and building a program may take half a second. */
     big->info.unified = wants_unified(big) && takes_host_pointers(big);
     if (small)

@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Times operators on data that is on a GPU already, beside PyTorch CUDA on the same card in the same run.
+
+    GEMS_MEMORY=staged GEMS_RESIDENT=force LD_PRELOAD=build/libgems_preload.so \
+        $(scripts/python) bench/device.py [--only 'mm_*,softmax*'] [--seconds 0.3] [--results bench/results/device-h200]
+
+Ours are CPU tensors that stay on the device, so calls go through the same launchers as a program's; their time is that of
+the kernels by the device's clock (its events add about 3 us to each). CUDA's is the time between two events around many
+calls. Each result is compared with one in f64, computed by CUDA from the same inputs: the norm of the difference by the
+norm of the reference, ours and CUDA's. A copy of 256 MiB in the same run says what the memory can do.
+"""
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "host")]
+
+import torch  # noqa: E402
+
+import cases  # noqa: E402
+import gems  # noqa: E402
+
+NO_REFERENCE = ("dropout", "uniform_", "randn")
+
+
+def product(dtype, m, n, k, batch=None, left="n", right="n", op="mm"):
+    """A case of our own: layouts ("t": transposed), ragged sizes, batches."""
+    name = "bmm" if batch else op
+    lead = [batch] if batch else []
+    sizes = "x".join(map(str, lead + [m, n, k]))
+    return {"id": f"{name}_{dtype}_{sizes}_{left}{right}", "op": name, "dtype": dtype, "own": (lead, m, n, k, left, right),
+            "flops": 2 * (batch or 1) * m * n * k, "bound": "flop", "params": {}, "shapes": {},
+            "bytes": (batch or 1) * (m * k + k * n + m * n) * (4 if dtype == "f32" else 2)}
+
+
+OWN = [product("bf16", m, n, k, left=left, right=right, op="linear" if right == "t" and left == "n" else "mm")
+       for m, n, k, left, right in [
+           (4096, 4096, 4096, "n", "t"), (4096, 4096, 4096, "t", "n"), (4096, 4096, 4096, "t", "t"),
+           (1024, 8192, 2048, "n", "t"), (1024, 2048, 8192, "n", "t"), (512, 2048, 2048, "n", "t"), (512, 5504, 2048, "n", "t"),
+           (4096, 768, 768, "n", "t"), (4096, 3072, 768, "n", "t"), (4096, 768, 3072, "n", "t"),
+           (1000, 1096, 264, "n", "n"), (333, 776, 520, "n", "t"), (512, 512, 512, "n", "n"), (2048, 2048, 2048, "n", "n")]]
+OWN += [{**c, "id": c["id"].replace("bf16", "f32"), "dtype": "f32", "bytes": c["bytes"] * 2} for c in OWN]
+OWN += [product("f32", 1001, 1097, 263), product("f32", 777, 1025, 4099, left="t", right="t"),
+        product("bf16", 128, 128, 64, batch=384), product("bf16", 128, 64, 128, batch=384),
+        product("bf16", 1001, 1097, 263)]
+
+
+def build(case, device):
+    if "own" not in case:
+        return cases.build(case, device)
+    lead, m, n, k, left, right = case["own"]
+    g = torch.Generator().manual_seed(1)
+
+    def one(rows, columns, turned):
+        shape = lead + ([columns, rows] if turned else [rows, columns])
+        x = torch.randn(shape, generator=g).to(cases.DTYPES[case["dtype"]]).to(device)
+        return x.transpose(-1, -2) if turned else x
+
+    a, b = one(m, k, left == "t"), one(k, n, right == "t")
+    if case["op"] == "linear":
+        weight = b.t()
+        return lambda: torch.nn.functional.linear(a, weight)
+    return lambda: a @ b
+
+
+def attention_inputs(case):
+    """As cases.build makes them."""
+    g = torch.Generator().manual_seed(0)
+    return [torch.randn(case["shapes"][x][0], generator=g).to(cases.DTYPES[case["dtype"]]).cuda().double() for x in "qkv"]
+
+
+def in_f64(case):
+    """The result in f64 of the same inputs (rounded to the case's dtype first)."""
+    dtype = cases.DTYPES[case["dtype"]]
+    fn = build(case, "cuda")
+    if case["op"] == "sdpa":  # its kernels have no f64
+        q, k, v = attention_inputs(case)
+        scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        if case["params"]["causal"]:
+            scores.masked_fill_(~torch.ones(scores.shape[-2:], dtype=torch.bool, device="cuda").tril(), -torch.inf)
+        return torch.softmax(scores, -1) @ v
+
+    class Wide(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            def widen(x):
+                return x.double() if isinstance(x, torch.Tensor) and x.dtype == dtype else x
+            args = torch.utils._pytree.tree_map(widen, args)
+            return func(*args, **(kwargs or {}))
+    with Wide():
+        return fn()
+
+
+def difference(result, exact):
+    if isinstance(result, (tuple, list)):
+        return max(difference(r, e) for r, e in zip(result, exact))
+    if not result.is_floating_point():
+        return float((result.cuda() != exact).sum())
+    result = result.cuda().double()
+    return float((result - exact).norm() / exact.norm().clamp_min(1e-300))
+
+
+def ours(fn, seconds):
+    """Seconds of device time of a call: medians of ten and more."""
+    for _ in range(3):
+        result = fn()
+    gems.lib.gems_timing_set(1)
+    times = []
+    end = time.perf_counter() + seconds
+    while len(times) < 10 or (time.perf_counter() < end and len(times) < 200):
+        gems.lib.gems_counters_reset()
+        fn()
+        times.append(gems.counters().device_seconds)
+    routed = gems.counters().routed
+    gems.lib.gems_timing_set(0)
+    return result, statistics.median(times), routed
+
+
+def cuda(fn, seconds):
+    for _ in range(3):
+        result = fn()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    times, stop = [], time.perf_counter() + seconds
+    while len(times) < 5 or (time.perf_counter() < stop and len(times) < 50):
+        start.record()
+        for _ in range(10):
+            fn()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) * 1e-4)
+    return result, statistics.median(times)
+
+
+def measure(case, args):
+    row = {"id": case["id"], "bytes": case["bytes"], "flops": case["flops"], "bound": case["bound"]}
+    try:
+        with torch.no_grad():
+            fn = build(case, "cpu")
+            if fn is None:
+                return {**row, "why": "not a case of this script"}
+            result, row["ours_us"], routed = ours(fn, args.seconds)
+            if not routed:
+                return {**row, "ours_us": None, "why": gems.last_reason() or "no kernel"}
+            theirs, row["cuda_us"] = cuda(build(case, "cuda"), args.seconds)
+            if case["op"] not in NO_REFERENCE:
+                exact = in_f64(case)
+                row["error"], row["cuda_error"] = difference(result, exact), difference(theirs, exact)
+            row["ours_us"] *= 1e6
+            row["cuda_us"] *= 1e6
+            row["ratio"] = row["cuda_us"] / row["ours_us"]
+    except (RuntimeError, NotImplementedError) as e:
+        row["why"] = f"{type(e).__name__}: {str(e).splitlines()[0][:100]}"
+    return row
+
+
+def ceiling():
+    x = torch.empty(64 << 20, dtype=torch.float32, device="cuda").uniform_()
+    y = torch.empty_like(x)
+    return 2 * x.numel() * 4 / cuda(lambda: y.copy_(x), 0.3)[1]
+
+
+def markdown(rows, head):
+    lines = [f"# {head['device']}", "", head["text"], "",
+             "| case | ours us | CUDA us | CUDA by ours | rate | of a copy | error | CUDA's error | remark |",
+             "|---|---:|---:|---:|---:|---:|---:|---:|---|"]
+    for r in rows:
+        us = r.get("ours_us")
+        bound = r["bound"] == "mem"
+        rate = "" if not us else f"{r['bytes'] / us * 1e-3:.0f} GB/s" if bound else f"{r['flops'] / us * 1e-6:.0f} TFLOP/s"
+        part = f"{r['bytes'] / us * 1e6 / head['copy']:.2f}" if us and bound else ""
+
+        def number(key, digits, r=r):
+            return "" if r.get(key) is None else f"{r[key]:.{digits}}"
+        cells = [f"{r[k]:.1f}" if r.get(k) else "" for k in ("ours_us", "cuda_us")]
+        lines.append(f"| {r['id']} | {cells[0]} | {cells[1]} | {number('ratio', '2f')} | {rate} | {part} | "
+                     f"{number('error', '1e')} | {number('cuda_error', '1e')} | {r.get('why', '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="*")
+    parser.add_argument("--seconds", type=float, default=0.2)
+    parser.add_argument("--results", help="path of the results without .json and .md")
+    args = parser.parse_args()
+    import fnmatch
+    gems.lib.gems_route_set(b"all")
+    every = [c for c in cases.load() + OWN if any(fnmatch.fnmatch(c["id"], p) for p in args.only.split(","))]
+    driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True,
+                            text=True, check=False).stdout.strip()
+    head = {"device": torch.cuda.get_device_name(), "copy": ceiling()}
+    rows = []
+    for case in every:
+        rows.append(measure(case, args))
+        print(markdown(rows[-1:], {**head, "text": ""}).splitlines()[-1], flush=True)
+    ratios = [r["ratio"] for r in rows if r.get("ratio")]
+    head["text"] = (f"{time.strftime('%Y-%m-%d')}, driver {driver}, PyTorch {torch.__version__}, copy of 256 MiB "
+                    f"{head['copy'] * 1e-9:.0f} GB/s. CUDA by ours: above 1 is faster than PyTorch CUDA; geometric mean "
+                    f"{statistics.geometric_mean(ratios) if ratios else 0:.2f}. Errors: norm of the difference to f64.")
+    print(head["text"])
+    if args.results:
+        pathlib.Path(args.results + ".json").write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
+        pathlib.Path(args.results + ".md").write_text(markdown(rows, head))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+/* Matrix product on the tensor cores of NVIDIA's compute capability 9.0 (kernels/hopper.cl): C = alpha A B + beta D, sums
+ * in f32, of bf16 or f16; or of f32 whose elements are two f16 each (parts.cl).
+ *
+ * A group makes blocks of TM x TN of C, one after another. One warp group of it has the copy engine bring blocks of 64
+ * along k of A and B, STAGES ahead; each of the others, TM / 64, multiplies 64 rows. C goes through local memory, so that
+ * it is written in rows.
+ *
+ * Given: D, S, FLOAT as in product.cl; TM, TN, STAGES; HELD: TN / 2; A_ALONG_M: A's neighbours are along m, else along k;
+ * B_ALONG_N: B's along n, else along k; those begin at multiples of 16 bytes; c_col is 1. SPLIT: A and B are f32's parts,
+ * m (n) rows of the high ones and as many of the low ones below, a_row (b_col) apart; the tensor core's sums are cut off,
+ * not rounded, so that after FLUSH blocks they are added to others. Pairs of lines that parts.cl refuses get values that
+ * mean nothing: gemm_gpu.cl computes those. */
+#include "kernels/blas/product.cl"
+#include "kernels/hopper.cl"
+
+#ifndef TM
+#define TM 128
+#define TN 192
+#define HELD 96
+#define STAGES 4
+#define A_ALONG_M 0
+#define B_ALONG_N 0
+#endif
+
+#ifdef SPLIT
+#include "kernels/blas/parts.cl"
+#define TYPE "f16"
+#define MAP_TYPE MAP_F16
+#define PRODUCTS 3 /* high high, high low, low high: the fourth is below the last place */
+#define FLUSH 6
+#define PIECE uint
+#define ELEMENT(u, e) u[e]
+#else
+#define PTX_bf16 "bf16"
+#define PTX_f16 "f16"
+#define MAP_bf16 MAP_BF16
+#define MAP_f16 MAP_F16
+#define TYPE GEMS_CAT(PTX_, D)
+#define MAP_TYPE GEMS_CAT(MAP_, D)
+#define PRODUCTS 1
+#define PIECE ushort
+#define ELEMENT(u, e) (ushort)(u[(e) >> 1] >> ((e)&1) * 16)
+#endif
+
+#define UNROLL _Pragma("unroll")
+#define WARP_GROUPS (TM / 64)
+#define A_BYTES (TM * 128)
+#define STAGE_BYTES (A_BYTES + TN * 128)
+#define CHUNK_BYTES 8192 /* of C on its way: 64 rows of 128 bytes, two of them for each warp group */
+#define WIDE (128 / (int)sizeof(MEM))
+#define DOWN 16 /* blocks of C that share columns of B in the cache: so many rows of blocks, column by column */
+
+#define TILE                                                                                                           \
+    const int band = tile / (DOWN * across), rest = tile - band * DOWN * across, high = min(DOWN, down - band * DOWN); \
+    const int m0 = (band * DOWN + rest % high) * TM, n0 = rest / high * TN;
+
+__kernel __attribute__((reqd_work_group_size(128 * (WARP_GROUPS + 1), 1, 1))) void
+gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
+#ifdef SPLIT
+     GEMS_SHARED_BUFFER(const int4, lines),
+#endif
+     int m, int n, int k, FACTORS)
+{
+    OPEN;
+    GEMS_AT(uint, maps);
+    __local uchar blocks[STAGES * STAGE_BYTES + WARP_GROUPS * 2 * CHUNK_BYTES] __attribute__((aligned(1024)));
+    __local ulong bars[2 * STAGES] __attribute__((aligned(16)));
+    const uint base = IN_LOCAL(blocks), full = IN_LOCAL(bars), empty = full + STAGES * 8;
+    const int me = get_local_id(0), role = me >> 7;
+    const int down = (m + TM - 1) / TM, across = (n + TN - 1) / TN, tiles = down * across;
+    const int blocks_of_k = (k + 63) / 64, steps = blocks_of_k * PRODUCTS;
+    if (me == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            bar_init(full + 8 * i, 1);
+            bar_init(empty + 8 * i, WARP_GROUPS);
+        }
+        bar_init_done();
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+
+    uint s = 0, phase = 0;
+    if (role == 0) {
+        REGISTERS_DOWN(40);
+        if (me == 0) {
+            __global uint *map_a = maps + (z * get_num_groups(0) + get_group_id(0)) * 2 * MAP_WORDS,
+                          *map_b = map_a + MAP_WORDS;
+            const uint parts = PRODUCTS > 1 ? 2 : 1;
+            if (A_ALONG_M)
+                map_write(map_a, (ulong)a, MAP_TYPE, m, k, a_col * 2, 64);
+            else
+                map_write(map_a, (ulong)a, MAP_TYPE, k, m * parts, a_row * 2, TM);
+            if (B_ALONG_N)
+                map_write(map_b, (ulong)b, MAP_TYPE, n, k, b_row * 2, 64);
+            else
+                map_write(map_b, (ulong)b, MAP_TYPE, k, n * parts, b_col * 2, TN);
+            for (int tile = get_group_id(0); tile < tiles; tile += get_num_groups(0)) {
+                TILE
+                for (int step = 0; step < steps; step++) {
+                    const int k0 = step / PRODUCTS * 64, which = step % PRODUCTS;
+                    const uint to = base + s * STAGE_BYTES, bar = full + 8 * s;
+                    bar_wait(empty + 8 * s, phase ^ 1);
+                    bar_expect(bar, STAGE_BYTES);
+                    if (A_ALONG_M) {
+                        UNROLL for (int i = 0; i < WARP_GROUPS; i++)
+                            map_fetch(to + CHUNK_BYTES * i, map_a, bar, m0 + 64 * i, k0);
+                    } else
+                        map_fetch(to, map_a, bar, k0, m0 + (which == 2 ? m : 0));
+                    if (B_ALONG_N) {
+                        UNROLL for (int i = 0; i < TN / 64; i++)
+                            map_fetch(to + A_BYTES + CHUNK_BYTES * i, map_b, bar, n0 + 64 * i, k0);
+                    } else
+                        map_fetch(to + A_BYTES, map_b, bar, k0, n0 + (which == 1 ? n : 0));
+                    if (++s == STAGES)
+                        s = 0, phase ^= 1;
+                }
+            }
+        }
+        return;
+    }
+
+    REGISTERS_UP(232);
+    const int wg = role - 1, t = me & 127, lane = t & 31, first = (t >> 5) * 16 + (lane >> 2), column = (lane & 3) * 2;
+    const uint out = base + STAGES * STAGE_BYTES + wg * 2 * CHUNK_BYTES;
+    for (int tile = get_group_id(0); tile < tiles; tile += get_num_groups(0)) {
+        TILE
+        float sum[HELD];
+        UNROLL for (int i = 0; i < HELD; i++)
+            sum[i] = 0;
+#ifdef SPLIT
+        float total[HELD];
+        int since = 0;
+        UNROLL for (int i = 0; i < HELD; i++)
+            total[i] = 0;
+#define KEEP(q) (since | (q))
+#else
+#define KEEP(q) (step | (q))
+#endif
+        uint before = 0;
+        for (int step = 0; step < steps; step++) {
+            bar_wait(full + 8 * s, phase);
+            const uint at = base + s * STAGE_BYTES;
+            const ulong left = OPERAND_AT(at + wg * 8192, 0), right = OPERAND_AT(at + A_BYTES, B_ALONG_N ? 8192 : 0);
+            WGMMA_BEGIN;
+            UNROLL for (int q = 0; q < 4; q++)
+                WGMMA(TN, HELD, TYPE, sum, left + (A_ALONG_M ? 128 : 2) * q, A_ALONG_M, right + (B_ALONG_N ? 128 : 2) * q,
+                      B_ALONG_N, KEEP(q));
+            WGMMA_COMMIT;
+            WGMMA_WAIT(1); /* the step before this one has been read */
+            if (step > 0 && t == 0)
+                bar_arrive(empty + 8 * before);
+            before = s;
+            if (++s == STAGES)
+                s = 0, phase ^= 1;
+#ifdef SPLIT
+            if (++since == FLUSH) {
+                since = 0;
+                WGMMA_WAIT(0);
+                WGMMA_KEEP(HELD, sum);
+                UNROLL for (int i = 0; i < HELD; i++)
+                    total[i] += sum[i];
+                WGMMA_KEEP(HELD, sum);
+            }
+#endif
+        }
+        WGMMA_WAIT(0);
+        WGMMA_KEEP(HELD, sum);
+        if (steps > 0 && t == 0)
+            bar_arrive(empty + 8 * before);
+
+        const int row = m0 + wg * 64 + first;
+#ifdef SPLIT
+        GEMS_AT(const int4, lines);
+        const __global int4 *rows = lines + z * (m + n), *columns = rows + m;
+        const int x0 = rows[min(row, m - 1)].x, x1 = rows[min(row + 8, m - 1)].x;
+        if (since)
+            UNROLL for (int i = 0; i < HELD; i++)
+                total[i] += sum[i];
+        UNROLL for (int i = 0; i < HELD; i += 4)
+            UNROLL for (int e = 0; e < 2; e++)
+            {
+                const int y = columns[min(n0 + i * 2 + column + e, n - 1)].x;
+                sum[i + e] = parts_scaled(total[i + e], parts_exponent(x0, y));
+                sum[i + e + 2] = parts_scaled(total[i + e + 2], parts_exponent(x1, y));
+            }
+#endif
+        UNROLL for (int i = 0; i < HELD; i++)
+            sum[i] *= alpha;
+        if (add)
+            UNROLL for (int i = 0; i < HELD; i++)
+            {
+                const int r = row + (i & 2) * 4, c0 = n0 + (i >> 2) * 8 + column + (i & 1);
+                if (r < m && c0 < n)
+                    sum[i] = fma(beta, LOAD(d, r * d_row + c0 * d_col), sum[i]);
+            }
+        /* Chunks of C: each work-item's elements to local memory, then rows of 128 bytes from there. */
+        UNROLL for (int chunk = 0; chunk < TN / WIDE; chunk++)
+        {
+            const uint to = out + (chunk & 1) * CHUNK_BYTES;
+#ifdef SPLIT
+            UNROLL for (int j = 0; j < 4; j++)
+            {
+                const int q = chunk * 16 + j * 4;
+                const uint place = to + first * 128 + (((2 * j + ((lane & 3) >> 1)) ^ (first & 7)) << 4) + (lane & 1) * 8;
+                __asm__ volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(place), "f"(sum[q]), "f"(sum[q + 1]) : "memory");
+                __asm__ volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(place + 1024), "f"(sum[q + 2]), "f"(sum[q + 3])
+                                 : "memory");
+            }
+#else
+            UNROLL for (int j = 0; j < 8; j++)
+            {
+                const int q = chunk * 32 + j * 4;
+                const uint place = to + first * 128 + ((j ^ (first & 7)) << 4) + (lane & 3) * 4;
+                uint low, high_;
+                __asm__("cvt.rn." TYPE "x2.f32 %0, %1, %2;" : "=r"(low) : "f"(sum[q + 1]), "f"(sum[q]));
+                __asm__("cvt.rn." TYPE "x2.f32 %0, %1, %2;" : "=r"(high_) : "f"(sum[q + 3]), "f"(sum[q + 2]));
+                __asm__ volatile("st.shared.b32 [%0], %1;" ::"r"(place), "r"(low) : "memory");
+                __asm__ volatile("st.shared.b32 [%0], %1;" ::"r"(place + 1024), "r"(high_) : "memory");
+            }
+#endif
+            group_bar(1 + wg, 128);
+            UNROLL for (int i = 0; i < 4; i++)
+            {
+                const int r0 = i * 16 + (t >> 3), piece = t & 7, r = m0 + wg * 64 + r0,
+                          c0 = n0 + chunk * WIDE + piece * (WIDE / 8);
+                uint4 v;
+                __asm__ volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                                 : "r"(to + r0 * 128 + ((piece ^ (r0 & 7)) << 4))
+                                 : "memory");
+                if (r >= m || c0 >= n)
+                    continue;
+                __global PIECE *to_c = (__global PIECE *)c + r * c_row + c0;
+                if (c0 + WIDE / 8 <= n && ((ulong)to_c & 15) == 0)
+                    *(__global uint4 *)to_c = v;
+                else {
+                    const uint u[4] = {v.x, v.y, v.z, v.w};
+                    UNROLL for (int e = 0; e < WIDE / 8; e++)
+                        if (c0 + e < n)
+                            to_c[e] = ELEMENT(u, e);
+                }
+            }
+        }
+    }
+}

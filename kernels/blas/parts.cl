@@ -1,0 +1,45 @@
+/* f32 as two f16: a row of A or a column of B (a line, k elements) times a power of two, so that its largest element lies
+ * in [2^14, 2^15); then each element is the sum of a high and a low f16, to 24 bits where the low one is a normal number.
+ *
+ * What is noted of a line is an int4: exponent (of its largest element), small elements (not 0, but fewer than 24 bits),
+ * elements that are not 0, and whether one is infinite or NaN. */
+#ifndef GEMS_PARTS_CL
+#define GEMS_PARTS_CL
+
+#define PARTS_TOP 14
+#define PARTS_LEAST (1.0f / 8) /* times 2^-11 the low part is 2^-14, the least normal number */
+
+/* sum * 2^x, rounded once but where it is subnormal; |x| up to 500. */
+static inline float parts_scaled(float sum, int x)
+{
+    const int half_x = x / 2;
+    return sum * as_float((uint)(clamp(half_x, -126, 127) + 127) << 23) *
+           as_float((uint)(clamp(x - half_x, -126, 127) + 127) << 23);
+}
+/* The exponent by which a sum of products of two lines' parts is to be scaled. */
+static inline int parts_exponent(int a, int b) { return a + b - 2 * PARTS_TOP; }
+
+/* Whether the parts of a pair of lines may give another sum than f32's products would. A sum's error is at most 2^-39 of
+ * the lines' largest elements for each small one: that is less than the rounding of f32 unless the other line takes the
+ * large ones out of the sum. Where both lines have that structure, or a line picks single elements, they are refused. */
+enum {
+    PARTS_GRADED = 1, /* many small elements */
+    PARTS_THIN = 2,   /* few elements that count */
+    PARTS_REFUSED = 4
+};
+static inline int parts_kind(int4 line, int k)
+{
+    int kind = line.y * 64 > k ? PARTS_GRADED : 0;
+    if ((line.z - line.y) * 4 < k)
+        kind |= PARTS_THIN;
+    if (line.w || (line.z > 0 && line.z * 64 < k))
+        kind |= PARTS_REFUSED;
+    return kind;
+}
+static inline bool parts_refuse(int a, int b)
+{
+    return ((a | b) & PARTS_REFUSED) || ((a & PARTS_GRADED) && (b & PARTS_THIN)) ||
+           ((b & PARTS_GRADED) && (a & PARTS_THIN));
+}
+
+#endif
