@@ -268,7 +268,7 @@ def markdown(result):
     for case in result["cases"]:
         found = case["found"]
         ms = [f"{1e3 * found[m]['seconds']:.2f}" if "seconds" in found[m] else "-" for m in modes]
-        ratios = [f"{found['plain']['seconds'] / found[m]['seconds']:.2f}" if "seconds" in found[m] and "seconds" in found["plain"] else "-"
+        ratios = [f"{found['plain']['seconds'] / found[m]['seconds']:.2f}" if "seconds" in found[m] and "seconds" in found.get("plain", {}) else "-"
                   for m in modes if m != "plain"]
         difference = found.get("resident", {}).get("difference")
         lines.append(f"| {case['model']} | {case['dtype']} | " + " | ".join(ms + ratios) + f" | {'-' if difference is None else f'{difference:.1e}'} |")

@@ -57,28 +57,32 @@ enum {
     MAP_BF16 = 10
 };
 
-/* Writes the description of a matrix of 16-bit elements for the copy engine: its rows begin `pitch` bytes apart, a
- * multiple of 16, as the address is; it is brought in blocks of box_rows x 64 elements, zeros where it ends. `w`: at a
- * multiple of 64 bytes. Undocumented: found by experiment, and tried before it is used (kernels/device/nvidia.c). */
-INLINE void map_write(__global uint *w, ulong address, uint type, uint columns, uint rows, ulong pitch, uint box_rows)
+/* Writes the description of `batches` matrices of 16-bit elements for the copy engine: their rows begin `pitch` bytes
+ * apart, they `apart`, multiples of 16 as the address is; what is brought are blocks of box_rows x 64 elements, zeros where
+ * a matrix ends. `w`: at a multiple of 64 bytes. Undocumented: found by experiment, and tried before it is used
+ * (kernels/device/nvidia.c). */
+INLINE void map_write(__global uint *w, ulong address, uint type, uint columns, uint rows, ulong pitch, uint batches,
+                      ulong apart, uint box_rows)
 {
+    pitch = pitch ? pitch : 16, apart = apart ? apart : 16; /* of one row, of one matrix: not used, but looked at */
     for (int i = 0; i < MAP_WORDS; i++)
         w[i] = 0;
     w[0] = (uint)address, w[1] = (uint)(address >> 32);
-    w[2] = 1u << 4 | type << 7 | 3u << 13 | 3u << 17; /* two dimensions, rows of 128 bytes permuted, 256 bytes at once */
-    w[3] = (uint)(pitch >> 4), w[7] = (uint)(pitch >> 36);
-    w[8] = columns - 1, w[9] = rows - 1;
+    w[2] = 2u << 4 | type << 7 | 3u << 13 | 3u << 17; /* 3 dimensions, rows of 128 bytes permuted, 256 bytes at once */
+    w[3] = (uint)(pitch >> 4), w[4] = (uint)(apart >> 4), w[7] = (uint)(pitch >> 36) | (uint)(apart >> 36) << 4;
+    w[8] = columns - 1, w[9] = rows - 1, w[10] = batches - 1;
     w[13] = 63u << 24, w[14] = box_rows - 1;
     w[16] = box_rows * 128, w[18] = 1024;
     __asm__ volatile("fence.proxy.tensormap::generic.release.gpu; fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(
                          (ulong)w)
                      : "memory");
 }
-/* Brings the block whose first element is (row, column) to local memory; the barrier is told of its bytes. */
-INLINE void map_fetch(uint to, const __global uint *map, uint bar, int column, int row)
+/* Brings the block whose first element is (row, column) of a matrix to local memory; the barrier is told of its bytes. */
+INLINE void map_fetch(uint to, const __global uint *map, uint bar, int column, int row, int batch)
 {
-    __asm__ volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], "
-                     "[%2];" ::"r"(to), "l"((ulong)map), "r"(bar), "r"(column), "r"(row)
+    __asm__ volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
+                     "[%1, {%3, %4, %5}], [%2];" ::"r"(to),
+                     "l"((ulong)map), "r"(bar), "r"(column), "r"(row), "r"(batch)
                      : "memory");
 }
 
@@ -98,6 +102,9 @@ INLINE void map_fetch(uint to, const __global uint *map, uint bar, int column, i
 /* Where an operand lies: its address, and `apart` bytes between blocks of 64 across (where those are its rows). */
 #define OPERAND_AT(address, apart) (1ul << 62 | 64ul << 32 | (ulong)((apart) ? (apart) >> 4 : 1) << 16 | ((address) & 0x3ffff) >> 4)
 
+#define WORDS_4 "%0,%1,%2,%3"
+#define WORDS_8 WORDS_4 ",%4,%5,%6,%7"
+#define WORDS_16 WORDS_8 ",%8,%9,%10,%11,%12,%13,%14,%15"
 #define WORDS_32                                                                                                       \
     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,"   \
     "%30,%31"
@@ -110,12 +117,16 @@ INLINE void map_fetch(uint to, const __global uint *map, uint bar, int column, i
 #define WORDS_128                                                                                                      \
     WORDS_96 ",%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,"  \
              "%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
-#define SUMS_4(d, i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
-#define SUMS_16(d, i) SUMS_4(d, i), SUMS_4(d, (i) + 4), SUMS_4(d, (i) + 8), SUMS_4(d, (i) + 12)
-#define SUMS_32(d) SUMS_16(d, 0), SUMS_16(d, 16)
-#define SUMS_64(d) SUMS_32(d), SUMS_16(d, 32), SUMS_16(d, 48)
-#define SUMS_96(d) SUMS_64(d), SUMS_16(d, 64), SUMS_16(d, 80)
-#define SUMS_128(d) SUMS_96(d), SUMS_16(d, 96), SUMS_16(d, 112)
+#define SUMS_4_(d, i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
+#define SUMS_8_(d, i) SUMS_4_(d, i), SUMS_4_(d, (i) + 4)
+#define SUMS_16_(d, i) SUMS_8_(d, i), SUMS_8_(d, (i) + 8)
+#define SUMS_4(d) SUMS_4_(d, 0)
+#define SUMS_8(d) SUMS_8_(d, 0)
+#define SUMS_16(d) SUMS_16_(d, 0)
+#define SUMS_32(d) SUMS_16(d), SUMS_16_(d, 16)
+#define SUMS_64(d) SUMS_32(d), SUMS_16_(d, 32), SUMS_16_(d, 48)
+#define SUMS_96(d) SUMS_64(d), SUMS_16_(d, 64), SUMS_16_(d, 80)
+#define SUMS_128(d) SUMS_96(d), SUMS_16_(d, 96), SUMS_16_(d, 112)
 /* N columns, in `held` = N / 2 registers d; elements of `type` ("f16", "bf16"); a, b: OPERAND_AT; along: 1 where what lies
  * beside each other in A is its column, in B its row; keep: 0 to begin with zeros. */
 #define WGMMA(n, held, type, d, a, a_along, b, b_along, keep)                                                          \

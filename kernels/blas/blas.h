@@ -26,9 +26,9 @@ typedef struct gems_product {
 /* The same numbers with C, A, B transposed: C^T = B^T A^T. */
 gems_product gems_blas_transposed(const gems_product *product);
 
-/* gemm.c: "vector" (few rows, or few columns), "cpu" (blocks in registers; packs), "wgmma", "split" and "mma" (NVIDIA's
- * tensor cores), "gpu" (blocks in local memory), and "clblast" (that library's, f32 and f64; what it cannot do is left
- * to the others). Their problem is a gems_product whose matrices all have tensors. */
+/* gemm.c: "vector" (few rows, or few columns), "cpu" (blocks in registers; packs), "few", "wgmma", "split" and "mma"
+ * (NVIDIA's tensor cores), "gpu" (blocks in local memory), and "clblast" (that library's, f32 and f64; what it cannot
+ * do is left to the others). Their problem is a gems_product whose matrices all have tensors. */
 extern const gems_variant gems_blas_variants[];
 /* Writes the launch of the variant that suits this product, CLBlast aside. */
 void gems_blas_own(const gems_choice *choice, const gems_product *product);
@@ -57,10 +57,16 @@ bool gems_blas_are_aligned(const gems_product *p);
 /* Blocks in local memory, on any device; `lines`: a scratch, only what parts.cl refuses; -1: all. */
 void gems_blas_gpu(const gems_choice *choice, int lines);
 
+/* C from sums of parts of k, over n arguments of which the last are those sums (gemv.cl). */
+void gems_blas_sum(const gems_choice *choice, const gems_product *p, gems_arg *arg, int n, int64_t parts);
+
 /* wgmma.c: tensor cores of compute capability 9.0; of f32 by three products of f16. */
 bool gems_blas_can_wgmma(const gems_choice *choice);
 bool gems_blas_suits_wgmma(const gems_choice *choice);
 void gems_blas_wgmma(const gems_choice *choice);
+bool gems_blas_can_few(const gems_choice *choice);
+bool gems_blas_suits_few(const gems_choice *choice);
+void gems_blas_few(const gems_choice *choice);
 bool gems_blas_can_split(const gems_choice *choice);
 bool gems_blas_suits_split(const gems_choice *choice);
 void gems_blas_split(const gems_choice *choice);

@@ -217,6 +217,27 @@ static void launch_mma(const gems_choice *c)
     enqueue(c->work, kernel, p, -1, size, 3, global, local);
 }
 
+static const char gemv_options[] = "-DROWS=%d -DCOLS=%d -DGROUP=%d";
+
+void gems_blas_sum(const gems_choice *c, const gems_product *p, gems_arg *arg, int n, int64_t parts)
+{
+    const int number[GEMS_BLAS_NUMBERS] = {1, 64, 1};
+    gems_kernel *sum = gems_blas_kernel(c->work, p, "kernels/blas/gemv.cl", "gemv_sum", gemv_options, number);
+    const int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, 0, (int32_t)parts};
+    const size_t group = gems_group(c->device, c->device->is_cpu ? 16 : 128);
+    const size_t global[3] = {(size_t)ceil_div(p->m * p->n, (int64_t)group) * group, 1, (size_t)p->batch};
+    const size_t local[3] = {group, 1, 1};
+    gems_blas_enqueue(c->work, sum, p, arg, n, size, 5, global, local);
+}
+
+/* Whether rows of A and columns of B are float4. */
+static bool in_lines(const gems_product *p)
+{
+    return p->dtype == GEMS_F32 && p->k % 4 == 0 && p->a.col == 1 && (p->m == 1 || p->a.row % 4 == 0) &&
+           p->a.batch % 4 == 0 && p->b.row == 1 && (p->n == 1 || p->b.col % 4 == 0) && p->b.batch % 4 == 0 &&
+           p->a.tensor->address % 16 == 0 && p->b.tensor->address % 16 == 0;
+}
+
 /* Few rows. Work-items that read B down its columns where those are neighbours, along k elsewhere; k in parts where the
  * columns alone do not fill the device. The number of parts depends on shape and device alone: same call, same bits. */
 static void launch_vector(const gems_choice *c)
@@ -240,10 +261,9 @@ static void launch_vector(const gems_choice *c)
         part = 16;
     parts = p->k > part ? ceil_div(p->k, part) : 1;
 
-    static const char file[] = "kernels/blas/gemv.cl", options[] = "-DROWS=%d -DCOLS=%d -DGROUP=%d";
     const int number[GEMS_BLAS_NUMBERS] = {rows, cols, group};
-    gems_kernel *kernel = gems_blas_kernel(c->work, p, file, by_columns ? "gemv_cols" : "gemv_rows", options, number);
-    gems_kernel *sum = parts > 1 ? gems_blas_kernel(c->work, p, file, "gemv_sum", options, number) : NULL;
+    const char *entry = by_columns ? "gemv_cols" : !cpu && in_lines(p) && part % 4 == 0 ? "gemv_lines" : "gemv_rows";
+    gems_kernel *kernel = gems_blas_kernel(c->work, p, "kernels/blas/gemv.cl", entry, gemv_options, number);
 
     size_t element = p->dtype == GEMS_F64 || p->dtype == GEMS_I64 ? 8 : 4;
     size_t partial = parts > 1 ? (size_t)(parts * p->batch * p->m * p->n) * element : 64;
@@ -254,9 +274,10 @@ static void launch_vector(const gems_choice *c)
     const size_t global[3] = {groups * lanes, (size_t)parts, (size_t)p->batch}, local[3] = {lanes, 1, 1};
     enqueue(c->work, kernel, p, scratch, size, 5, global, local);
     if (parts > 1) {
-        const size_t items[3] = {(size_t)ceil_div(p->m * p->n, 16) * 16, 1, (size_t)p->batch};
-        const size_t few[3] = {device->max_group < 16 ? 1 : 16, 1, 1};
-        enqueue(c->work, sum, p, scratch, size, 5, items, few);
+        gems_arg arg[GEMS_BLAS_ARGS];
+        int n = gems_blas_matrices(p, arg);
+        arg[n++] = GEMS_SCRATCH(scratch);
+        gems_blas_sum(c, p, arg, n, parts);
     }
 }
 
@@ -288,10 +309,13 @@ static void launch_clblast(const gems_choice *c)
 }
 
 const gems_variant gems_blas_variants[] = {
+    {"few", "PTX of compute capability 9.0, rows at multiples of 16 bytes, at most 64 of them, or columns",
+     .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16, .params = {{"split", 1, 4096, 1, 0}}, .can = gems_blas_can_few,
+     .suits = gems_blas_suits_few, .launch = gems_blas_few},
     {"vector", "at most 8 rows, or 8 columns", .params = {{"split", 1, 4096, 1, 0}}, .can = can_vector,
      .launch = launch_vector},
     {"cpu", .params = {{"tm", 16, 256, 16, 96}, {"tn", 32, 1024, 32, 256}}, .suits = suits_cpu, .launch = launch_cpu},
-    {"wgmma", "PTX of compute capability 9.0, rows at multiples of 16 bytes", .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16,
+    {"wgmma", "PTX of compute capability 9.0", .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16,
      .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 256, 64, 0}}, .can = gems_blas_can_wgmma,
      .suits = gems_blas_suits_wgmma, .launch = gems_blas_wgmma},
     {"split", "PTX of compute capability 9.0", .dtypes = 1 << GEMS_F32,

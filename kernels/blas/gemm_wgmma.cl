@@ -9,7 +9,8 @@
  * B_ALONG_N: B's along n, else along k; those begin at multiples of 16 bytes; c_col is 1. SPLIT: A and B are f32's parts,
  * m (n) rows of the high ones and as many of the low ones below, a_row (b_col) apart; the tensor core's sums are cut off,
  * not rounded, so that after FLUSH blocks they are added to others. Pairs of lines that parts.cl refuses get values that
- * mean nothing: gemm_gpu.cl computes those. */
+ * mean nothing: gemm_gpu.cl computes those. FEW: C has few columns, and what counts is that A is read once, by all: k is
+ * shared out among get_num_groups(1) groups, `part` blocks each, whose sums go to `parts` for gemv.cl's gemv_sum. */
 #include "kernels/blas/product.cl"
 #include "kernels/hopper.cl"
 
@@ -26,8 +27,14 @@
 #include "kernels/blas/parts.cl"
 #define TYPE "f16"
 #define MAP_TYPE MAP_F16
-#define PRODUCTS 3 /* high high, high low, low high: the fourth is below the last place */
+#define PARTS 2
+/* The products of two blocks along k: those with a low part first, while the sums are small and lose little by being cut
+ * off, then high by high. Low by low is below the last place. */
 #define FLUSH 6
+#define STEPS ((blocks_of_k + 1) / 2 * FLUSH)
+#define BLOCK(step) ((step) / FLUSH * 2 + ((step) % FLUSH < 4 ? (step) % FLUSH / 2 : (step) % FLUSH - 4))
+#define LOW_A(step) ((step) % FLUSH < 4 && (step) % 2 == 1)
+#define LOW_B(step) ((step) % FLUSH < 4 && (step) % 2 == 0)
 #define PIECE uint
 #define ELEMENT(u, e) u[e]
 #else
@@ -37,7 +44,11 @@
 #define MAP_f16 MAP_F16
 #define TYPE GEMS_CAT(PTX_, D)
 #define MAP_TYPE GEMS_CAT(MAP_, D)
-#define PRODUCTS 1
+#define PARTS 1
+#define STEPS blocks_of_k
+#define BLOCK(step) (step)
+#define LOW_A(step) 0
+#define LOW_B(step) 0
 #define PIECE ushort
 #define ELEMENT(u, e) (ushort)(u[(e) >> 1] >> ((e)&1) * 16)
 #endif
@@ -47,28 +58,42 @@
 #define A_BYTES (TM * 128)
 #define STAGE_BYTES (A_BYTES + TN * 128)
 #define CHUNK_BYTES 8192 /* of C on its way: 64 rows of 128 bytes, two of them for each warp group */
+#ifdef FEW
+#define OUT_BYTES 0
+#define GIVE_REGISTERS
+#define TAKE_REGISTERS
+#else
+#define OUT_BYTES (WARP_GROUPS * 2 * CHUNK_BYTES)
+#define GIVE_REGISTERS REGISTERS_DOWN(24)
+#define TAKE_REGISTERS REGISTERS_UP(240)
+#endif
 #define WIDE (128 / (int)sizeof(MEM))
 #define DOWN 16 /* blocks of C that share columns of B in the cache: so many rows of blocks, column by column */
 
 #define TILE                                                                                                           \
-    const int band = tile / (DOWN * across), rest = tile - band * DOWN * across, high = min(DOWN, down - band * DOWN); \
-    const int m0 = (band * DOWN + rest % high) * TM, n0 = rest / high * TN;
+    const int batch = tile / tiles, here = tile - batch * tiles, band = here / (DOWN * across),                        \
+              rest = here - band * DOWN * across, high = min(DOWN, down - band * DOWN),                                \
+              m0 = (band * DOWN + rest % high) * TM, n0 = rest / high * TN;
 
 __kernel __attribute__((reqd_work_group_size(128 * (WARP_GROUPS + 1), 1, 1))) void
 gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
 #ifdef SPLIT
      GEMS_SHARED_BUFFER(const int4, lines),
 #endif
-     int m, int n, int k, FACTORS)
+#ifdef FEW
+     GEMS_SHARED_BUFFER(float, parts),
+#endif
+     int m, int n, int k, int batches, int part, FACTORS)
 {
     OPEN;
     GEMS_AT(uint, maps);
-    __local uchar blocks[STAGES * STAGE_BYTES + WARP_GROUPS * 2 * CHUNK_BYTES] __attribute__((aligned(1024)));
+    __local uchar blocks[STAGES * STAGE_BYTES + OUT_BYTES] __attribute__((aligned(1024)));
     __local ulong bars[2 * STAGES] __attribute__((aligned(16)));
     const uint base = IN_LOCAL(blocks), full = IN_LOCAL(bars), empty = full + STAGES * 8;
     const int me = get_local_id(0), role = me >> 7;
     const int down = (m + TM - 1) / TM, across = (n + TN - 1) / TN, tiles = down * across;
-    const int blocks_of_k = (k + 63) / 64, steps = blocks_of_k * PRODUCTS;
+    const int blocks_of_k = (k + 63) / 64, steps = STEPS, from = get_group_id(1) * part,
+              end = min(from + part, steps);
     if (me == 0) {
         for (int i = 0; i < STAGES; i++) {
             bar_init(full + 8 * i, 1);
@@ -80,36 +105,37 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
 
     uint s = 0, phase = 0;
     if (role == 0) {
-        REGISTERS_DOWN(40);
+        GIVE_REGISTERS;
         if (me == 0) {
-            __global uint *map_a = maps + (z * get_num_groups(0) + get_group_id(0)) * 2 * MAP_WORDS,
-                          *map_b = map_a + MAP_WORDS;
-            const uint parts = PRODUCTS > 1 ? 2 : 1;
+            __global uint *map_a = maps + (get_group_id(1) * get_num_groups(0) + get_group_id(0)) * 2 * MAP_WORDS, *map_b = map_a + MAP_WORDS;
+            const uint many_a = a_batch ? batches : 1, many_b = b_batch ? batches : 1; /* 0: one for all */
+            const ulong apart_a = a_batch * sizeof(MEM), apart_b = b_batch * sizeof(MEM);
             if (A_ALONG_M)
-                map_write(map_a, (ulong)a, MAP_TYPE, m, k, a_col * 2, 64);
+                map_write(map_a, (ulong)a, MAP_TYPE, m, k, a_col * 2, many_a, apart_a, 64);
             else
-                map_write(map_a, (ulong)a, MAP_TYPE, k, m * parts, a_row * 2, TM);
+                map_write(map_a, (ulong)a, MAP_TYPE, k, m * PARTS, a_row * 2, many_a, apart_a, TM);
             if (B_ALONG_N)
-                map_write(map_b, (ulong)b, MAP_TYPE, n, k, b_row * 2, 64);
+                map_write(map_b, (ulong)b, MAP_TYPE, n, k, b_row * 2, many_b, apart_b, 64);
             else
-                map_write(map_b, (ulong)b, MAP_TYPE, k, n * parts, b_col * 2, TN);
-            for (int tile = get_group_id(0); tile < tiles; tile += get_num_groups(0)) {
+                map_write(map_b, (ulong)b, MAP_TYPE, k, n * PARTS, b_col * 2, many_b, apart_b, TN);
+            for (int tile = get_group_id(0); tile < tiles * batches; tile += get_num_groups(0)) {
                 TILE
-                for (int step = 0; step < steps; step++) {
-                    const int k0 = step / PRODUCTS * 64, which = step % PRODUCTS;
+                const int batch_a = a_batch ? batch : 0, batch_b = b_batch ? batch : 0;
+                for (int step = from; step < end; step++) {
+                    const int k0 = BLOCK(step) * 64;
                     const uint to = base + s * STAGE_BYTES, bar = full + 8 * s;
                     bar_wait(empty + 8 * s, phase ^ 1);
                     bar_expect(bar, STAGE_BYTES);
                     if (A_ALONG_M) {
                         UNROLL for (int i = 0; i < WARP_GROUPS; i++)
-                            map_fetch(to + CHUNK_BYTES * i, map_a, bar, m0 + 64 * i, k0);
+                            map_fetch(to + CHUNK_BYTES * i, map_a, bar, m0 + 64 * i, k0, batch_a);
                     } else
-                        map_fetch(to, map_a, bar, k0, m0 + (which == 2 ? m : 0));
+                        map_fetch(to, map_a, bar, k0, m0 + (LOW_A(step) ? m : 0), batch_a);
                     if (B_ALONG_N) {
                         UNROLL for (int i = 0; i < TN / 64; i++)
-                            map_fetch(to + A_BYTES + CHUNK_BYTES * i, map_b, bar, n0 + 64 * i, k0);
+                            map_fetch(to + A_BYTES + CHUNK_BYTES * i, map_b, bar, n0 + 64 * i, k0, batch_b);
                     } else
-                        map_fetch(to + A_BYTES, map_b, bar, k0, n0 + (which == 1 ? n : 0));
+                        map_fetch(to + A_BYTES, map_b, bar, k0, n0 + (LOW_B(step) ? n : 0), batch_b);
                     if (++s == STAGES)
                         s = 0, phase ^= 1;
                 }
@@ -118,25 +144,24 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
         return;
     }
 
-    REGISTERS_UP(232);
+    TAKE_REGISTERS;
     const int wg = role - 1, t = me & 127, lane = t & 31, first = (t >> 5) * 16 + (lane >> 2), column = (lane & 3) * 2;
     const uint out = base + STAGES * STAGE_BYTES + wg * 2 * CHUNK_BYTES;
-    for (int tile = get_group_id(0); tile < tiles; tile += get_num_groups(0)) {
+    for (int tile = get_group_id(0); tile < tiles * batches; tile += get_num_groups(0)) {
         TILE
         float sum[HELD];
         UNROLL for (int i = 0; i < HELD; i++)
             sum[i] = 0;
 #ifdef SPLIT
         float total[HELD];
-        int since = 0;
         UNROLL for (int i = 0; i < HELD; i++)
             total[i] = 0;
+        int since = 0; /* the last flush */
 #define KEEP(q) (since | (q))
 #else
-#define KEEP(q) (step | (q))
+#define KEEP(q) ((step - from) | (q))
 #endif
-        uint before = 0;
-        for (int step = 0; step < steps; step++) {
+        for (int step = from; step < end; step++) {
             bar_wait(full + 8 * s, phase);
             const uint at = base + s * STAGE_BYTES;
             const ulong left = OPERAND_AT(at + wg * 8192, 0), right = OPERAND_AT(at + A_BYTES, B_ALONG_N ? 8192 : 0);
@@ -146,9 +171,8 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
                       B_ALONG_N, KEEP(q));
             WGMMA_COMMIT;
             WGMMA_WAIT(1); /* the step before this one has been read */
-            if (step > 0 && t == 0)
-                bar_arrive(empty + 8 * before);
-            before = s;
+            if (step > from && t == 0)
+                bar_arrive(empty + 8 * (s ? s - 1 : STAGES - 1));
             if (++s == STAGES)
                 s = 0, phase ^= 1;
 #ifdef SPLIT
@@ -162,19 +186,25 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
             }
 #endif
         }
+#if !defined SPLIT && !defined FEW
+        const bool one_line = add && d_row == 0;
+        __local float *line_of_d = (__local float *)(blocks + (out - base) + CHUNK_BYTES); /* the second chunk's place */
+        if (one_line) { /* while the last products are made */
+            group_bar(1 + wg, 128);
+            for (int i = t; i < TN; i += 128)
+                line_of_d[i] = n0 + i < n ? LOAD(d, batch * d_batch + (n0 + i) * d_col) : 0;
+        }
+#endif
         WGMMA_WAIT(0);
         WGMMA_KEEP(HELD, sum);
-        if (steps > 0 && t == 0)
-            bar_arrive(empty + 8 * before);
+        if (from < end && t == 0)
+            bar_arrive(empty + 8 * (s ? s - 1 : STAGES - 1));
 
         const int row = m0 + wg * 64 + first;
 #ifdef SPLIT
         GEMS_AT(const int4, lines);
-        const __global int4 *rows = lines + z * (m + n), *columns = rows + m;
+        const __global int4 *rows = lines + (long)batch * (m + n), *columns = rows + m;
         const int x0 = rows[min(row, m - 1)].x, x1 = rows[min(row + 8, m - 1)].x;
-        if (since)
-            UNROLL for (int i = 0; i < HELD; i++)
-                total[i] += sum[i];
         UNROLL for (int i = 0; i < HELD; i += 4)
             UNROLL for (int e = 0; e < 2; e++)
             {
@@ -183,15 +213,31 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
                 sum[i + e + 2] = parts_scaled(total[i + e + 2], parts_exponent(x1, y));
             }
 #endif
+#ifdef FEW
+        GEMS_AT(float, parts);
+        __global float *to_parts = parts + ((long)get_group_id(1) * batches + batch) * m * n;
+        UNROLL for (int i = 0; i < HELD; i++)
+        {
+            const int r = row + (i & 2) * 4, c0 = n0 + (i >> 2) * 8 + column + (i & 1);
+            if (r < m && c0 < n)
+                to_parts[(long)r * n + c0] = sum[i];
+        }
+#else
         UNROLL for (int i = 0; i < HELD; i++)
             sum[i] *= alpha;
-        if (add)
+#ifndef SPLIT
+        if (one_line) {
+            group_bar(1 + wg, 128);
+            UNROLL for (int i = 0; i < HELD; i++)
+                sum[i] = fma(beta, line_of_d[(i >> 2) * 8 + column + (i & 1)], sum[i]);
+        } else if (add)
             UNROLL for (int i = 0; i < HELD; i++)
             {
                 const int r = row + (i & 2) * 4, c0 = n0 + (i >> 2) * 8 + column + (i & 1);
                 if (r < m && c0 < n)
-                    sum[i] = fma(beta, LOAD(d, r * d_row + c0 * d_col), sum[i]);
+                    sum[i] = fma(beta, LOAD(d, batch * d_batch + r * d_row + c0 * d_col), sum[i]);
             }
+#endif
         /* Chunks of C: each work-item's elements to local memory, then rows of 128 bytes from there. */
         UNROLL for (int chunk = 0; chunk < TN / WIDE; chunk++)
         {
@@ -218,7 +264,7 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
             }
 #endif
             group_bar(1 + wg, 128);
-            UNROLL for (int i = 0; i < 4; i++)
+            _Pragma("unroll 1") for (int i = 0; i < 4; i++) /* or the chunks' loads would all be held in registers */
             {
                 const int r0 = i * 16 + (t >> 3), piece = t & 7, r = m0 + wg * 64 + r0,
                           c0 = n0 + chunk * WIDE + piece * (WIDE / 8);
@@ -229,7 +275,19 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
                                  : "memory");
                 if (r >= m || c0 >= n)
                     continue;
-                __global PIECE *to_c = (__global PIECE *)c + r * c_row + c0;
+#ifdef SPLIT
+                if (add) {
+                    const long at_d = batch * d_batch + r * d_row + c0 * d_col;
+                    v.x = as_uint(fma(beta, LOAD(d, at_d), as_float(v.x)));
+                    if (c0 + 1 < n)
+                        v.y = as_uint(fma(beta, LOAD(d, at_d + d_col), as_float(v.y)));
+                    if (c0 + 2 < n)
+                        v.z = as_uint(fma(beta, LOAD(d, at_d + 2 * d_col), as_float(v.z)));
+                    if (c0 + 3 < n)
+                        v.w = as_uint(fma(beta, LOAD(d, at_d + 3 * d_col), as_float(v.w)));
+                }
+#endif
+                __global PIECE *to_c = (__global PIECE *)c + batch * c_batch + r * c_row + c0;
                 if (c0 + WIDE / 8 <= n && ((ulong)to_c & 15) == 0)
                     *(__global uint4 *)to_c = v;
                 else {
@@ -240,5 +298,6 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
                 }
             }
         }
+#endif
     }
 }

@@ -1,8 +1,9 @@
 /* Products with few rows: C = alpha A B + beta D for at most ROWS rows of A, which is bound by reading B once.
  *
- * Three kernels, for any device. All take the same arguments and split k in get_num_groups(1) parts of `part`:
+ * Four kernels, for any device. All take the same arguments and split k in get_num_groups(1) parts of `part`:
  *   gemv_cols  B's columns are neighbours in memory: a work-item sums COLS columns down k
  *   gemv_rows  any B, best where k runs along memory: a group of `lanes` work-items shares a column of B
+ *   gemv_lines the same of f32 whose columns begin at multiples of 16 bytes: work-items read 16 bytes at a time
  *   gemv_sum   adds the parts, in order, and finishes. If there is one part the first two finish themselves.
  * Sums of parts lie in `parts`, [part][batch][row][column], in the arithmetic type.
  *
@@ -159,6 +160,40 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void gemv_rows(PROBL
         if (l == 0)
             RESULT(r, j, u);
     }
+}
+
+/* As gemv_rows, where B's columns and A's rows are float4. */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void gemv_lines(PROBLEM)
+{
+    BATCHED;
+    __local NUM sums[ROWS * WIDE][GROUP];
+    const int l = get_local_id(0), j0 = (int)get_group_id(0) * WIDE;
+    const int k0 = (int)get_group_id(1) * part, k1 = min(k, k0 + part);
+    float acc[ROWS][WIDE];
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int w = 0; w < WIDE; w++) acc[r][w] = 0;
+    for (int p = k0 + 4 * l; p < k1; p += 4 * GROUP) {
+        float4 y[WIDE];
+        UNROLL for (int w = 0; w < WIDE; w++)
+            y[w] = *(const __global float4 *)(b + p + min(j0 + w, n - 1) * b_col);
+        UNROLL for (int r = 0; r < ROWS; r++)
+        {
+            const float4 x = *(const __global float4 *)(a + p + min(r, m - 1) * a_row);
+            UNROLL for (int w = 0; w < WIDE; w++)
+                acc[r][w] += fma(x.x, y[w].x, x.y * y[w].y) + fma(x.z, y[w].z, x.w * y[w].w);
+        }
+    }
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int w = 0; w < WIDE; w++) sums[r * WIDE + w][l] = acc[r][w];
+    for (int n_ = GROUP / 2; n_; n_ /= 2) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        for (int e = l; e < n_ * ROWS * WIDE; e += GROUP)
+            sums[e / n_][e % n_] += sums[e / n_][e % n_ + n_];
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int e = l; e < m * WIDE; e += GROUP)
+        if (j0 + e % WIDE < n)
+            RESULT(e / WIDE, j0 + e % WIDE, sums[e][0]);
 }
 
 /* Dimension 0: m * n results; dimension 1 has one group. */

@@ -1,4 +1,5 @@
-/* Products on the tensor cores of NVIDIA's compute capability 9.0: "wgmma" of bf16 and f16, "split" of f32. */
+/* Products on the tensor cores of NVIDIA's compute capability 9.0: "wgmma" and "few" (rows, or columns) of bf16 and
+ * f16, "split" of f32. */
 #include "kernels/blas/blas.h"
 #include "tune/table.h"
 
@@ -13,12 +14,14 @@ typedef struct block {
     int tm, tn, stages;
     double rate;
 } block;
-static const block blocks[] = {{128, 256, 4, 1}, {128, 192, 4, .97}, {128, 128, 6, .88}, {64, 128, 8, .7}, {64, 64, 8, .5}};
+static const block blocks[] = {
+    {128, 256, 4, 1}, {128, 192, 4, .97}, {128, 128, 6, .88}, {64, 128, 8, .7}, {64, 64, 8, .5}};
 enum {
     BLOCKS = sizeof blocks / sizeof *blocks
 };
 
-/* The block with which all are made soonest, where the last wave may leave multiprocessors idle; or what the rule says. */
+/* The block with which all are made soonest, where the last wave may leave multiprocessors idle; or what the rule says.
+ */
 static block block_for(const gems_choice *c, const gems_product *p, int most_tn)
 {
     const block *best = NULL;
@@ -35,86 +38,194 @@ static block block_for(const gems_choice *c, const gems_product *p, int most_tn)
     return best ? *best : blocks[2];
 }
 
-/* A group for each block, or where there are many of them one for each multiprocessor. */
-static size_t groups_for(const gems_choice *c, const gems_product *p, const block *b)
+/* Whether the copy engine can bring it, row by row: they do not lie in each other. */
+static bool comes_in_rows(const gems_matrix *x, int64_t one, int64_t other, int64_t length, int64_t rows)
 {
-    int64_t tiles = ceil_div(p->m, b->tm) * ceil_div(p->n, b->tn), units = c->device->compute_units;
-    int64_t most = ceil_div(units, p->batch);
-    return (size_t)(tiles < most || tiles * p->batch <= 2 * units ? tiles : most);
+    return gems_blas_is_aligned(x, one, other) && (rows == 1 || other >= length);
 }
-
-/* C = A B over `arg`: n arguments; lines: of parts (a scratch), or -1. */
-static void launch(const gems_choice *c, const gems_product *p, const block *b, gems_arg *arg, int n, int lines)
+static bool a_along_k(const gems_product *p)
 {
-    const bool along_m = !gems_blas_is_aligned(&p->a, p->a.col, p->a.row),
-               along_n = !gems_blas_is_aligned(&p->b, p->b.row, p->b.col);
-    const int number[GEMS_BLAS_NUMBERS] = {b->tm, b->tn, b->tn / 2, b->stages, lines < 0 && along_m, lines < 0 && along_n};
-    static const char options[] = "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d",
-                      split[] = "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d -DSPLIT";
-    gems_kernel *kernel =
-        gems_blas_kernel(c->work, p, "kernels/blas/gemm_wgmma.cl", "gemm", lines < 0 ? options : split, number);
-    const size_t groups = groups_for(c, p, b), local[3] = {(size_t)(128 * (b->tm / 64 + 1)), 1, 1};
-    const size_t global[3] = {groups * local[0], 1, (size_t)p->batch};
-    arg[n++] = GEMS_SCRATCH(gems_work_scratch(c->work, groups * (size_t)p->batch * 256)); /* two maps each */
-    if (lines >= 0)
-        arg[n++] = GEMS_SCRATCH(lines);
-    const int32_t size[3] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k};
-    gems_blas_enqueue(c->work, kernel, p, arg, n, size, 3, global, local);
+    return comes_in_rows(&p->a, p->a.col, p->a.row, p->k, p->m);
 }
-
-/* Whether the copy engine can step over its rows: they do not lie in each other. */
-static bool has_rows(int64_t along_row, int64_t across, int64_t rows)
+static bool a_along_m(const gems_product *p)
 {
-    return rows == 1 || across >= along_row;
+    return comes_in_rows(&p->a, p->a.row, p->a.col, p->m, p->k);
 }
-
+static bool b_along_k(const gems_product *p)
+{
+    return comes_in_rows(&p->b, p->b.row, p->b.col, p->k, p->n);
+}
+static bool b_along_n(const gems_product *p)
+{
+    return comes_in_rows(&p->b, p->b.col, p->b.row, p->n, p->k);
+}
 static bool engine_reaches(const gems_product *p)
 {
-    const bool along_m = !gems_blas_is_aligned(&p->a, p->a.col, p->a.row),
-               along_n = !gems_blas_is_aligned(&p->b, p->b.row, p->b.col);
-    return (along_m ? has_rows(p->m, p->a.col, p->k) : has_rows(p->k, p->a.row, p->m)) &&
-           (along_n ? has_rows(p->n, p->b.row, p->k) : has_rows(p->k, p->b.col, p->n));
+    return (a_along_k(p) || a_along_m(p)) && (b_along_k(p) || b_along_n(p));
+}
+
+/* How a product is launched: scratches, or -1, how A and B lie, in how many parts of `part` blocks k is shared out. */
+typedef struct how {
+    int a, b, lines, parts; /* A and B in another form; what is known of f32's lines; sums of parts */
+    bool along_m, along_n;
+    int64_t nparts, part;
+} how;
+
+static how as_it_is(const gems_product *p)
+{
+    return (how){-1, -1, -1, -1, !a_along_k(p), !b_along_k(p), 1, INT32_MAX};
+}
+
+static void launch(const gems_choice *c, const gems_product *p, const block *b, const how *e)
+{
+    static const char options[] = "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d",
+                      split[] = "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d -DSPLIT",
+                      few[] = "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d -DFEW";
+    const bool is_split = e->lines >= 0, is_few = e->parts >= 0;
+    const int number[GEMS_BLAS_NUMBERS] = {b->tm, b->tn, b->tn / 2, b->stages, e->along_m, e->along_n, is_few};
+    gems_kernel *kernel = gems_blas_kernel(c->work, p, "kernels/blas/gemm_wgmma.cl", "gemm",
+                                           is_split ? split
+                                           : is_few ? few
+                                                    : options,
+                                           number);
+    int64_t tiles = p->batch * ceil_div(p->m, b->tm) * ceil_div(p->n, b->tn), units = c->device->compute_units;
+    const size_t groups = (size_t)(tiles < units || is_few ? tiles : units); /* each makes one tile after another */
+    const size_t local[3] = {(size_t)(128 * (b->tm / 64 + 1)), 1, 1};
+    const size_t global[3] = {groups * local[0], (size_t)e->nparts, 1};
+    gems_arg arg[GEMS_BLAS_ARGS];
+    int n = gems_blas_matrices(p, arg);
+    if (e->a >= 0)
+        arg[0] = GEMS_SCRATCH(e->a);
+    if (e->b >= 0)
+        arg[1] = GEMS_SCRATCH(e->b);
+    arg[n++] = GEMS_SCRATCH(gems_work_scratch(c->work, groups * (size_t)e->nparts * 256)); /* two maps each */
+    if (is_split)
+        arg[n++] = GEMS_SCRATCH(e->lines);
+    if (is_few)
+        arg[n++] = GEMS_SCRATCH(e->parts);
+    const int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)p->batch, (int32_t)e->part};
+    gems_blas_enqueue(c->work, kernel, p, arg, n, size, 5, global, local);
+}
+
+/* Their number is an int, of the smallest. */
+static bool tiles_are_few(const gems_product *p)
+{
+    return (double)p->batch * (double)ceil_div(p->m, 64) * (double)ceil_div(p->n, 64) < 0x1p30;
 }
 
 bool gems_blas_can_wgmma(const gems_choice *c)
 {
     const gems_product p = gems_blas_row_major(c->problem);
-    return c->device->wgmma && gems_blas_are_aligned(&p) && engine_reaches(&p) && (p.c.col == 1 || p.n == 1) && p.k > 0;
+    return c->device->wgmma && tiles_are_few(&p) && (p.c.col == 1 || p.n == 1) && p.k > 0;
 }
 
 /* What is smaller is made sooner without the work of setting all this up. */
 static bool is_large(const gems_product *p, double least)
 {
-    return p->m >= 64 && p->n >= 64 && p->k >= 256 && (double)p->batch * (double)p->m * (double)p->n * (double)p->k >= least;
+    return p->m >= 64 && p->n >= 64 && p->k >= 64 &&
+           (double)p->batch * (double)p->m * (double)p->n * (double)p->k >= least;
 }
 
 bool gems_blas_suits_wgmma(const gems_choice *c)
 {
-    return is_large(c->problem, 0x1p24) && gems_blas_can_wgmma(c);
+    const gems_product p = gems_blas_row_major(c->problem);
+    return is_large(&p, engine_reaches(&p) ? 0x1p24 : 0x1p27) && gems_blas_can_wgmma(c);
+}
+
+/* A copy of A, or B, that the engine reaches, and how it lies. */
+static int pad(const gems_choice *c, const gems_product *p, gems_matrix *x, int64_t rows, int64_t columns)
+{
+    const bool turned = x->col != 1 && x->row == 1; /* its columns are what is copied row by row */
+    const int32_t high = (int32_t)(turned ? columns : rows), wide = (int32_t)(turned ? rows : columns);
+    const int32_t pitch = (int32_t)ceil_div(wide, 8) * 8;
+    const int64_t row = turned ? x->col : x->row, column = turned ? x->row : x->col;
+    const int copy = gems_work_scratch(c->work, (size_t)(p->batch * high) * (size_t)pitch * 2);
+    const gems_arg arg[] = {GEMS_IN(x->tensor), GEMS_SCRATCH(copy), GEMS_VALUE(high),   GEMS_VALUE(wide),
+                            GEMS_VALUE(pitch),  GEMS_VALUE(row),    GEMS_VALUE(column), GEMS_VALUE(x->batch)};
+    static const int none[GEMS_BLAS_NUMBERS];
+    const size_t local[3] = {128, 1, 1};
+    const size_t global[3] = {(size_t)ceil_div(pitch, 256) * 128, (size_t)high, (size_t)p->batch};
+    gems_launch(c->work, gems_blas_kernel(c->work, p, "kernels/blas/pad.cl", "pad", "", none), 3, global, local, arg,
+                8);
+    x->row = turned ? 1 : pitch, x->col = turned ? pitch : 1, x->batch = (int64_t)high * pitch;
+    return copy;
 }
 
 void gems_blas_wgmma(const gems_choice *c)
 {
-    const gems_product p = gems_blas_row_major(c->problem);
+    gems_product p = gems_blas_row_major(c->problem);
     const block b = block_for(c, &p, 256);
+    how e = as_it_is(&p);
+    const gems_product given = p;
+    if (!a_along_k(&given) && !a_along_m(&given)) {
+        e.a = pad(c, &given, &p.a, p.m, p.k);
+        e.along_m = p.a.col != 1;
+    }
+    if (!b_along_k(&given) && !b_along_n(&given)) {
+        e.b = pad(c, &given, &p.b, p.k, p.n);
+        e.along_n = p.b.col == 1;
+    }
+    launch(c, &p, &b, &e);
+}
+
+/* ---- few rows, or few columns ---- */
+
+enum {
+    FEW = 64,        /* at most */
+    LEAST_BLOCKS = 4 /* of 64 along k, of a part */
+};
+
+/* With the few as columns. */
+static gems_product few_columns(const gems_product *p)
+{
+    return p->m < p->n ? gems_blas_transposed(p) : *p;
+}
+
+bool gems_blas_can_few(const gems_choice *c)
+{
+    const gems_product p = few_columns(c->problem);
+    return c->device->wgmma && p.n <= FEW && engine_reaches(&p) && tiles_are_few(&p) && p.k > 0;
+}
+
+bool gems_blas_suits_few(const gems_choice *c)
+{
+    const gems_product p = few_columns(c->problem);
+    return p.m >= 256 && p.k >= 512 && (double)p.m * (double)p.k >= 0x1p20 && gems_blas_can_few(c);
+}
+
+void gems_blas_few(const gems_choice *c)
+{
+    const gems_product p = few_columns(c->problem);
+    how e = as_it_is(&p);
+    const block b = {64, e.along_n || p.n > 32 ? 64 : p.n > 16 ? 32 : p.n > 8 ? 16 : 8, 8, 1};
+    const int64_t blocks_of_k = ceil_div(p.k, 64), tiles = p.batch * ceil_div(p.m, 64);
+    int64_t wanted = ceil_div(2 * (int64_t)c->device->compute_units, tiles), most = ceil_div(blocks_of_k, LEAST_BLOCKS);
+    wanted = gems_rule_param(c->call->rule, "split", wanted < most ? wanted : most);
+    e.part = ceil_div(blocks_of_k, wanted < 1 ? 1 : wanted);
+    e.nparts = ceil_div(blocks_of_k, e.part);
+    e.parts = gems_work_scratch(c->work, (size_t)(e.nparts * p.batch * p.m * p.n) * 4);
+    launch(c, &p, &b, &e);
     gems_arg arg[GEMS_BLAS_ARGS];
-    launch(c, &p, &b, arg, gems_blas_matrices(&p, arg), -1);
+    int n = gems_blas_matrices(&p, arg);
+    arg[n++] = GEMS_SCRATCH(e.parts);
+    gems_blas_sum(c, &p, arg, n, e.nparts);
 }
 
 /* ---- f32 ---- */
 
-enum {
-    PITCH = 64, /* of a line of parts, a multiple of this */
+enum { /* see split.cl */
     GROUP = 256,
-    SLAB = 64, /* see split.cl */
-    PIECE = 512
+    WIDE = 64,
+    PIECE = 512,
+    SLAB = 16,
+    MANY = 1 << 21 /* elements of an operand whose lines are not read by one group each */
 };
 
 /* What is left over is computed again from D: it must still be there. */
 bool gems_blas_can_split(const gems_choice *c)
 {
     const gems_product p = gems_blas_row_major(c->problem);
-    return c->device->wgmma && (p.c.col == 1 || p.n == 1) && p.k > 0 &&
+    return c->device->wgmma && tiles_are_few(&p) && (p.c.col == 1 || p.n == 1) && p.k > 0 &&
            !(p.add && p.d.tensor->address == p.c.tensor->address);
 }
 
@@ -123,33 +234,87 @@ bool gems_blas_suits_split(const gems_choice *c)
     return is_large(c->problem, 0x1p27) && gems_blas_can_split(c);
 }
 
-/* Makes A's rows, or B's columns, into parts; the scratch with them. */
-static int split(const gems_choice *c, const gems_product *p, bool of_a, int64_t pitch, int lines)
+/* An operand to be split: A's rows, or B's columns. */
+typedef struct source {
+    const gems_tensor *tensor;
+    int32_t count, first;
+    int64_t across, along, batch;
+    int parts; /* the scratch that they go to */
+} source;
+
+static bool is_turned(const source *x)
 {
-    const gems_matrix *x = of_a ? &p->a : &p->b;
-    const int64_t count = of_a ? p->m : p->n, across = of_a ? x->row : x->col, along = of_a ? x->col : x->row;
-    const int64_t first = of_a ? 0 : p->m, apart = p->m + p->n;
-    const int32_t n = (int32_t)count, k = (int32_t)p->k, wide = (int32_t)pitch;
-    const int parts = gems_work_scratch(c->work, (size_t)(p->batch * count * pitch) * 4);
-    const bool turn = along != 1 && across == 1;
-    const int64_t pieces = ceil_div(p->k, PIECE);
-    gems_arg arg[16] = {GEMS_IN(x->tensor), GEMS_SCRATCH(parts), GEMS_SCRATCH(lines), GEMS_VALUE(n), GEMS_VALUE(k),
-                        GEMS_VALUE(wide), GEMS_VALUE(across), GEMS_VALUE(along), GEMS_VALUE(x->batch),
-                        GEMS_VALUE(first), GEMS_VALUE(apart)};
-    const size_t local[3] = {GROUP, 1, 1}, batch = (size_t)p->batch;
+    return x->across == 1 && x->along != 1;
+}
+
+static source source_of(const gems_choice *c, const gems_product *p, bool of_a, int64_t pitch)
+{
+    source x = of_a ? (source){p->a.tensor, (int32_t)p->m, 0, p->a.row, p->a.col, p->a.batch, -1}
+                    : (source){p->b.tensor, (int32_t)p->n, (int32_t)p->m, p->b.col, p->b.row, p->b.batch, -1};
+    x.parts = gems_work_scratch(c->work, (size_t)(p->batch * x.count * pitch) * 4);
+    return x;
+}
+
+static int put_source(gems_arg *arg, int n, const source *x)
+{
+    arg[n++] = GEMS_IN(x->tensor);
+    arg[n++] = GEMS_SCRATCH(x->parts);
+    arg[n++] = GEMS_VALUE(x->count);
+    arg[n++] = GEMS_VALUE(x->first);
+    arg[n++] = GEMS_VALUE(x->across);
+    arg[n++] = GEMS_VALUE(x->along);
+    arg[n++] = GEMS_VALUE(x->batch);
+    return n;
+}
+
+typedef struct split_sizes {
+    int lines;
+    int32_t k, pitch;
+    int64_t all;
+} split_sizes;
+
+static int put_sizes(gems_arg *arg, int n, const split_sizes *z)
+{
+    arg[n++] = GEMS_SCRATCH(z->lines);
+    arg[n++] = GEMS_VALUE(z->k);
+    arg[n++] = GEMS_VALUE(z->pitch);
+    arg[n++] = GEMS_VALUE(z->all);
+    return n;
+}
+
+static gems_kernel *split_kernel(const gems_choice *c, const gems_product *p, const char *entry)
+{
     static const int none[GEMS_BLAS_NUMBERS];
-    static const char file[] = "kernels/blas/split.cl";
-    if (!turn) {
-        const size_t global[3] = {(size_t)count * GROUP, 1, batch};
-        gems_launch(c->work, gems_blas_kernel(c->work, p, file, "split_along", "", none), 3, global, local, arg, 11);
-        return parts;
-    }
-    arg[11] = GEMS_SCRATCH(gems_work_scratch(c->work, (size_t)(p->batch * pieces * count) * 4));
-    const size_t slabs = (size_t)ceil_div(count, SLAB) * GROUP;
-    const size_t looks[3] = {slabs, (size_t)pieces, batch}, turns[3] = {slabs, (size_t)(pitch / 64), batch};
-    gems_launch(c->work, gems_blas_kernel(c->work, p, file, "largest", "", none), 3, looks, local, arg, 12);
-    gems_launch(c->work, gems_blas_kernel(c->work, p, file, "split_across", "", none), 3, turns, local, arg, 12);
-    return parts;
+    return gems_blas_kernel(c->work, p, "kernels/blas/split.cl", entry, "", none);
+}
+
+static const size_t group[3] = {GROUP, 1, 1};
+
+/* Many lines beside each other. */
+static void split_turned(const gems_choice *c, const gems_product *p, const source *x, const split_sizes *z)
+{
+    const int64_t pieces = ceil_div(p->k, PIECE);
+    gems_arg arg[GEMS_BLAS_ARGS];
+    int n = put_sizes(arg, put_source(arg, 0, x), z);
+    arg[n++] = GEMS_SCRATCH(gems_work_scratch(c->work, (size_t)(p->batch * pieces * x->count) * 4));
+    const size_t slabs = (size_t)ceil_div(x->count, 64) * GROUP, batch = (size_t)p->batch;
+    const size_t looks[3] = {slabs, (size_t)pieces, batch}, turns[3] = {slabs, (size_t)(z->pitch / WIDE), batch};
+    gems_launch(c->work, split_kernel(c, p, "largest"), 3, looks, group, arg, n);
+    gems_launch(c->work, split_kernel(c, p, "split_blocks"), 3, turns, group, arg, n);
+}
+
+/* Both, in one launch; of those that were split before no lines are left to it. */
+static void split_both(const gems_choice *c, const gems_product *p, const source *a, bool with_a, const source *b,
+                       bool with_b, const split_sizes *z)
+{
+    const int32_t of_a = with_a ? (int32_t)(is_turned(a) ? ceil_div(a->count, SLAB) : a->count) : 0;
+    const int64_t of_b = with_b ? (is_turned(b) ? ceil_div(b->count, SLAB) : b->count) : 0;
+    gems_arg arg[GEMS_BLAS_ARGS];
+    int n = put_sizes(arg, put_source(arg, put_source(arg, 0, a), b), z);
+    arg[n++] = GEMS_VALUE(of_a);
+    const size_t global[3] = {(size_t)(of_a + of_b) * GROUP, 1, (size_t)p->batch};
+    if (global[0])
+        gems_launch(c->work, split_kernel(c, p, "split"), 3, global, group, arg, n);
 }
 
 /* A and B in parts, their product, and what is not right by parts. */
@@ -157,17 +322,22 @@ void gems_blas_split(const gems_choice *c)
 {
     gems_product p = gems_blas_row_major(c->problem);
     const gems_product whole = p;
-    const int64_t pitch = ceil_div(p.k, PITCH) * PITCH;
-    const int lines = gems_work_scratch(c->work, (size_t)(p.batch * (p.m + p.n)) * 16);
-    const int a = split(c, &p, true, pitch, lines), b = split(c, &p, false, pitch, lines);
-    gems_arg arg[GEMS_BLAS_ARGS];
-    const int n = gems_blas_matrices(&p, arg);
-    arg[0] = GEMS_SCRATCH(a), arg[1] = GEMS_SCRATCH(b);
+    const int64_t pitch = ceil_div(p.k, WIDE) * WIDE;
+    const split_sizes z = {gems_work_scratch(c->work, (size_t)(p.batch * (p.m + p.n)) * 16), (int32_t)p.k,
+                           (int32_t)pitch, p.m + p.n};
+    const source a = source_of(c, &p, true, pitch), b = source_of(c, &p, false, pitch);
+    const bool many_a = is_turned(&a) && p.m * p.k > MANY, many_b = is_turned(&b) && p.n * p.k > MANY;
+    if (many_a)
+        split_turned(c, &p, &a, &z);
+    if (many_b)
+        split_turned(c, &p, &b, &z);
+    split_both(c, &p, &a, !many_a, &b, !many_b, &z);
+    const how e = {a.parts, b.parts, z.lines, -1, false, false, 1, INT32_MAX};
     p.a.row = p.b.col = pitch, p.a.col = p.b.row = 1;
     p.a.batch = p.m * pitch, p.b.batch = p.n * pitch; /* of f32: two f16 */
     const block chosen = block_for(c, &p, 192);
-    launch(c, &p, &chosen, arg, n, lines);
+    launch(c, &p, &chosen, &e);
     gems_choice rest = *c;
     rest.problem = &whole;
-    gems_blas_gpu(&rest, lines);
+    gems_blas_gpu(&rest, z.lines);
 }

@@ -30,7 +30,8 @@ static unsigned uncomment(unsigned char *text, size_t size)
     return marks;
 }
 
-/* The text with its marked instructions, for sm_90a; kernels with a fixed group are the only ones on a multiprocessor. */
+/* The text with its marked instructions, for sm_90a; kernels with a fixed group are the only ones on a multiprocessor.
+ */
 static unsigned char *patch(const gems_lane_state *lane, const unsigned char *binary, size_t *size)
 {
     (void)lane;
@@ -162,7 +163,8 @@ static bool try_wgmma(gems_lane_state *lane)
     if (t.context)
         CL_SURE(clReleaseContext, t.context);
     if (!works)
-        gems_log("%s: kernels for compute capability 9.0 do not work as they should, and are not used", lane->info.name);
+        gems_log("%s: kernels for compute capability 9.0 do not work as they should, and are not used",
+                 lane->info.name);
     return works;
 }
 

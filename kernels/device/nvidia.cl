@@ -12,11 +12,11 @@ __kernel __attribute__((reqd_work_group_size(128, 1, 1))) void gems_probe(__glob
     if (me == 0) {
         bar_init(bar, 1);
         bar_init_done();
-        map_write(maps, (ulong)a, MAP_F16, 64, 64, 128, 64);
-        map_write(maps + MAP_WORDS, (ulong)b, MAP_F16, 64, 64, 128, 64);
+        map_write(maps, (ulong)a, MAP_F16, 64, 64, 128, 1, 0, 64);
+        map_write(maps + MAP_WORDS, (ulong)b, MAP_F16, 64, 64, 128, 1, 0, 64);
         bar_expect(bar, 2 * 8192);
-        map_fetch(at, maps, bar, 0, 0);
-        map_fetch(at + 8192, maps + MAP_WORDS, bar, 0, 0);
+        map_fetch(at, maps, bar, 0, 0, 0);
+        map_fetch(at + 8192, maps + MAP_WORDS, bar, 0, 0, 0);
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     bar_wait(bar, 0);
