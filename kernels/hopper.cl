@@ -86,6 +86,32 @@ INLINE void map_fetch(uint to, const __global uint *map, uint bar, int column, i
                      : "memory");
 }
 
+/* The same of four dimensions, the first along rows: matrices of size.y rows of size.x, size.z of them in each of size.w;
+ * what lies beside each other is apart.x, .y and .z bytes apart (0: there is only one). */
+INLINE void map_write4(__global uint *w, ulong address, uint type, uint4 size, ulong3 apart, uint box_rows)
+{
+    const ulong step1 = apart.x ? apart.x : 16, step2 = apart.y ? apart.y : 16, step3 = apart.z ? apart.z : 16;
+    for (int i = 0; i < MAP_WORDS; i++)
+        w[i] = 0;
+    w[0] = (uint)address, w[1] = (uint)(address >> 32);
+    w[2] = 3u << 4 | type << 7 | 3u << 13 | 3u << 17;
+    w[3] = (uint)(step1 >> 4), w[4] = (uint)(step2 >> 4), w[5] = (uint)(step3 >> 4);
+    w[7] = (uint)(step1 >> 36) | (uint)(step2 >> 36) << 4 | (uint)(step3 >> 36) << 8;
+    w[8] = size.x - 1, w[9] = size.y - 1, w[10] = size.z - 1, w[11] = size.w - 1;
+    w[13] = 63u << 24, w[14] = box_rows - 1;
+    w[16] = box_rows * 128, w[18] = 1024;
+    __asm__ volatile("fence.proxy.tensormap::generic.release.gpu; fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(
+                         (ulong)w)
+                     : "memory");
+}
+INLINE void map_fetch4(uint to, const __global uint *map, uint bar, int column, int row, int matrix, int batch)
+{
+    __asm__ volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
+                     "[%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
+                     "l"((ulong)map), "r"(bar), "r"(column), "r"(row), "r"(matrix), "r"(batch)
+                     : "memory");
+}
+
 /* ---- products by the four warps of a warp group: C of 64 x N, in registers, += A of 64 x 16 times B of 16 x N ----
  *
  * Work-item t of the 128 holds C's rows 16 (t / 32) + t % 32 / 4 (+ 8 in the elements 2 and 3 of each four) and columns
@@ -136,7 +162,59 @@ INLINE void map_fetch(uint to, const __global uint *map, uint bar, int column, i
                      : GEMS_CAT(SUMS_, held)(d)                                                                                  \
                      : [left] "l"(a), [right] "l"(b), [more] "r"(keep)                                                 \
                      : "memory")
+/* The same with A in registers, two elements in each: of the row of C's elements 0, 1 and of the other one, a0 and a1 at
+ * the columns that those have in C, a2 and a3 8 further on: C's own elements, by twos, can be the next product's A. */
+#define WGMMA_HELD(n, held, type, d, a0, a1, a2, a3, b, b_along, keep)                                                 \
+    __asm__ volatile(SM90A("{.reg .pred keep; setp.ne.b32 keep, %[more], 0; wgmma.mma_async.sync.aligned.m64n" TEXT(n) \
+                           "k16.f32." type "." type " {" GEMS_CAT(WORDS_, held) "}, {%[l0], %[l1], %[l2], %[l3]}, "     \
+                           "%[right], keep, 1, 1, " TEXT(b_along) ";}")                                                \
+                     : GEMS_CAT(SUMS_, held)(d)                                                                        \
+                     : [l0] "r"(a0), [l1] "r"(a1), [l2] "r"(a2), [l3] "r"(a3), [right] "l"(b), [more] "r"(keep)        \
+                     : "memory")
 /* Uses of the registers that come after it stay after it. */
 #define WGMMA_KEEP(held, d) __asm__ volatile("" : GEMS_CAT(SUMS_, held)(d)::"memory")
+
+/* For a product's A: `words` registers. */
+#define BITS_4(d, i) "+r"(d[i]), "+r"(d[(i) + 1]), "+r"(d[(i) + 2]), "+r"(d[(i) + 3])
+#define BITS_16(d) BITS_4(d, 0), BITS_4(d, 4), BITS_4(d, 8), BITS_4(d, 12)
+#define BITS_32(d) BITS_16(d), BITS_4(d, 16), BITS_4(d, 20), BITS_4(d, 24), BITS_4(d, 28)
+#define WGMMA_KEEP_BITS(words, d) __asm__ volatile("" : GEMS_CAT(BITS_, words)(d)::"memory")
+
+/* ---- between the work-items of a warp ---- */
+
+INLINE float from_lane_f(float x, int across)
+{
+    float y;
+    __asm__ volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=f"(y) : "f"(x), "r"(across));
+    return y;
+}
+INLINE uint from_lane(uint x, int across)
+{
+    uint y;
+    __asm__ volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(y) : "r"(x), "r"(across));
+    return y;
+}
+
+/* ---- numbers ---- */
+
+/* 2^x to 2 units in the last place; what would be denormal is 0. */
+INLINE float exp2_fast(float x)
+{
+    float y;
+    __asm__("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+INLINE uint two_f16(float low, float high)
+{
+    uint both;
+    __asm__("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
+INLINE uint two_bf16(float low, float high)
+{
+    uint both;
+    __asm__("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
 
 #endif

@@ -7,7 +7,6 @@
  * query is; logsumexp is [batch, heads, queries] with heads innermost, f32 (f64 for f64). */
 #include "kernels/attention/attention.h"
 #include "kernels/embedded.h"
-#include "kernels/work/launcher.h"
 #include "kernels/tensor/layout.h"
 #include "tune/table.h"
 
@@ -164,12 +163,16 @@ static gems_kernel *kernel_for(gems_work *work, const problem *p, const char *fi
     return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, options, "attention"});
 }
 
-/* bq: queries of a group; group: its work-items. */
-static void launch(gems_work *work, gems_kernel *kernel, const problem *p, int bq, size_t group)
+void gems_attention_launch(gems_work *work, gems_kernel *kernel, const gems_attention *p, int bq,
+                           const size_t global[3], const size_t local[3], const gems_arg *more, int nmore)
 {
-    int64_t batch = p->q->sizes[0], heads = p->q->sizes[1], queries = p->q->sizes[2], head = p->q->sizes[3];
-    int32_t size[] = {(int32_t)queries, (int32_t)p->k->sizes[2], (int32_t)head, (int32_t)(heads / p->k->sizes[1]), bq,
-                      p->causal,        p->mask != NULL};
+    int32_t size[] = {(int32_t)p->q->sizes[2],
+                      (int32_t)p->k->sizes[2],
+                      (int32_t)p->q->sizes[3],
+                      (int32_t)(p->q->sizes[1] / p->k->sizes[1]),
+                      bq,
+                      p->causal,
+                      p->mask != NULL};
     float scale = (float)p->scale;
     gems_arg arg[48];
     int n = 0;
@@ -186,9 +189,18 @@ static void launch(gems_work *work, gems_kernel *kernel, const problem *p, int b
     for (int t = 0; t < 5; t++)
         for (int i = 0; i < 4; i++)
             arg[n++] = GEMS_VALUE(strides[t][i]);
-    const size_t local[3] = {group, 1, 1};
-    const size_t global[3] = {(size_t)((queries + bq - 1) / bq) * group, (size_t)heads, (size_t)batch};
+    for (int i = 0; i < nmore; i++)
+        arg[n++] = more[i];
     gems_launch(work, kernel, 3, global, local, arg, n);
+}
+
+/* bq: queries of a group; group: its work-items. */
+static void launch(gems_work *work, gems_kernel *kernel, const problem *p, int bq, size_t group)
+{
+    const int64_t *q = p->q->sizes;
+    const size_t local[3] = {group, 1, 1};
+    const size_t global[3] = {(size_t)((q[2] + bq - 1) / bq) * group, (size_t)q[1], (size_t)q[0]};
+    gems_attention_launch(work, kernel, p, bq, global, local, NULL, 0);
 }
 
 static void launch_cpu(const gems_choice *c)
@@ -215,6 +227,9 @@ static void launch_gpu(const gems_choice *c)
 static const gems_variant variants[] = {
     {"cpu", "local memory for a block of keys", .params = {{"bq", 16, 256, 16, 64}, {"bk", 32, 256, 32, 64}},
      .can = can_cpu, .suits = gems_suits_cpu, .launch = launch_cpu},
+    {"wgmma", "PTX of compute capability 9.0, heads of at most 256 elements, rows at multiples of 16 bytes",
+     .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16, .params = {{"bq", 64, 128, 64, 0}}, .can = gems_attention_can_wgmma,
+     .suits = gems_attention_suits_wgmma, .launch = gems_attention_wgmma},
     {"gpu", "heads of at most 256 elements", .can = can_gpu, .launch = launch_gpu},
     {NULL},
 };

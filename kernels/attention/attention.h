@@ -2,7 +2,7 @@
 #ifndef GEMS_ATTENTION_H
 #define GEMS_ATTENTION_H
 
-#include "kernels/call.h"
+#include "kernels/work/launcher.h"
 
 typedef struct gems_attention {
     const gems_tensor *q, *k, *v, *mask; /* mask may be NULL */
@@ -17,5 +17,15 @@ typedef struct gems_attention {
 const char *gems_attention_read(const gems_call *call, unsigned first, gems_attention *p);
 /* What rules see. */
 void gems_attention_sizes(gems_call *call, const gems_attention *p);
+
+/* Launches a kernel of the forward pass over attention.cl's arguments and `nmore` after them. bq: queries of a group.
+ */
+void gems_attention_launch(gems_work *work, gems_kernel *kernel, const gems_attention *p, int bq,
+                           const size_t global[3], const size_t local[3], const gems_arg *more, int nmore);
+
+/* wgmma.c: the forward pass on tensor cores of compute capability 9.0. */
+bool gems_attention_can_wgmma(const gems_choice *choice);
+bool gems_attention_suits_wgmma(const gems_choice *choice);
+void gems_attention_wgmma(const gems_choice *choice);
 
 #endif

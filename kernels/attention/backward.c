@@ -3,7 +3,6 @@
  * arguments have, as the host's. */
 #include "kernels/attention/attention.h"
 #include "kernels/embedded.h"
-#include "kernels/work/launcher.h"
 #include "tune/table.h"
 
 #include <stdio.h>
