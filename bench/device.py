@@ -54,6 +54,8 @@ OWN += [product("bf16", 3, 4096, 4096), product("f16", 16, 4096, 4096, left="t")
 
 
 def build(case, device):
+    if case["op"] == "sdpa" and "own" in case:
+        return attention_call(case, device)
     if "own" not in case:
         return cases.build(case, device)
     lead, m, n, k, left, right = case["own"]
@@ -71,10 +73,52 @@ def build(case, device):
     return lambda: a @ b
 
 
-def attention_inputs(case):
-    """As cases.build makes them."""
+def attention(dtype, batch, heads, queries, keys, head, kv=None, causal=False, rows=False, mask=None):
+    """kv: heads of keys and values; rows: [batch, length, heads, head] in memory; mask: "keys" (bool, of padding) or "all"."""
+    element, kv = 4 if dtype == "f32" else 2, kv or heads
+    words = [f"{batch}x{heads}" + (f"of{kv}" if kv != heads else ""), str(queries), str(keys), str(head)]
+    kind = "_".join(["causal" if causal else "full"] + ["rows"] * rows + ([f"mask-{mask}"] if mask else []))
+    return {"id": f"sdpa_{dtype}_{'x'.join(words)}_{kind}", "op": "sdpa", "dtype": dtype, "own": (kv, rows, mask),
+            "shapes": {"q": [[batch, heads, queries, head]], "k": [[batch, kv, keys, head]], "v": [[batch, kv, keys, head]]},
+            "params": {"causal": causal}, "flops": 4 * batch * heads * queries * keys * head // (1 + causal),
+            "bytes": 2 * batch * (heads * queries + kv * keys) * head * element, "bound": "flop" if queries > 32 else "mem"}
+
+
+HEADS = [attention("bf16", 4, 32, 2048, 2048, 64), attention("bf16", 4, 32, 2048, 2048, 64, causal=True),
+         attention("bf16", 4, 32, 2048, 2048, 128, kv=8, causal=True, rows=True),
+         attention("bf16", 8, 12, 512, 512, 64, rows=True), attention("bf16", 8, 12, 512, 512, 64, rows=True, mask="keys"),
+         attention("bf16", 8, 12, 512, 512, 64, mask="all"), attention("bf16", 1, 32, 512, 512, 64, kv=8, causal=True, rows=True),
+         attention("bf16", 32, 12, 197, 197, 64, rows=True), attention("bf16", 2, 12, 1024, 1024, 64, causal=True, rows=True),
+         attention("bf16", 2, 16, 4096, 77, 40), attention("bf16", 2, 8, 1000, 777, 128, kv=2, rows=True),
+         attention("bf16", 2, 6, 1000, 777, 64, kv=2, causal=True, rows=True), attention("bf16", 1, 2, 77, 77, 64, rows=True),
+         attention("bf16", 2, 8, 1024, 1024, 256, causal=True), attention("bf16", 2, 8, 1024, 1024, 160),
+         attention("f16", 4, 32, 2048, 2048, 128), attention("f16", 2, 12, 1000, 777, 80, causal=True),
+         attention("bf16", 1, 32, 1, 4096, 128, kv=8), attention("bf16", 8, 32, 1, 4096, 128, kv=8),
+         attention("bf16", 1, 32, 1, 32768, 128, kv=8), attention("bf16", 1, 32, 4, 8192, 64, rows=True)]
+OWN += HEADS + [{**c, "id": c["id"].replace(c["dtype"], "f32"), "dtype": "f32", "bytes": c["bytes"] * 2} for c in HEADS
+                if c["dtype"] == "bf16"]
+
+
+def attention_inputs(case, device):
+    """As cases.build makes them, for a case of its own; and the mask."""
     g = torch.Generator().manual_seed(0)
-    return [torch.randn(case["shapes"][x][0], generator=g).to(cases.DTYPES[case["dtype"]]).cuda().double() for x in "qkv"]
+    dtype, (_, rows, mask) = cases.DTYPES[case["dtype"]], case.get("own", (0, False, None))
+    q, k, v = [torch.randn(case["shapes"][x][0], generator=g).to(dtype) for x in "qkv"]
+    if rows:
+        q, k, v = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)]
+    if mask == "keys":  # sequences of all lengths
+        length = torch.arange(1, q.size(0) + 1) * k.size(2) // q.size(0)
+        mask = (torch.arange(k.size(2)) < length[:, None])[:, None, None].contiguous()
+    elif mask:
+        mask = torch.randn(q.size(2), k.size(2), generator=g).to(dtype)
+    return [x if x is None else x.to(device) for x in (q, k, v, mask)]
+
+
+def attention_call(case, device):
+    q, k, v, mask = attention_inputs(case, device)
+    gqa = q.size(1) != k.size(1)
+    return lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=case["params"]["causal"],
+                                                                    enable_gqa=gqa)
 
 
 def in_f64(case):
@@ -82,8 +126,11 @@ def in_f64(case):
     dtype = cases.DTYPES[case["dtype"]]
     fn = build(case, "cuda")
     if case["op"] == "sdpa":  # its kernels have no f64
-        q, k, v = attention_inputs(case)
-        scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        q, k, v, mask = attention_inputs(case, "cuda")
+        k, v = [x.double().repeat_interleave(q.size(1) // x.size(1), 1) for x in (k, v)]
+        scores = q.double() @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        if mask is not None:
+            scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         if case["params"]["causal"]:
             scores.masked_fill_(~torch.ones(scores.shape[-2:], dtype=torch.bool, device="cuda").tril(), -torch.inf)
         return torch.softmax(scores, -1) @ v

@@ -65,6 +65,23 @@ def test_masks(shape):
     near(*args, attn_mask=torch.rand(shape) > 0.3, fn=F.scaled_dot_product_attention)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("queries,keys,head", [(1, 300, 64), (70, 77, 64), (130, 257, 40), (300, 200, 128), (64, 600, 80), (150, 150, 256),
+                                               (129, 65, 160), (40, 40, 20)])
+def test_blocks(dtype, queries, keys, head):
+    """Lengths around the blocks of the kernels for matrix units, heads of all their sizes."""
+    args = qkv(2, 4, queries, keys, head, dtype, kv_heads=2)
+    near(*args)
+    near(*args, 0.0, True)
+    rows = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in args]
+    near(*rows, 0.0, True)
+    mask = torch.randn(queries, keys).to(dtype)
+    mask[queries // 2], mask[0, :keys // 2] = float("-inf"), torch.finfo(dtype).min
+    near(*args, attn_mask=mask)
+    near(*rows, 0.0, True, attn_mask=torch.rand(2, 1, 1, keys).to(dtype))
+    near(args[0], *(x[:, :1].expand(-1, 2, -1, -1) for x in args[1:]))
+
+
 def test_rows_without_a_key():
     args, mask = qkv(2, 4, 5, 70, 16), torch.zeros(5, 70)
     mask[2], mask[3, 5:], mask[4, :66] = float("-inf"), float("-inf"), float("-inf")
@@ -141,14 +158,16 @@ def test_trains():
         torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("rule", ['"variant": "cpu", "params": {"bq": 16, "bk": 32}', '"variant": "gpu"', '"params": {"lane": 1}'])
+@pytest.mark.parametrize("rule", ['"variant": "cpu", "params": {"bq": 16, "bk": 32}', '"variant": "gpu"', '"variant": "wgmma"',
+                                  '"variant": "wgmma", "params": {"bq": 64}', '"variant": "wgmma", "params": {"bq": 128}', '"params": {"lane": 1}'])
 def test_variants(rule):
     error = ctypes.create_string_buffer(200)
     assert gems.lib.gems_table_set(('{"rules": [{"op": "%s", %s}]}' % (OP, rule)).encode(), error, 200) == 0, error.value
     try:
-        for args in [qkv(2, 4, 5, 7, 16), qkv(1, 2, 100, 133, 16), qkv(1, 4, 70, 20, 14, kv_heads=2)]:
+        for args in [qkv(2, 4, 5, 7, 16), qkv(1, 2, 100, 133, 16), qkv(1, 4, 70, 20, 14, kv_heads=2),
+                     qkv(1, 3, 130, 70, 64, torch.bfloat16)]:
             n, m = args[0].size(2), args[1].size(2)
-            mask = torch.randn(n, m)
+            mask = torch.randn(n, m).to(args[0].dtype)
             mask[n // 2] = float("-inf")
             near(*args)
             near(*args, 0.0, True)
