@@ -54,8 +54,13 @@ gems_product gems_blas_row_major(const gems_product *p);
 bool gems_blas_is_aligned(const gems_matrix *x, int64_t one, int64_t other);
 /* Whether A and B are, in one way or the other. */
 bool gems_blas_are_aligned(const gems_product *p);
-/* Blocks in local memory, on any device; `lines`: a scratch, only what parts.cl refuses; -1: all. */
-void gems_blas_gpu(const gems_choice *choice, int lines);
+/* f32's parts (parts.cl): scratches, and elements of a line there. */
+typedef struct gems_blas_parts {
+    int a, b;
+    int32_t pitch;
+} gems_blas_parts;
+/* Blocks in local memory, on any device; with parts: only what they are refused for. */
+void gems_blas_gpu(const gems_choice *choice, const gems_blas_parts *parts);
 
 /* C from sums of parts of k, over n arguments of which the last are those sums (gemv.cl). */
 void gems_blas_sum(const gems_choice *choice, const gems_product *p, gems_arg *arg, int n, int64_t parts);

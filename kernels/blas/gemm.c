@@ -143,7 +143,7 @@ static void launch_cpu(const gems_choice *c)
     enqueue(c->work, kernel, p, -1, size, 5, global, local);
 }
 
-void gems_blas_gpu(const gems_choice *c, int lines)
+void gems_blas_gpu(const gems_choice *c, const gems_blas_parts *parts)
 {
     gems_product product = gems_blas_row_major(c->problem);
     const gems_product *p = &product;
@@ -163,21 +163,28 @@ void gems_blas_gpu(const gems_choice *c, int lines)
         tn = 64;
     while ((size_t)tk * (size_t)(tm + tn + 8) * (wide ? 8 : 4) > device->local_bytes && tk > 4)
         tk /= 2;
-    const int number[GEMS_BLAS_NUMBERS] = {tm, tn, tk, gx, gy, p->k > 1024 ? 512 : 0, lines >= 0};
+    const int number[GEMS_BLAS_NUMBERS] = {tm, tn, tk, gx, gy, p->k > 1024 ? 512 : 0, parts != NULL};
     char options[96];
     snprintf(options, sizeof options, "-DTM=%%d -DTN=%%d -DTK=%%d -DGX=%%d -DGY=%%d%s%s",
-             number[5] ? " -DFLUSH=%d" : "", lines >= 0 ? " -DREST" : "");
+             number[5] ? " -DFLUSH=%d" : "", parts ? " -DREST" : "");
     gems_kernel *kernel = gems_blas_kernel(c->work, p, "kernels/blas/gemm_gpu.cl", "gemm", options, number);
 
     int32_t size[3] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k};
     size_t global[3] = {(size_t)(gx * ceil_div(p->n, tn)), (size_t)(gy * ceil_div(p->m, tm)), (size_t)p->batch};
     const size_t local[3] = {(size_t)gx, (size_t)gy, 1};
-    enqueue(c->work, kernel, p, lines, size, 3, global, local);
+    gems_arg arg[GEMS_BLAS_ARGS];
+    int n = gems_blas_matrices(p, arg);
+    if (parts) {
+        arg[n++] = GEMS_SCRATCH(parts->a);
+        arg[n++] = GEMS_SCRATCH(parts->b);
+        arg[n++] = GEMS_VALUE(parts->pitch);
+    }
+    gems_blas_enqueue(c->work, kernel, p, arg, n, size, 3, global, local);
 }
 
 static void launch_gpu(const gems_choice *c)
 {
-    gems_blas_gpu(c, -1);
+    gems_blas_gpu(c, NULL);
 }
 
 bool gems_blas_is_aligned(const gems_matrix *x, int64_t one, int64_t other)

@@ -31,7 +31,7 @@
 __kernel __attribute__((reqd_work_group_size(GX, GY, 1))) void
 gemm(MATRICES,
 #ifdef REST
-     GEMS_SHARED_BUFFER(const int4, lines),
+     GEMS_SHARED_BUFFER(const ushort, rows), GEMS_SHARED_BUFFER(const ushort, columns), int pitch,
 #endif
      int m, int n, int k, FACTORS)
 {
@@ -41,17 +41,20 @@ gemm(MATRICES,
     int tx = get_local_id(0), ty = get_local_id(1), l = ty * GX + tx;
     int n0 = get_group_id(0) * TN, m0 = get_group_id(1) * TM;
 #ifdef REST
-    GEMS_AT(const int4, lines);
+    GEMS_AT(const ushort, rows);
+    GEMS_AT(const ushort, columns);
+    const long parts = get_num_groups(2) * 2 * (long)pitch; /* of a line of all batches */
+    const __global int4 *row_lines = (const __global int4 *)(rows + parts * m) + z * m,
+                        *column_lines = (const __global int4 *)(columns + parts * n) + z * n;
     __local int kinds[2];
     if (l < 2)
         kinds[l] = 0;
     barrier(CLK_LOCAL_MEM_FENCE);
-    lines += z * (m + n);
     int row_kinds = 0, column_kinds = 0;
     for (int i = l; i < min(TM, m - m0); i += GROUP)
-        row_kinds |= parts_kind(lines[m0 + i], k);
+        row_kinds |= parts_kind(row_lines[m0 + i], k);
     for (int j = l; j < min(TN, n - n0); j += GROUP)
-        column_kinds |= parts_kind(lines[m + n0 + j], k);
+        column_kinds |= parts_kind(column_lines[n0 + j], k);
     if (row_kinds)
         atomic_or(&kinds[0], row_kinds);
     if (column_kinds)

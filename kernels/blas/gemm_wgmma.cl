@@ -77,9 +77,6 @@
 
 __kernel __attribute__((reqd_work_group_size(128 * (WARP_GROUPS + 1), 1, 1))) void
 gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
-#ifdef SPLIT
-     GEMS_SHARED_BUFFER(const int4, lines),
-#endif
 #ifdef FEW
      GEMS_SHARED_BUFFER(float, parts),
 #endif
@@ -202,8 +199,8 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
 
         const int row = m0 + wg * 64 + first;
 #ifdef SPLIT
-        GEMS_AT(const int4, lines);
-        const __global int4 *rows = lines + (long)batch * (m + n), *columns = rows + m;
+        const __global int4 *rows = (const __global int4 *)(a + batches * a_batch) + (long)batch * m, /* behind the parts */
+                            *columns = (const __global int4 *)(b + batches * b_batch) + (long)batch * n;
         const int x0 = rows[min(row, m - 1)].x, x1 = rows[min(row + 8, m - 1)].x;
         UNROLL for (int i = 0; i < HELD; i += 4)
             UNROLL for (int e = 0; e < 2; e++)

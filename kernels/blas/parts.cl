@@ -21,18 +21,19 @@ static inline int parts_exponent(int a, int b) { return a + b - 2 * PARTS_TOP; }
 
 /* Whether the parts of a pair of lines may give another sum than f32's products would. A sum's error is at most 2^-39 of
  * the lines' largest elements for each small one: that is less than the rounding of f32 unless the other line takes the
- * large ones out of the sum. Where both lines have that structure, or a line picks single elements, they are refused. */
+ * large ones out of the sum. Where it may, since it has many small elements or zeros itself, and where a line picks
+ * single elements, the pair is refused. */
 enum {
     PARTS_GRADED = 1, /* many small elements */
-    PARTS_THIN = 2,   /* few elements that count */
+    PARTS_THIN = 2,   /* many elements that are small or 0 */
     PARTS_REFUSED = 4
 };
 static inline int parts_kind(int4 line, int k)
 {
-    int kind = line.y * 64 > k ? PARTS_GRADED : 0;
-    if ((line.z - line.y) * 4 < k)
+    int kind = line.y * 64l > k ? PARTS_GRADED : 0;
+    if ((k - (line.z - line.y)) * 64l > k)
         kind |= PARTS_THIN;
-    if (line.w || (line.z > 0 && line.z * 64 < k))
+    if (line.w || (line.z > 0 && line.z * 64l < k))
         kind |= PARTS_REFUSED;
     return kind;
 }

@@ -66,14 +66,14 @@ static bool engine_reaches(const gems_product *p)
 
 /* How a product is launched: scratches, or -1, how A and B lie, in how many parts of `part` blocks k is shared out. */
 typedef struct how {
-    int a, b, lines, parts; /* A and B in another form; what is known of f32's lines; sums of parts */
-    bool along_m, along_n;
+    int a, b, parts; /* A and B in another form; sums of parts of k */
+    bool split, along_m, along_n;
     int64_t nparts, part;
 } how;
 
 static how as_it_is(const gems_product *p)
 {
-    return (how){-1, -1, -1, -1, !a_along_k(p), !b_along_k(p), 1, INT32_MAX};
+    return (how){-1, -1, -1, false, !a_along_k(p), !b_along_k(p), 1, INT32_MAX};
 }
 
 static void launch(const gems_choice *c, const gems_product *p, const block *b, const how *e)
@@ -81,10 +81,10 @@ static void launch(const gems_choice *c, const gems_product *p, const block *b, 
     static const char options[] = "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d",
                       split[] = "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d -DSPLIT",
                       few[] = "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d -DFEW";
-    const bool is_split = e->lines >= 0, is_few = e->parts >= 0;
+    const bool is_few = e->parts >= 0;
     const int number[GEMS_BLAS_NUMBERS] = {b->tm, b->tn, b->tn / 2, b->stages, e->along_m, e->along_n, is_few};
     gems_kernel *kernel = gems_blas_kernel(c->work, p, "kernels/blas/gemm_wgmma.cl", "gemm",
-                                           is_split ? split
+                                           e->split ? split
                                            : is_few ? few
                                                     : options,
                                            number);
@@ -99,8 +99,6 @@ static void launch(const gems_choice *c, const gems_product *p, const block *b, 
     if (e->b >= 0)
         arg[1] = GEMS_SCRATCH(e->b);
     arg[n++] = GEMS_SCRATCH(gems_work_scratch(c->work, groups * (size_t)e->nparts * 256)); /* two maps each */
-    if (is_split)
-        arg[n++] = GEMS_SCRATCH(e->lines);
     if (is_few)
         arg[n++] = GEMS_SCRATCH(e->parts);
     const int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)p->batch, (int32_t)e->part};
@@ -237,21 +235,24 @@ bool gems_blas_suits_split(const gems_choice *c)
 /* An operand to be split: A's rows, or B's columns. */
 typedef struct source {
     const gems_tensor *tensor;
-    int32_t count, first;
+    int32_t count;
     int64_t across, along, batch;
-    int parts; /* the scratch that they go to */
+    int parts;    /* the scratch that they go to */
+    bool stays;   /* they may be there from an earlier product */
+    bool is_many; /* lines beside each other, too many to be read by one group each */
 } source;
-
-static bool is_turned(const source *x)
-{
-    return x->across == 1 && x->along != 1;
-}
 
 static source source_of(const gems_choice *c, const gems_product *p, bool of_a, int64_t pitch)
 {
-    source x = of_a ? (source){p->a.tensor, (int32_t)p->m, 0, p->a.row, p->a.col, p->a.batch, -1}
-                    : (source){p->b.tensor, (int32_t)p->n, (int32_t)p->m, p->b.col, p->b.row, p->b.batch, -1};
-    x.parts = gems_work_scratch(c->work, (size_t)(p->batch * x.count * pitch) * 4);
+    const gems_matrix *m = of_a ? &p->a : &p->b;
+    source x = {
+        m->tensor, (int32_t)(of_a ? p->m : p->n), of_a ? m->row : m->col, of_a ? m->col : m->row, m->batch, -1, false,
+        false};
+    const size_t bytes = (size_t)(p->batch * x.count) * ((size_t)pitch * 4 + 16);
+    const int64_t key[GEMS_WORK_KEY] = {x.count, p->k, x.across, x.along, x.batch, p->batch};
+    x.stays = gems_work_may_keep(m->tensor);
+    x.parts = x.stays ? gems_work_scratch_of(c->work, m->tensor, bytes, key) : gems_work_scratch(c->work, bytes);
+    x.is_many = x.across == 1 && x.along != 1 && x.count * p->k > MANY;
     return x;
 }
 
@@ -260,25 +261,9 @@ static int put_source(gems_arg *arg, int n, const source *x)
     arg[n++] = GEMS_IN(x->tensor);
     arg[n++] = GEMS_SCRATCH(x->parts);
     arg[n++] = GEMS_VALUE(x->count);
-    arg[n++] = GEMS_VALUE(x->first);
     arg[n++] = GEMS_VALUE(x->across);
     arg[n++] = GEMS_VALUE(x->along);
     arg[n++] = GEMS_VALUE(x->batch);
-    return n;
-}
-
-typedef struct split_sizes {
-    int lines;
-    int32_t k, pitch;
-    int64_t all;
-} split_sizes;
-
-static int put_sizes(gems_arg *arg, int n, const split_sizes *z)
-{
-    arg[n++] = GEMS_SCRATCH(z->lines);
-    arg[n++] = GEMS_VALUE(z->k);
-    arg[n++] = GEMS_VALUE(z->pitch);
-    arg[n++] = GEMS_VALUE(z->all);
     return n;
 }
 
@@ -290,31 +275,48 @@ static gems_kernel *split_kernel(const gems_choice *c, const gems_product *p, co
 
 static const size_t group[3] = {GROUP, 1, 1};
 
-/* Many lines beside each other. */
-static void split_turned(const gems_choice *c, const gems_product *p, const source *x, const split_sizes *z)
+static void split_many(const gems_choice *c, const gems_product *p, const source *x, int32_t pitch)
 {
+    const int32_t k = (int32_t)p->k;
     const int64_t pieces = ceil_div(p->k, PIECE);
     gems_arg arg[GEMS_BLAS_ARGS];
-    int n = put_sizes(arg, put_source(arg, 0, x), z);
+    int n = put_source(arg, 0, x);
+    arg[n++] = GEMS_VALUE(k);
+    arg[n++] = GEMS_VALUE(pitch);
     arg[n++] = GEMS_SCRATCH(gems_work_scratch(c->work, (size_t)(p->batch * pieces * x->count) * 4));
     const size_t slabs = (size_t)ceil_div(x->count, 64) * GROUP, batch = (size_t)p->batch;
-    const size_t looks[3] = {slabs, (size_t)pieces, batch}, turns[3] = {slabs, (size_t)(z->pitch / WIDE), batch};
+    const size_t looks[3] = {slabs, (size_t)pieces, batch}, turns[3] = {slabs, (size_t)(pitch / WIDE), batch};
     gems_launch(c->work, split_kernel(c, p, "largest"), 3, looks, group, arg, n);
+    gems_work_makes(c->work, x->parts);
     gems_launch(c->work, split_kernel(c, p, "split_blocks"), 3, turns, group, arg, n);
+    gems_work_makes(c->work, x->parts);
 }
 
-/* Both, in one launch; of those that were split before no lines are left to it. */
-static void split_both(const gems_choice *c, const gems_product *p, const source *a, bool with_a, const source *b,
-                       bool with_b, const split_sizes *z)
+/* One of them, or both (b not NULL) by one launch. */
+static void split_few(const gems_choice *c, const gems_product *p, const source *a, const source *b, int32_t pitch)
 {
-    const int32_t of_a = with_a ? (int32_t)(is_turned(a) ? ceil_div(a->count, SLAB) : a->count) : 0;
-    const int64_t of_b = with_b ? (is_turned(b) ? ceil_div(b->count, SLAB) : b->count) : 0;
+    int32_t groups[2] = {0}, k = (int32_t)p->k;
+    for (int i = 0; i < 2; i++) {
+        const source *x = i ? b : a;
+        groups[i] = !x ? 0 : x->across == 1 && x->along != 1 ? (int32_t)ceil_div(x->count, SLAB) : x->count;
+    }
     gems_arg arg[GEMS_BLAS_ARGS];
-    int n = put_sizes(arg, put_source(arg, put_source(arg, 0, a), b), z);
-    arg[n++] = GEMS_VALUE(of_a);
-    const size_t global[3] = {(size_t)(of_a + of_b) * GROUP, 1, (size_t)p->batch};
-    if (global[0])
-        gems_launch(c->work, split_kernel(c, p, "split"), 3, global, group, arg, n);
+    int n = put_source(arg, put_source(arg, 0, a), b ? b : a);
+    arg[n++] = GEMS_VALUE(k);
+    arg[n++] = GEMS_VALUE(pitch);
+    arg[n++] = GEMS_VALUE(groups[0]);
+    const size_t global[3] = {(size_t)(groups[0] + groups[1]) * GROUP, 1, (size_t)p->batch};
+    gems_launch(c->work, split_kernel(c, p, "split"), 3, global, group, arg, n);
+    if (!b)
+        gems_work_makes(c->work, a->parts);
+}
+
+static void split_one(const gems_choice *c, const gems_product *p, const source *x, int32_t pitch)
+{
+    if (x->is_many)
+        split_many(c, p, x, pitch);
+    else
+        split_few(c, p, x, NULL, pitch);
 }
 
 /* A and B in parts, their product, and what is not right by parts. */
@@ -322,22 +324,19 @@ void gems_blas_split(const gems_choice *c)
 {
     gems_product p = gems_blas_row_major(c->problem);
     const gems_product whole = p;
-    const int64_t pitch = ceil_div(p.k, WIDE) * WIDE;
-    const split_sizes z = {gems_work_scratch(c->work, (size_t)(p.batch * (p.m + p.n)) * 16), (int32_t)p.k,
-                           (int32_t)pitch, p.m + p.n};
+    const int32_t pitch = (int32_t)ceil_div(p.k, WIDE) * WIDE;
     const source a = source_of(c, &p, true, pitch), b = source_of(c, &p, false, pitch);
-    const bool many_a = is_turned(&a) && p.m * p.k > MANY, many_b = is_turned(&b) && p.n * p.k > MANY;
-    if (many_a)
-        split_turned(c, &p, &a, &z);
-    if (many_b)
-        split_turned(c, &p, &b, &z);
-    split_both(c, &p, &a, !many_a, &b, !many_b, &z);
-    const how e = {a.parts, b.parts, z.lines, -1, false, false, 1, INT32_MAX};
+    if (a.is_many || b.is_many || a.stays || b.stays) {
+        split_one(c, &p, &a, pitch);
+        split_one(c, &p, &b, pitch);
+    } else
+        split_few(c, &p, &a, &b, pitch);
+    const how e = {a.parts, b.parts, -1, true, false, false, 1, INT32_MAX};
     p.a.row = p.b.col = pitch, p.a.col = p.b.row = 1;
     p.a.batch = p.m * pitch, p.b.batch = p.n * pitch; /* of f32: two f16 */
     const block chosen = block_for(c, &p, 192);
     launch(c, &p, &chosen, &e);
     gems_choice rest = *c;
     rest.problem = &whole;
-    gems_blas_gpu(&rest, z.lines);
+    gems_blas_gpu(&rest, &(gems_blas_parts){a.parts, b.parts, pitch});
 }

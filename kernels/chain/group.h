@@ -29,6 +29,15 @@ typedef struct chain_view {
     uint64_t dtype;
 } chain_view;
 
+/* What was made on the device of a copy's values, and stays with it. */
+typedef struct chain_derived {
+    struct chain_derived *next;
+    gems_buffer *buffer;
+    uintptr_t of; /* the address of what it was made of, in the block */
+    int64_t key[GEMS_WORK_KEY];
+    bool there; /* the works that make it were launched */
+} chain_derived;
+
 /* A block that groups read or write, or that is not home yet though nothing is owed (gems_block.user). */
 typedef struct chain_block {
     gems_block *block;
@@ -45,6 +54,7 @@ typedef struct chain_block {
     bool empty;        /* nothing was written to the copy yet: all of it is about to be */
     bool spoilt;       /* the copy is not to be used any more */
     uint64_t used;     /* when, counted in works */
+    chain_derived *made;
     struct chain_block *next, **link;
 } chain_block;
 

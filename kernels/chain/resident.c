@@ -16,6 +16,7 @@
 #include "preload/base/log.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     TRIES = 3,               /* to bring home what is nowhere else */
@@ -24,6 +25,7 @@ enum {
 
 static struct {
     size_t limit, used; /* bytes of copies; limit SIZE_MAX: not set */
+    size_t made;        /* bytes of what was made of them, among those */
     uint64_t clock;
     bool ended;
 } resident = {.limit = SIZE_MAX};
@@ -62,10 +64,23 @@ uint64_t gems_resident_tick(void)
     return ++resident.clock;
 }
 
+/* Gives back what was made of the block's copy. */
+static void drop_made(chain_block *b)
+{
+    for (chain_derived *m = b->made, *next; m; m = next) {
+        next = m->next;
+        resident.made -= gems_buffer_bytes(m->buffer);
+        gems_resident_give(m->buffer);
+        free(m);
+    }
+    b->made = NULL;
+}
+
 void gems_resident_drop(chain_block *b)
 {
     if (!b->copy)
         return;
+    drop_made(b);
     gems_resident_give(b->copy);
     b->copy = NULL;
     b->away = b->empty = b->spoilt = false;
@@ -150,9 +165,14 @@ bool gems_resident_want(chain_block *b, bool write, gems_cause cause)
 static bool evict(void)
 {
     chain_block *oldest = NULL;
-    for (chain_block *b = gems_chains.blocks; b; b = b->next)
+    for (chain_block *b = gems_chains.blocks; b; b = b->next) {
+        if (b->made && !b->users) { /* it can be made again */
+            drop_made(b);
+            return true;
+        }
         if (b->copy && !b->users && !b->moving && (!oldest || b->used < oldest->used))
             oldest = b;
+    }
     if (gems_adopt_evict(oldest ? oldest->used : UINT64_MAX))
         return true;
     if (!oldest)
@@ -232,6 +252,8 @@ static gems_reached reach(gems_block *block, bool write, bool whole, gems_buffer
         gems_chain_block_drop(b);
         return GEMS_UNREACHABLE;
     }
+    if (write)
+        drop_made(b);
     b->users++;
     b->used = gems_resident_tick();
     *buffer = b->copy;
@@ -252,6 +274,52 @@ gems_reached gems_resident_reach(const void *p, size_t n, gems_access access, ge
     }
     gems_chains_unlock();
     return reached;
+}
+
+/* What a kernel has written is likely to be written again: of weights the host has the values, too. */
+bool gems_resident_may_keep(const void *p)
+{
+    const gems_block *block = gems_arena_find(p);
+    const chain_block *b = block ? gems_chain_block_of(block) : NULL;
+    return block && (!b || !b->away);
+}
+
+/* The block's memory is held by the work that asks. */
+gems_buffer *gems_resident_kept(const void *p, const int64_t key[GEMS_WORK_KEY], size_t bytes, bool *there)
+{
+    gems_block *block = gems_arena_find(p);
+    gems_buffer *buffer = NULL;
+    gems_chains_lock();
+    chain_block *b = block ? gems_chain_block_of(block) : NULL;
+    chain_derived *m = b ? b->made : NULL;
+    while (m && (m->of != (uintptr_t)p || memcmp(m->key, key, sizeof m->key) != 0))
+        m = m->next;
+    if (m) {
+        buffer = m->buffer;
+        *there = m->there;
+    } else if (b && b->users && b->copy && !b->away && resident.made + bytes <= limit() / 4 &&
+               (m = calloc(1, sizeof *m))) {
+        *there = false;
+        if ((buffer = gems_resident_take(bytes))) {
+            *m = (chain_derived){.next = b->made, .buffer = buffer, .of = (uintptr_t)p};
+            memcpy(m->key, key, sizeof m->key);
+            b->made = m;
+            resident.made += gems_buffer_bytes(buffer);
+        } else
+            free(m);
+    }
+    gems_chains_unlock();
+    return buffer;
+}
+
+void gems_resident_made(const void *p, const int64_t key[GEMS_WORK_KEY])
+{
+    gems_block *block = gems_arena_find(p);
+    gems_chains_lock();
+    chain_block *b = block ? gems_chain_block_of(block) : NULL;
+    for (chain_derived *m = b ? b->made : NULL; m; m = m->next)
+        m->there |= m->of == (uintptr_t)p && memcmp(m->key, key, sizeof m->key) == 0;
+    gems_chains_unlock();
 }
 
 static bool is_there(const gems_tensor *t)

@@ -35,6 +35,12 @@ bool gems_work_stays(void)
     return m && m->reach;
 }
 
+bool gems_work_may_keep(const gems_tensor *tensor)
+{
+    const gems_work_memory *m = atomic_load_explicit(&memory, memory_order_relaxed);
+    return m && m->may_keep && m->may_keep((const void *)tensor->address); /* NOLINT(performance-no-int-to-ptr) */
+}
+
 bool gems_work_any_unguarded(void)
 {
     return atomic_load(&unguarded) > 0;
@@ -76,6 +82,7 @@ typedef struct run {
     region *regions;
     uint32_t nregions;
     gems_buffer *scratch[GEMS_WORK_SCRATCH];
+    bool stays[GEMS_WORK_SCRATCH], there[GEMS_WORK_SCRATCH]; /* scratch that outlives the work; from an earlier one */
 } run;
 
 static uintptr_t address_of(const gems_operand *o)
@@ -296,10 +303,33 @@ static void launch(run *r, const gems_work_launch *l)
         free(bound);
 }
 
+/* Memory for what may be there from an earlier work, and may stay for later ones. */
+static bool take_kept(run *r, uint32_t i)
+{
+    gems_work *w = r->work;
+    const gems_work_memory *m = atomic_load(&memory);
+    const void *of = (const void *)w->kept[i].of; /* NOLINT(performance-no-int-to-ptr) */
+    r->stays[i] =
+        r->stream && of && m && m->kept && (r->scratch[i] = m->kept(of, w->kept[i].key, w->scratch[i], &r->there[i]));
+    return r->stays[i];
+}
+
+/* What was made is there for later works, which run after this one. */
+static void note_made(run *r)
+{
+    const gems_work *w = r->work;
+    const gems_work_memory *m = atomic_load(&memory);
+    for (uint32_t i = 0; i < w->nscratch; i++)
+        if (r->stays[i] && !r->there[i])
+            m->made((const void *)w->kept[i].of, w->kept[i].key); /* NOLINT(performance-no-int-to-ptr) */
+}
+
 static void take_memory(run *r)
 {
     gems_work *w = r->work;
     for (uint32_t i = 0; i < w->nscratch && r->trouble->kind == GEMS_TROUBLE_NONE; i++) {
+        if (take_kept(r, i))
+            continue;
         r->scratch[i] = gems_memory_take(w->lane, w->scratch[i], r->trouble);
         if (!r->scratch[i] || w->filled[i] == GEMS_WORK_UNFILLED)
             continue;
@@ -318,7 +348,7 @@ static void give_memory(run *r)
 {
     gems_lane lane = r->work->lane;
     for (uint32_t i = 0; i < r->work->nscratch; i++)
-        if (r->scratch[i])
+        if (r->scratch[i] && !r->stays[i])
             gems_memory_give(lane, r->scratch[i]);
     for (uint32_t k = 0; k < r->nregions; k++)
         if (r->regions[k].buffer)
@@ -360,7 +390,10 @@ static void execute(run *r)
     gems_work *w = r->work;
     take_memory(r);
     for (uint32_t i = 0; i < w->nlaunches && r->trouble->kind == GEMS_TROUBLE_NONE; i++)
-        launch(r, &w->launch[i]);
+        if (!w->launch[i].makes || !r->there[w->launch[i].makes - 1])
+            launch(r, &w->launch[i]);
+    if (r->trouble->kind == GEMS_TROUBLE_NONE)
+        note_made(r);
     if (r->travels && r->trouble->kind == GEMS_TROUBLE_NONE)
         stage_out(r);
     bool leaves = r->stream && !r->must_wait && gems_queue_may_be_left(r->queue);

@@ -82,6 +82,7 @@ bool gems_work_copy(gems_work *to, const gems_work *from)
     memcpy(to->arg, from->arg, from->nargs * sizeof *to->arg);
     memcpy(to->bytes, from->bytes, from->nbytes);
     memcpy(to->scratch, from->scratch, sizeof to->scratch);
+    memcpy(to->kept, from->kept, sizeof to->kept);
     memcpy(to->filled, from->filled, sizeof to->filled);
     memcpy(to->gaps, from->gaps, from->ngaps * sizeof *to->gaps);
     to->trouble = from->trouble;
@@ -153,7 +154,24 @@ int gems_work_scratch(gems_work *w, size_t bytes)
     }
     w->scratch[w->nscratch] = bytes;
     w->filled[w->nscratch] = GEMS_WORK_UNFILLED;
+    w->kept[w->nscratch].of = 0;
     return (int)w->nscratch++;
+}
+
+int gems_work_scratch_of(gems_work *w, const gems_tensor *tensor, size_t bytes, const int64_t key[GEMS_WORK_KEY])
+{
+    int scratch = gems_work_scratch(w, bytes);
+    if (scratch >= 0) {
+        w->kept[scratch].of = tensor->address;
+        memcpy(w->kept[scratch].key, key, sizeof w->kept[scratch].key);
+    }
+    return scratch;
+}
+
+void gems_work_makes(gems_work *w, int scratch)
+{
+    if (w->nlaunches && w->trouble.kind == GEMS_TROUBLE_NONE)
+        w->launch[w->nlaunches - 1].makes = (uint8_t)(scratch + 1);
 }
 
 void *gems_work_scratch_filled(gems_work *w, size_t bytes, int *scratch)

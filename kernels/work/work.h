@@ -81,6 +81,7 @@ typedef struct gems_produced {
 typedef struct gems_work_launch {
     gems_kernel *kernel; /* NULL: found by gems_work.late when the work runs */
     uint32_t wanted;     /* for that: where in gems_work.bytes stands which one */
+    uint8_t makes;       /* not needed where this scratch (counted from 1) stayed from an earlier work */
     bool produces;
     gems_library *library; /* NULL: the kernel */
     uint8_t dims;
@@ -95,6 +96,7 @@ enum {
     GEMS_WORK_ARGS = 96,
     GEMS_WORK_BYTES = 6144,
     GEMS_WORK_SCRATCH = 8,
+    GEMS_WORK_KEY = 6, /* numbers that tell what was made of a memory from what else was */
     GEMS_WORK_GAPS = 4
 };
 #define GEMS_WORK_UNFILLED UINT32_MAX
@@ -117,6 +119,10 @@ typedef struct gems_work {
     unsigned char *bytes;
     size_t scratch[GEMS_WORK_SCRATCH];  /* bytes */
     uint32_t filled[GEMS_WORK_SCRATCH]; /* where in bytes stands what it begins with; GEMS_WORK_UNFILLED: nowhere */
+    struct {
+        uintptr_t of; /* an address in the memory that it is made of; 0: it is this work's alone */
+        int64_t key[GEMS_WORK_KEY];
+    } kept[GEMS_WORK_SCRATCH];
     gems_nest gaps[GEMS_WORK_GAPS];
     /* What the run found, for the report. */
     uint64_t moved;   /* bytes copied to and from the device */
@@ -142,6 +148,13 @@ int gems_work_scratch(gems_work *work, size_t bytes);
 /* The same, for what the host found out and kernels read: it begins with the bytes returned, to be written before
  * anything else is asked of the work. NULL: see trouble. */
 void *gems_work_scratch_filled(gems_work *work, size_t bytes, int *scratch);
+/* The same, for what is made of a tensor's memory alone and may stay until that changes, told apart by its address and
+ * a key. Only launches that gems_work_makes() names write it; they are left out where it is there. */
+int gems_work_scratch_of(gems_work *work, const gems_tensor *tensor, size_t bytes, const int64_t key[GEMS_WORK_KEY]);
+/* The launch written last writes nothing but this scratch. */
+void gems_work_makes(gems_work *work, int scratch);
+/* Whether the tensor's memory is such that what is made of it may stay: it is not written again and again. */
+bool gems_work_may_keep(const gems_tensor *tensor);
 /* n bytes of its own, aligned to 16, until the next one is asked for. NULL: see trouble. */
 void *gems_work_reserve(gems_work *work, size_t n);
 /* Sees to it that n more bytes fit without moving those before them. */
@@ -186,6 +199,11 @@ typedef struct gems_work_memory {
     void (*end)(const void *p, size_t n);
     gems_reached (*reach)(const void *p, size_t n, gems_access access, gems_buffer **buffer, size_t *offset);
     void (*leave)(const void *p, bool write, gems_outcome outcome);
+    /* May be NULL. Whether what is made of the memory at p may stay; for memory that was reached, the buffer in which
+     * it does (*there: it was made before), NULL: not this; and that it is there now. */
+    bool (*may_keep)(const void *p);
+    gems_buffer *(*kept)(const void *p, const int64_t key[GEMS_WORK_KEY], size_t bytes, bool *there);
+    void (*made)(const void *p, const int64_t key[GEMS_WORK_KEY]);
 } gems_work_memory;
 void gems_work_on_memory(const gems_work_memory *memory);
 /* Whether results stay on the device. */

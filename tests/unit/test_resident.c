@@ -328,6 +328,73 @@ static void *work_and_look(void *arg)
 }
 
 /* Each writes a part of one memory, and all read another. */
+/* x + 1, by way of what is made of x (x + x, which may stay) and of nothing else. */
+static const char make_source[] =
+    "kernel void make(GEMS_SHARED_BUFFER(const float, x), GEMS_SHARED_BUFFER(float, y), int n)\n"
+    "{\n    GEMS_AT(const float, x);\n    GEMS_AT(float, y);\n    int i = get_global_id(0);\n"
+    "    if (i < n)\n        y[i] = x[i] + x[i];\n}\n"
+    "kernel void use(GEMS_SHARED_BUFFER(const float, y), GEMS_SHARED_BUFFER(float, z), int n)\n"
+    "{\n    GEMS_AT(const float, y);\n    GEMS_AT(float, z);\n    int i = get_global_id(0);\n"
+    "    if (i < n)\n        z[i] = y[i] / 2 + 1;\n}\n";
+
+static bool use_made(const node *x, const node *z, int64_t key)
+{
+    gems_work work;
+    const int n = N;
+    const size_t items = (N + 63) / 64 * 64, group = 64;
+    const int64_t keys[GEMS_WORK_KEY] = {key};
+    gems_work_begin(&work, GEMS_LANE_MAIN);
+    gems_kernel *make = find_kernel(&work, 5001), *use = find_kernel(&work, 5002);
+    make = make ? make : build_kernel(&work, 5001, "made", NULL, make_source, "make");
+    use = use ? use : build_kernel(&work, 5002, "made", NULL, make_source, "use");
+    int scratch = gems_work_scratch_of(&work, &x->t, N * sizeof(float), keys);
+    gems_launch(&work, make, 1, &items, &group, (gems_arg[]){GEMS_IN(&x->t), GEMS_SCRATCH(scratch), GEMS_VALUE(n)}, 3);
+    gems_work_makes(&work, scratch);
+    gems_launch(&work, use, 1, &items, &group, (gems_arg[]){GEMS_SCRATCH(scratch), GEMS_OUT_ARG(&z->t), GEMS_VALUE(n)},
+                3);
+    bool done = gems_work_execute(&work);
+    gems_work_end(&work);
+    const float *from = (const float *)x->t.address, *to = (const float *)z->t.address; /* NOLINT */
+    for (int i = 0; i < N && done; i++)
+        if (to[i] != from[i] + 1)
+            return false;
+    return done;
+}
+
+static unsigned made_of(const node *x)
+{
+    const chain_block *b = gems_chain_block_of(block_of(x));
+    unsigned n = 0;
+    for (const chain_derived *m = b ? b->made : NULL; m; m = m->next)
+        n += m->there;
+    return n;
+}
+
+Test(resident, what_is_made_of_values_stays_until_they_change)
+{
+    node *x = node_new(GEMS_F32, SHAPE(N)), *z = node_new(GEMS_F32, SHAPE(N));
+    float *values = (float *)x->t.address; /* NOLINT(performance-no-int-to-ptr) */
+    cr_assert(gems_work_may_keep(&x->t));
+    cr_assert(use_made(x, z, 1));
+    cr_expect_eq(made_of(x), 1);
+    gems_buffer *first = gems_chain_block_of(block_of(x))->made->buffer;
+    cr_assert(use_made(x, z, 1));
+    cr_expect(made_of(x) == 1 && gems_chain_block_of(block_of(x))->made->buffer == first, "it is used again");
+    cr_assert(use_made(x, z, 2));
+    cr_expect_eq(made_of(x), 2, "another key is something else");
+    values[17] = 5; /* by the host */
+    cr_expect_eq(made_of(x), 0);
+    cr_assert(use_made(x, z, 1));
+    cr_expect_eq(made_of(x), 1);
+    memcpy(x->twin.address + (char *)NULL, values,
+           N * sizeof *values); /* NOLINT: as the twin has not seen that write */
+    apply("neg_", T(x));        /* by a kernel: it may be so again */
+    cr_expect(is_away(x) && made_of(x) == 0 && !gems_work_may_keep(&x->t));
+    cr_assert(use_made(x, z, 1));
+    cr_assert(chain_same(x));
+    memcpy(z->twin.address + (char *)NULL, (void *)z->t.address, N * sizeof *values); /* NOLINT */
+}
+
 Test(resident, several_threads)
 {
     enum {
