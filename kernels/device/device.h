@@ -38,6 +38,7 @@ typedef struct gems_device_info {
     bool wgmma;             /* with products by warp groups and copies by an engine (kernels/hopper.cl), as tried */
     size_t max_group;       /* work-items in a group */
     size_t local_bytes;     /* local memory that may be used */
+    size_t local_static;    /* the same of arrays that kernels declare: some devices give them more */
     size_t memory_bytes;    /* global memory */
     bool exact_buffers;     /* buffers are no larger than asked for, and not kept: for finding overruns */
     size_t bounce_bytes, bounce_piece, bounce_from; /* transfers through pinned memory (kernels/memory/bounce.c) */

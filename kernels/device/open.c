@@ -23,7 +23,7 @@ static char *make_prelude(const gems_device_info *info, const gems_vendor_data *
 {
     char *text = NULL;
     int n = asprintf(&text,
-                     "%s%s%s#define GEMS_SUBGROUP %u\n"
+                     "%s%s%s#define GEMS_SUBGROUP %u\n#define GEMS_PTX %u\n"
                      /* A parameter that is memory (one that no other overlaps, or may), and the variable that points
                       * at its first element. */
                      "#define GEMS_BUFFER(T, x) __global T *restrict x##_buffer, const long x##_at\n"
@@ -31,7 +31,7 @@ static char *make_prelude(const gems_device_info *info, const gems_vendor_data *
                      "#define GEMS_AT(T, x) __global T *x = (__global T *)((__global uchar *)x##_buffer + x##_at)\n"
                      "%s%s%s%s",
                      info->is_cpu ? "#define GEMS_CPU 1\n" : "", info->f64 ? "#define GEMS_HAS_F64 1\n" : "",
-                     info->f16_arith ? "#define GEMS_HAS_F16 1\n" : "", info->subgroup,
+                     info->f16_arith ? "#define GEMS_HAS_F16 1\n" : "", info->subgroup, info->ptx,
                      info->f64 ? "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" : "",
                      info->f16_arith ? "#pragma OPENCL EXTENSION cl_khr_fp16 : enable\n" : "", vendor->prelude,
                      *vendor->prelude ? "\n" : "");
@@ -84,6 +84,7 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
     info->compute_units = (uint32_t)gems_choose_number(c->id, CL_DEVICE_MAX_COMPUTE_UNITS);
     info->max_group = gems_choose_number(c->id, CL_DEVICE_MAX_WORK_GROUP_SIZE);
     info->local_bytes = gems_choose_number(c->id, CL_DEVICE_LOCAL_MEM_SIZE);
+    info->local_static = info->ptx >= 90 ? 224 << 10 : info->ptx == 80 ? 160 << 10 : info->local_bytes;
     info->memory_bytes = gems_choose_number(c->id, CL_DEVICE_GLOBAL_MEM_SIZE);
     info->subgroup = info->is_cpu ? 1 : (uint32_t)gems_choose_number(c->id, DEVICE_WARP_SIZE_NV);
     if (!info->subgroup)

@@ -2,6 +2,7 @@
  * (layer norm). Results after the first are the saved mean and rstd, or rstd alone where there are two. */
 #include "kernels/norm/norm.h"
 #include "kernels/pointwise/end.h"
+#include "kernels/work/wide.h"
 
 #include <float.h>
 #include <stdio.h>
@@ -102,6 +103,7 @@ static gems_status plan(gems_call *call)
 
 enum {
     RUN,
+    WIDE,
     GROUP
 };
 
@@ -113,35 +115,47 @@ typedef struct problem {
     int64_t rows, n, stride;
 } problem;
 
+static gems_hold hold_of(const gems_choice *c)
+{
+    const problem *p = c->problem;
+    return gems_hold_for(c, p->n * gems_dtypes[p->in->dtype].size / GEMS_WIDE);
+}
+
 static void write_defines(const gems_choice *c, char *out, size_t n)
 {
     const problem *p = c->problem;
     const found *f = p->f;
     const gems_dtype_info *in = &gems_dtypes[c->call->dtype];
-    snprintf(out, n,
-             "#define IN %s\n#define T %s\n#define W %s\n#define S %s\n%s#define IF_WEIGHT(...) %s\n"
-             "#define IF_BIAS(...) %s\n#define IF_MEAN(...) %s\n#define IF_RSTD(...) %s\n",
-             in->name, in->compute, f->weight_dtype < GEMS_DTYPE_NONE ? gems_dtypes[f->weight_dtype].name : "f32",
-             gems_dtypes[f->stats_dtype].name, gems_op_attr(c->call->op, "center") ? "#define CENTER\n" : "",
-             gems_norm_if(p->weight), gems_norm_if(p->bias), gems_norm_if(p->mean), gems_norm_if(p->rstd));
+    const int used =
+        snprintf(out, n,
+                 "#define IN %s\n#define T %s\n#define W %s\n#define S %s\n%s#define IF_WEIGHT(...) %s\n"
+                 "#define IF_BIAS(...) %s\n#define IF_MEAN(...) %s\n#define IF_RSTD(...) %s\n",
+                 in->name, in->compute, f->weight_dtype < GEMS_DTYPE_NONE ? gems_dtypes[f->weight_dtype].name : "f32",
+                 gems_dtypes[f->stats_dtype].name, gems_op_attr(c->call->op, "center") ? "#define CENTER\n" : "",
+                 gems_norm_if(p->weight), gems_norm_if(p->bias), gems_norm_if(p->mean), gems_norm_if(p->rstd));
+    if (gems_choice_index(c) == WIDE) {
+        const gems_hold hold = hold_of(c);
+        gems_hold_defines(&hold, out + used, n - (size_t)used);
+    }
 }
 
-/* A row is one work-item's, one of several; or a group's. */
+/* A row is one work-item's, one of several; or a group's, or a part's of it. */
 static void launch(const gems_choice *c)
 {
     const problem *p = c->problem;
-    const bool run = gems_choice_index(c) == RUN;
-    size_t local = run ? 1 : gems_norm_group(c->device, p->n);
-    size_t global = run ? (size_t)gems_cpu_items(c->device, p->rows) : (size_t)p->rows * local;
+    const bool run = gems_choice_index(c) == RUN, wide = gems_choice_index(c) == WIDE;
     const unsigned what =
         (p->weight != NULL) | (p->bias != NULL) << 1 | (p->mean != NULL) << 2 | (p->rstd != NULL) << 3;
-    const gems_kernel_wanted kernel = {"kernels/norm/norm.cl",
-                                       c->variant->name,
-                                       (uint64_t)c->call->dtype << 24 | p->f->weight_dtype << 16 |
-                                           p->f->stats_dtype << 8 | what,
-                                       local,
-                                       run && p->stride == 1,
-                                       false,
+    uint64_t types = (uint64_t)c->call->dtype << 24 | p->f->weight_dtype << 16 | p->f->stats_dtype << 8 | what;
+    size_t local[2] = {run ? 1 : gems_norm_group(c->device, p->n), 1};
+    size_t global[2] = {run ? (size_t)gems_cpu_items(c->device, p->rows) : (size_t)p->rows * local[0]};
+    if (wide) {
+        const gems_hold hold = hold_of(c);
+        gems_hold_items(&hold, p->rows, global, local);
+        types |= gems_hold_types(&hold);
+    }
+    const gems_kernel_wanted kernel = {"kernels/norm/norm.cl", c->variant->name,      types,
+                                       local[0] * local[1],    run && p->stride == 1, false,
                                        write_defines};
     float eps = (float)p->f->eps;
     gems_arg args[12] = {GEMS_IN(p->in),
@@ -160,11 +174,22 @@ static void launch(const gems_choice *c)
         args[nargs++] = GEMS_OUT_ARG(p->mean);
     if (p->rstd)
         args[nargs++] = GEMS_OUT_ARG(p->rstd);
-    gems_launch(c->work, gems_kernel_for(c, &kernel), 1, &global, &local, args, nargs);
+    gems_launch(c->work, gems_kernel_for(c, &kernel), wide ? 2 : 1, global, local, args, nargs);
+}
+
+/* Weight and bias may be of wider elements. */
+static bool can_wide(const gems_choice *c)
+{
+    const problem *p = c->problem;
+    const uintptr_t affine = (p->weight ? p->weight->address : 0) | (p->bias ? p->bias->address : 0);
+    return p->stride == 1 && p->n * gems_dtypes[p->in->dtype].size % GEMS_WIDE == 0 && p->n < INT32_MAX &&
+           (p->out->address | affine) % GEMS_WIDE == 0 && gems_wide_rows(p->in, &p->kept);
 }
 
 static const gems_variant variants[] = {
     [RUN] = {"run", .suits = gems_suits_cpu, .launch = launch},
+    [WIDE] = {"wide", "rows of whole 16 bytes", .params = {GEMS_HOLD_PARAMETERS}, .can = can_wide,
+              .suits = gems_suits_gpu, .launch = launch},
     [GROUP] = {"group", .suits = gems_suits_gpu, .launch = launch},
     {NULL},
 };

@@ -7,6 +7,7 @@
  * cancels. Sums run over blocks (64 terms a lane, or an item), then over blocks: fixed order.
  *
  * run     one work-item a row, several rows in turn (CPU)
+ * wide    LANES items of a work-group a row, which is read once where it can be held (GPU; rows of whole 16 bytes)
  * group   one work-group a row (GPU) */
 #ifndef IN
 #define IN f32
@@ -118,6 +119,89 @@ __kernel void run(ARGS)
         SAVE(k)
         ROW_WALK(0, n, n, OUT_STEP)
     }
+}
+#endif
+
+#ifdef KERNEL_wide
+#include "kernels/wide.cl"
+#define E WIDE_OF(IN)
+#define VALUES(q)                                                                                                      \
+    GEMS_CAT(num_, IN) got[E];                                                                                          \
+    GEMS_CAT(wide_get_, IN)(q, got);
+#define PLUS(a, b) ((a) + (b))
+#define T2 GEMS_CAT(T, 2)
+#define SUM_OF(q, i)                                                                                                   \
+    {                                                                                                                  \
+        VALUES(q)                                                                                                      \
+        T sum = 0;                                                                                                     \
+        UNROLL for (int j = 0; j < E; j++) sum += got[j];                                                               \
+        mean += sum;                                                                                                   \
+    }
+#define SQUARES_OF(q, i)                                                                                               \
+    {                                                                                                                  \
+        VALUES(q)                                                                                                      \
+        T sum = 0, rest = 0;                                                                                           \
+        UNROLL for (int j = 0; j < E; j++)                                                                             \
+        {                                                                                                              \
+            const T d = got[j] - mean;                                                                                  \
+            sum += d * d;                                                                                              \
+            rest += d;                                                                                                 \
+        }                                                                                                              \
+        squares += sum;                                                                                                \
+        left += rest;                                                                                                  \
+    }
+/* Elements i * E to i * E + E - 1 of weight or bias. */
+#define AFFINE(name, p, i)                                                                                             \
+    GEMS_CAT(num_, W) name[E];                                                                                         \
+    UNROLL for (int at = 0; at < E; at += WIDE_OF(W))                                                                  \
+        GEMS_CAT(wide_get_, W)(((const __global uint4 *)(p + (long)(i) * E))[at / WIDE_OF(W)], name + at);
+#define OUT_OF(q_, i)                                                                                                  \
+    {                                                                                                                  \
+        GEMS_CAT(num_, IN) y_[E];                                                                                      \
+        VALUES(q_)                                                                                                     \
+        IF_WEIGHT(AFFINE(w_, weight, i))                                                                               \
+        IF_BIAS(AFFINE(b_, bias, i))                                                                                   \
+        UNROLL for (int j = 0; j < E; j++)                                                                             \
+        {                                                                                                              \
+            T y = (got[j] - mean) * rstd;                                                                               \
+            IF_WEIGHT(y *= (T)w_[j];)                                                                                  \
+            IF_BIAS(y += (T)b_[j];)                                                                                    \
+            y_[j] = y;                                                                                                 \
+        }                                                                                                              \
+        WIDE_STORE(IN, q + (long)(i) * E, y_, E)                                                                       \
+    }
+__kernel WIDE_ATTR void wide(ARGS)
+{
+    OPEN
+    HOLD_MEMORY
+    WIDE_TREE_MEMORY(T, tree)
+    IF_CENTER(WIDE_TREE_MEMORY(T2, pairs))
+    WIDE_ROW(k, rows)
+    const __global uint4 *from = (const __global uint4 *)(in + gems_nest_offset(&kept, k));
+    __global MEM_IN *q = out + k * n;
+    const int vectors = (int)(n / E);
+    HOLD(from, vectors)
+    T mean = 0, squares = 0, left = 0;
+#ifdef CENTER
+    HOLD_WALK(from, vectors, SUM_OF)
+    WIDE_TREE(T, mean, PLUS, tree)
+    mean /= n;
+#endif
+    HOLD_WALK(from, vectors, SQUARES_OF)
+#ifdef CENTER
+    T2 both = (T2)(squares, left);
+    WIDE_TREE(T2, both, PLUS, pairs)
+    squares = both.x, left = both.y;
+    CORRECT(left)
+#else
+    WIDE_TREE(T, squares, PLUS, tree)
+#endif
+    const T rstd = 1 / sqrt(squares / n + eps);
+    if (mine && lane == 0) {
+        SAVE(k)
+    }
+    if (mine)
+        HOLD_WALK(from, vectors, OUT_OF)
 }
 #endif
 

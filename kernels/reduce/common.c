@@ -117,7 +117,11 @@ void gems_reduce_cut(gems_cut *cut, const gems_call *call, const gems_device_inf
     int64_t wanted = (device->compute_units > 1 ? 4 * (int64_t)device->compute_units : 1) / units;
     if (wanted > terms / least)
         wanted = terms / least;
-    wanted = gems_rule_param(call->rule, "splits", wanted);
+    gems_reduce_cut_into(cut, gems_rule_param(call->rule, "splits", wanted));
+}
+
+void gems_reduce_cut_into(gems_cut *cut, int64_t wanted)
+{
     if (wanted < 1)
         wanted = 1;
     if (wanted <= cut->outer_count) {

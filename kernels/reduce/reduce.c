@@ -2,6 +2,8 @@
  * of shim/ops.json, whose fields kernels/reduce/fields explains; everything else (which dims, keepdim, dtype, out
  * forms) follows from the schema. */
 #include "kernels/reduce/reduce.h"
+#include "kernels/work/wide.h"
+#include "tune/table.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -46,6 +48,7 @@ typedef struct problem {
     gems_nest kept;
     gems_cut cut;
     int64_t results, total;
+    gems_hold hold; /* of variants that read 16 bytes at a time */
 } problem;
 
 static const char *lowest[GEMS_DTYPE_COUNT] = {
@@ -62,6 +65,8 @@ static const char *highest[GEMS_DTYPE_COUNT] = {
 enum {
     COLUMN,
     RUN,
+    WIDE_ACROSS,
+    WIDE,
     ACROSS,
     GROUP
 };
@@ -82,15 +87,18 @@ void gems_reduce_defines(const gems_reduce_types *t, char *out, size_t n)
 
 static void write_defines(const gems_choice *c, char *out, size_t n)
 {
-    gems_reduce_defines(&((const problem *)c->problem)->types, out, n);
+    const problem *p = c->problem;
+    gems_reduce_defines(&p->types, out, n);
+    if (p->hold.lanes)
+        gems_hold_defines(&p->hold, out + strlen(out), n - strlen(out));
 }
 
 static gems_kernel *kernel_for(const gems_choice *c, const char *entry, bool part, size_t group)
 {
     const problem *p = c->problem;
-    return gems_kernel_for(c,
-                           &(gems_kernel_wanted){"kernels/reduce/reduce.cl", entry, gems_reduce_types_number(&p->types),
-                                                 group, p->cut.stride == 1, part, write_defines});
+    return gems_kernel_for(c, &(gems_kernel_wanted){"kernels/reduce/reduce.cl", entry,
+                                                    gems_reduce_types_number(&p->types) | gems_hold_types(&p->hold),
+                                                    group, p->cut.stride == 1, part, write_defines});
 }
 
 enum {
@@ -106,10 +114,54 @@ static bool side_by_side(const problem *p, int64_t least)
     return last >= 0 && p->kept.stride[last] == 1 && p->kept.size[last] >= least && p->cut.stride != 1;
 }
 
+/* How a launch is spread: `width` times `deep` work-items in each of `groups`. */
+typedef struct spread {
+    int64_t columns; /* neighbouring results that are done together; 0: one by one */
+    size_t groups, width, deep;
+    int dims;
+} spread;
+
 /* One pass over the input, and where it was cut one over the parts. */
+static void launch_spread(const gems_choice *given, problem *p, const spread *s)
+{
+    gems_work *work = given->work;
+    gems_choice c = *given;
+    c.problem = p;
+    const bool cut = p->cut.splits > 1, cpu = gems_suits_cpu(given);
+    /* States of at most two numbers each. */
+    gems_arg parts = GEMS_SCRATCH(
+        cut ? gems_work_scratch(work, (size_t)(p->results * p->cut.splits) * 2 * gems_dtypes[p->types.acc].size) : 0);
+    gems_arg args[] = {GEMS_IN(p->input),
+                       cut ? parts : GEMS_OUT_ARG(p->output),
+                       GEMS_VALUE(p->kept),
+                       GEMS_VALUE(p->cut.outer),
+                       GEMS_VALUE(p->cut.outer_count),
+                       GEMS_VALUE(p->cut.n),
+                       GEMS_VALUE(p->cut.stride),
+                       GEMS_VALUE(p->results),
+                       GEMS_VALUE(p->cut.splits),
+                       GEMS_VALUE(p->cut.inner_splits),
+                       GEMS_VALUE(p->cut.chunk_outer),
+                       GEMS_VALUE(p->cut.chunk),
+                       GEMS_VALUE(p->total),
+                       GEMS_VALUE(s->columns)};
+    const size_t global[2] = {s->groups * s->width, s->deep}, local[2] = {s->width, s->deep};
+    gems_launch(work, kernel_for(&c, c.variant->name, cut, s->width * s->deep), s->dims, global, local, args,
+                s->columns ? 14 : 13);
+    if (!cut)
+        return;
+    /* A group for each result, or for many that have few parts each. */
+    const bool few = !cpu && p->cut.splits <= 32 && p->results >= 256;
+    const size_t items = cpu ? 1 : gems_group(given->device, few ? 64 : 32);
+    const size_t all = few ? ((size_t)p->results + items - 1) / items * items : (size_t)p->results * items;
+    gems_arg merged[] = {parts, GEMS_OUT_ARG(p->output), GEMS_VALUE(p->results), GEMS_VALUE(p->cut.splits),
+                         GEMS_VALUE(p->total)};
+    p->hold = (gems_hold){0};
+    gems_launch(work, kernel_for(&c, few ? "merge_few" : "merge", false, items), 1, &all, &items, merged, 5);
+}
+
 static void launch(const gems_choice *c)
 {
-    gems_work *work = c->work;
     problem p = *(const problem *)c->problem;
     const int k = gems_choice_index(c);
     const bool cpu = k == RUN || k == COLUMN;
@@ -120,36 +172,54 @@ static void launch(const gems_choice *c)
         gems_nest_split_inner(&p.kept, &columns, &stride);
     int64_t rows = columns ? p.results / columns : p.results, tiles = columns ? (columns + tile - 1) / tile : 1;
     gems_reduce_cut(&p.cut, c->call, c->device, rows * tiles);
-    int64_t units = rows * tiles * p.cut.splits;
-    bool cut = p.cut.splits > 1;
-    /* States of at most two numbers each. */
-    gems_arg parts = GEMS_SCRATCH(
-        cut ? gems_work_scratch(work, (size_t)(p.results * p.cut.splits) * 2 * gems_dtypes[p.types.acc].size) : 0);
-    gems_arg args[] = {GEMS_IN(p.input),
-                       cut ? parts : GEMS_OUT_ARG(p.output),
-                       GEMS_VALUE(p.kept),
-                       GEMS_VALUE(p.cut.outer),
-                       GEMS_VALUE(p.cut.outer_count),
-                       GEMS_VALUE(p.cut.n),
-                       GEMS_VALUE(p.cut.stride),
-                       GEMS_VALUE(p.results),
-                       GEMS_VALUE(p.cut.splits),
-                       GEMS_VALUE(p.cut.inner_splits),
-                       GEMS_VALUE(p.cut.chunk_outer),
-                       GEMS_VALUE(p.cut.chunk),
-                       GEMS_VALUE(p.total),
-                       GEMS_VALUE(columns)};
-    int nargs = columns ? 14 : 13;
+    const int64_t units = rows * tiles * p.cut.splits;
     const size_t group = cpu ? 1 : gems_group(c->device, 256), width = tile && !cpu ? (size_t)tile : group;
-    const size_t global[2] = {cpu ? (size_t)gems_cpu_items(c->device, units) : (size_t)units * width, group / width};
-    const size_t local[2] = {width, group / width};
-    gems_launch(work, kernel_for(c, c->variant->name, cut, group), k == ACROSS ? 2 : 1, global, local, args, nargs);
-    if (cut) {
-        const size_t items = cpu ? 1 : gems_group(c->device, 32), all = (size_t)p.results * items;
-        gems_arg merged[] = {parts, GEMS_OUT_ARG(p.output), GEMS_VALUE(p.results), GEMS_VALUE(p.cut.splits),
-                             GEMS_VALUE(p.total)};
-        gems_launch(work, kernel_for(c, "merge", false, items), 1, &all, &items, merged, 5);
-    }
+    const spread s = {columns, (size_t)(cpu ? gems_cpu_items(c->device, units) : units), width, group / width,
+                      k == ACROSS ? 2 : 1};
+    launch_spread(c, &p, &s);
+}
+
+/* A unit is that of LANES items. */
+static void launch_wide(const gems_choice *c)
+{
+    problem p = *(const problem *)c->problem;
+    gems_reduce_cut(&p.cut, c->call, c->device, p.results);
+    p.hold = gems_hold_for(c, (p.cut.chunk * gems_dtypes[p.input->dtype].size + GEMS_WIDE - 1) / GEMS_WIDE);
+    p.hold.spare = 0;
+    const int64_t units = p.results * p.cut.splits;
+    const spread s = {0, (size_t)((units + p.hold.rows - 1) / p.hold.rows), (size_t)p.hold.lanes, (size_t)p.hold.rows,
+                      2};
+    launch_spread(c, &p, &s);
+}
+
+/* Items of a group for so many results each: their states fill at most half of what devices have of local memory. Tiles
+ * are as wide as leaves every multiprocessor two groups of 1024 items, at least 64 bytes; then the terms are cut. */
+static void launch_wide_across(const gems_choice *c)
+{
+    problem p = *(const problem *)c->problem;
+    const int64_t each = GEMS_WIDE / gems_dtypes[p.input->dtype].size;
+    int64_t group = (int64_t)gems_group(c->device, 4096 / (size_t)each < 1024 ? 4096 / (size_t)each : 1024), columns,
+            stride;
+    while ((size_t)(group * each * 2) * gems_dtypes[p.types.acc].size > c->device->local_bytes && group > 1)
+        group /= 2;
+    gems_nest_split_inner(&p.kept, &columns, &stride);
+    const int64_t rows = p.results / columns, vectors = columns / each;
+    const int64_t wanted = 2 * (int64_t)c->device->compute_units * 1024 / group,
+                  most = group / each > 1 ? group / each : 1;
+    int64_t lanes = 32;
+    while (lanes > most || lanes > vectors || (lanes > 4 && rows * ((vectors + lanes - 1) / lanes) < wanted))
+        lanes /= 2;
+    lanes = gems_rule_param(c->call->rule, "lanes", lanes);
+    p.hold = (gems_hold){.lanes = 1, .rows = group};
+    for (; 2 * p.hold.lanes <= lanes && 2 * p.hold.lanes <= most; p.hold.rows /= 2)
+        p.hold.lanes *= 2;
+    p.hold.held = gems_rule_param(c->call->rule, "held", each > 8 ? 2 : 4);
+    const int64_t tiles = rows * ((vectors + p.hold.lanes - 1) / p.hold.lanes);
+    const int64_t terms = p.cut.outer_count * p.cut.n, parts = terms / (p.hold.rows * p.hold.held);
+    const int64_t splits = wanted / tiles < parts ? wanted / tiles : parts;
+    gems_reduce_cut_into(&p.cut, gems_rule_param(c->call->rule, "splits", splits));
+    const spread s = {columns, (size_t)(tiles * p.cut.splits), (size_t)p.hold.lanes, (size_t)p.hold.rows, 2};
+    launch_spread(c, &p, &s);
 }
 
 static bool can_column(const gems_choice *c)
@@ -161,10 +231,36 @@ static bool can_across(const gems_choice *c)
     return side_by_side(c->problem, TILE);
 }
 
+static bool can_wide(const gems_choice *c)
+{
+    const problem *p = c->problem;
+    return p->cut.stride == 1 && p->cut.n * gems_dtypes[p->input->dtype].size >= GEMS_WIDE &&
+           gems_wide_rows(p->input, &p->kept) && gems_wide_rows(p->input, &p->cut.outer);
+}
+/* Terms are apart by whole vectors, too. */
+static bool can_wide_across(const gems_choice *c)
+{
+    const problem *p = c->problem;
+    const int64_t element = gems_dtypes[p->input->dtype].size;
+    gems_nest outside = p->kept;
+    int64_t columns, stride;
+    if (!side_by_side(p, 4 * GEMS_WIDE / element))
+        return false;
+    gems_nest_split_inner(&outside, &columns, &stride);
+    return columns * element % GEMS_WIDE == 0 && p->cut.stride * element % GEMS_WIDE == 0 &&
+           gems_wide_rows(p->input, &outside) && gems_wide_rows(p->input, &p->cut.outer);
+}
+
 static const gems_variant variants[] = {
     [COLUMN] = {"column", "16 neighbouring results, side by side in the input", .params = {GEMS_SPLITS},
                 .can = can_column, .suits = gems_suits_cpu, .launch = launch},
     [RUN] = {"run", NULL, .params = {GEMS_SPLITS}, .suits = gems_suits_cpu, .launch = launch},
+    [WIDE_ACROSS] = {"wide_across", "16 such results, all of whole 16 bytes",
+                     .params = {{"lanes", 1, 32, 1, 0}, {"held", 1, 8, 1, 0}, GEMS_SPLITS}, .can = can_wide_across,
+                     .suits = gems_suits_gpu, .launch = launch_wide_across},
+    [WIDE] = {"wide", "dense terms, rows that begin at 16 bytes",
+              .params = {{"lanes", 1, 1024, 1, 0}, {"held", 1, 8, 1, 0}, GEMS_SPLITS}, .can = can_wide,
+              .suits = gems_suits_gpu, .launch = launch_wide},
     [ACROSS] = {"across", "32 such results", .params = {GEMS_SPLITS}, .can = can_across, .suits = gems_suits_gpu,
                 .launch = launch},
     [GROUP] = {"group", NULL, .params = {GEMS_SPLITS}, .suits = gems_suits_gpu, .launch = launch},

@@ -13,6 +13,8 @@
  * column  one work-item walks neighbouring results together (CPU; results dense in the input)
  * group   one work-group a unit, neighbouring items take neighbouring terms (GPU)
  * across  neighbouring items take neighbouring results (GPU; results dense in the input)
+ * wide    LANES items of a work-group a unit, 16 bytes at a time (GPU; terms dense, rows at multiples of 16 bytes)
+ * wide_across  the same, of neighbouring results: a group is LANES times 16 bytes wide (GPU; results dense in the input)
  * merge   one work-group (of one item on a CPU) puts the parts of a result together
  * fold    one work-item computes the terms itself, a piece at a time (PRODUCE of codegen/pointwise.h), and does several
  *         units (CPU; `inner` neighbouring results whose terms are `inner` apart, or 1) */
@@ -440,7 +442,143 @@ __kernel __attribute__((reqd_work_group_size(TILE, ROWS, 1))) void across(ARGS, 
 }
 #endif
 
+#if defined(KERNEL_wide) || defined(KERNEL_wide_across)
+#include "kernels/wide.cl"
+#define E WIDE_OF(IN)
+static inline state meet(state a, state b)
+{
+    MEET(a, b);
+    return a;
+}
+/* The j-th element of a vector, after `GEMS_CAT(wide_get_, IN)(q, got)`. */
+#define TERM_OF(j) TO_A(map(TO_C(got[j])))
+#endif
+
+/* HELD vectors on their way at a time; their terms are added in four chains. */
+#ifdef KERNEL_wide
+#define BLOCK_OF(q)                                                                                                    \
+    {                                                                                                                  \
+        GEMS_CAT(num_, IN) got[E];                                                                                      \
+        GEMS_CAT(wide_get_, IN)(q, got);                                                                                \
+        UNROLL for (int j = 0; j < E; j++) block[j & 3] = combine(block[j & 3], TERM_OF(j));                           \
+    }
+#define BLOCK_START UNROLL for (int j = 0; j < 4; j++) block[j] = IDENTITY;
+#define BLOCK_JOIN  JOIN(A, s, combine(combine(block[0], block[1]), combine(block[2], block[3])));
+__kernel WIDE_ATTR void wide(ARGS)
+{
+    OPEN;
+    WIDE_TREE_MEMORY(state, tree)
+    WIDE_ROW(u, results * splits)
+    const long split = SPLIT_OF(u, results), k = u - split * results;
+    const __global MEM_IN *p = in + gems_nest_offset(&kept, k);
+    A block[4];
+    state s;
+    START(s);
+    PART_OF(split)
+    for (; o < o_end; o++) {
+        const __global MEM_IN *r = p + gems_nest_offset(&outer, o);
+        const __global uint4 *from = (const __global uint4 *)(r + first);
+        const long vectors = (last - first) / E;
+        long i = lane;
+        for (; i + (HELD - 1) * LANES < vectors; i += HELD * LANES) {
+            uint4 held[HELD];
+            UNROLL for (int h = 0; h < HELD; h++) held[h] = from[i + h * LANES];
+            BLOCK_START
+            UNROLL for (int h = 0; h < HELD; h++) BLOCK_OF(held[h])
+            BLOCK_JOIN
+        }
+        for (; i < vectors; i += LANES) {
+            BLOCK_START
+            BLOCK_OF(from[i])
+            BLOCK_JOIN
+        }
+        for (i = first + vectors * E + lane; i < last; i += LANES)
+            JOIN(A, s, TERM(r, i));
+    }
+    WIDE_TREE(state, s, meet, tree)
+    if (mine && lane == 0)
+        STORE(out, u, s);
+}
+#endif
+
+/* A group's items take E results each of LANES neighbouring vectors, and every DEEP-th term of them; then the group puts the
+ * DEEP states of each result together, sixteen by sixteen. */
+#ifdef KERNEL_wide_across
+#define DEEP  (GROUP / LANES)
+#define WIDTH (LANES * E)
+__kernel WIDE_ATTR void wide_across(ARGS, long columns)
+{
+    OPEN;
+    __local state part[GROUP * E];
+    const int lane = get_local_id(0), y = get_local_id(1), slot = y * LANES + lane;
+    const long vectors = columns / E, tiles = (vectors + LANES - 1) / LANES, rows = results / columns;
+    const long u = get_group_id(0), row = u / tiles % rows, v0 = u % tiles * LANES, split = u / tiles / rows;
+    const __global MEM_IN *p = in + gems_nest_offset(&kept, row);
+    const long pitch = stride / E;
+    state s[E];
+    UNROLL for (int j = 0; j < E; j++) START(s[j]);
+    PART_OF(split)
+    if (v0 + lane < vectors)
+        for (; o < o_end; o++) {
+            const __global uint4 *from = (const __global uint4 *)(p + gems_nest_offset(&outer, o)) + v0 + lane;
+            long i = first + y;
+            for (; i + (HELD - 1) * DEEP < last; i += HELD * DEEP) {
+                uint4 held[HELD];
+                A block[E];
+                UNROLL for (int j = 0; j < E; j++) block[j] = IDENTITY;
+                UNROLL for (int h = 0; h < HELD; h++) held[h] = from[(i + h * DEEP) * pitch];
+                UNROLL for (int h = 0; h < HELD; h++)
+                {
+                    GEMS_CAT(num_, IN) got[E];
+                    GEMS_CAT(wide_get_, IN)(held[h], got);
+                    UNROLL for (int j = 0; j < E; j++) block[j] = combine(block[j], TERM_OF(j));
+                }
+                UNROLL for (int j = 0; j < E; j++) JOIN(A, s[j], block[j]);
+            }
+            for (; i < last; i += DEEP) {
+                GEMS_CAT(num_, IN) got[E];
+                GEMS_CAT(wide_get_, IN)(from[i * pitch], got);
+                UNROLL for (int j = 0; j < E; j++) JOIN(A, s[j], TERM_OF(j));
+            }
+        }
+    UNROLL for (int j = 0; j < E; j++) part[y * WIDTH + lane * E + j] = s[j];
+    for (int count = DEEP, next; count > 1; count = next) {
+        next = count > 16 ? count / 16 : 1;
+        state a;
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (slot < next * WIDTH) {
+            a = part[slot];
+            for (int j = 1; j < count / next; j++)
+                MEET(a, part[slot + j * next * WIDTH]);
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (slot < next * WIDTH)
+            part[slot] = a;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int c = slot; c < WIDTH; c += GROUP)
+        if (v0 * E + c < columns)
+            STORE(out, split * results + row * columns + v0 * E + c, part[c]);
+}
+#endif
+
 /* Part i of result k is parts[i * results + k]. */
+#ifdef KERNEL_merge_few /* one work-item a result */
+__kernel void merge_few(GEMS_BUFFER(const state, parts), GEMS_BUFFER(out_t, out), long results, long splits, long total)
+{
+    GEMS_AT(const state, parts);
+    GEMS_AT(out_t, out);
+    const long k = get_global_id(0);
+    state s;
+    START(s);
+    if (k >= results)
+        return;
+    for (long i = 0; i < splits; i++)
+        MEET(s, parts[i * results + k]);
+    STORE(out, k, s);
+}
+#endif
+
 #ifdef KERNEL_merge
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void merge(GEMS_BUFFER(const state, parts), GEMS_BUFFER(out_t, out),
                                                                        long results, long splits, long total)

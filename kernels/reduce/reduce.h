@@ -48,6 +48,8 @@ typedef struct gems_cut {
 
 /* As few parts as give `device` enough to do with `units` results each; the rule's "splits" overrides. */
 void gems_reduce_cut(gems_cut *cut, const gems_call *call, const gems_device_info *device, int64_t units);
+/* About so many parts. */
+void gems_reduce_cut_into(gems_cut *cut, int64_t wanted);
 
 /* The parameter of variants that cut. */
 #define GEMS_SPLITS ((gems_parameter){"splits", 1, 4096, 1, 0})

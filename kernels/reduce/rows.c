@@ -1,5 +1,7 @@
 #include "kernels/reduce/rows.h"
 
+#include "kernels/work/wide.h"
+
 gems_status gems_rows_prepare(gems_call *call, int dim, gems_dtype out, gems_rows *r)
 {
     const gems_tensor *in = call->arg[0].tensor;
@@ -50,4 +52,12 @@ bool gems_rows_can_column(const gems_choice *c)
 {
     const gems_rows *r = c->problem;
     return r->side_by_side && r->inner >= 8;
+}
+
+bool gems_rows_can_wide(const gems_choice *c)
+{
+    const gems_rows *r = c->problem;
+    const int64_t element = gems_dtypes[r->in->dtype].size, result = gems_dtypes[r->out->dtype].size;
+    return r->inner == 1 && r->stride == 1 && r->n * element % GEMS_WIDE == 0 && r->n < INT32_MAX &&
+           result >= element && r->out->address % GEMS_WIDE == 0 && gems_wide_rows(r->in, &r->kept);
 }

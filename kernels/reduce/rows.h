@@ -9,7 +9,8 @@
 enum {
     GEMS_ROWS_COLUMN, /* a work-item for neighbouring rows that lie side by side (CPU) */
     GEMS_ROWS_RUN,    /* for several rows in turn (CPU) */
-    GEMS_ROWS_ITEM,   /* for one row (GPU) */
+    GEMS_ROWS_WIDE,   /* a few of a work-group for a row, 16 bytes at a time (GPU) */
+    GEMS_ROWS_ITEM,   /* a work-item for one row (GPU) */
     GEMS_ROWS_GROUP   /* a work-group for one row (GPU) */
 };
 
@@ -29,5 +30,6 @@ void gems_rows_items(const gems_choice *choice, size_t *global, size_t *local);
 /* Whether the kernel may read and write with stride 1 alone. */
 bool gems_rows_dense(const gems_choice *choice);
 bool gems_rows_can_column(const gems_choice *choice);
+bool gems_rows_can_wide(const gems_choice *choice);
 
 #endif

@@ -4,6 +4,7 @@
  * f32 accumulates in f64, as the host does, or with its rounding errors kept where the device has no f64. */
 #include "kernels/reduce/reduce.h"
 #include "kernels/reduce/rows.h"
+#include "kernels/work/wide.h"
 #include "tune/table.h"
 
 #include <stdio.h>
@@ -53,17 +54,33 @@ static void choose_types(problem *p, const gems_call *call, const gems_device_in
     p->compensated = gems_op_attr(call->op, "compensated") && p->acc == out && p->acc == GEMS_F32;
 }
 
+/* A tile of a row, of which the totals stand in local memory, twice. */
+static gems_hold hold_of(const gems_choice *c)
+{
+    const problem *p = c->problem;
+    gems_hold h = gems_hold_for(c, p->rows.n * gems_dtypes[p->rows.in->dtype].size / GEMS_WIDE);
+    const size_t totals = (size_t)(2 * h.lanes * h.rows) * gems_dtypes[p->acc].size;
+    while (h.held > 1 && (size_t)h.held * totals > c->device->local_bytes)
+        h.held--;
+    h.spare = 0;
+    return h;
+}
+
 static void write_defines(const gems_choice *c, char *out, size_t n)
 {
     const problem *p = c->problem;
     const gems_op *op = c->call->op;
     const gems_dtype_info *to = &gems_dtypes[p->rows.out->dtype];
-    snprintf(out, n,
-             "#define IN %s\n#define OUT %s\n#define T %s\n#define A %s\n%s"
-             "#define COMBINE(a, b) (%s)\n#define IDENTITY ((A)(%s))\n",
-             gems_dtypes[c->call->dtype].name, to->name, to->compute, gems_dtypes[p->acc].compute,
-             p->compensated ? "#define COMPENSATED\n" : "", gems_op_attr_or(op, "combine", "a + b"),
-             gems_op_attr_or(op, "identity", "0"));
+    const int used = snprintf(out, n,
+                              "#define IN %s\n#define OUT %s\n#define T %s\n#define A %s\n%s"
+                              "#define COMBINE(a, b) (%s)\n#define IDENTITY ((A)(%s))\n",
+                              gems_dtypes[c->call->dtype].name, to->name, to->compute, gems_dtypes[p->acc].compute,
+                              p->compensated ? "#define COMPENSATED\n" : "", gems_op_attr_or(op, "combine", "a + b"),
+                              gems_op_attr_or(op, "identity", "0"));
+    if (gems_choice_index(c) == GEMS_ROWS_WIDE) {
+        const gems_hold hold = hold_of(c);
+        gems_hold_defines(&hold, out + used, n - (size_t)used);
+    }
 }
 
 /* A row is cut where there are fewer rows than cores and a part is long enough to be worth reading twice. */
@@ -72,8 +89,9 @@ typedef struct parts {
     int totals; /* scratch */
 } parts;
 
-/* `cut`: of kernels that take parts of rows. */
-static void launch(const gems_choice *c, const char *entry, size_t global, size_t local, const parts *cut)
+/* `cut`: of kernels that take parts of rows; `hold`: of those that hold rows. */
+static void launch(const gems_choice *c, const char *entry, const size_t *global, const size_t *local, const parts *cut,
+                   const gems_hold *hold)
 {
     const problem *p = c->problem;
     const gems_rows *r = &p->rows;
@@ -87,19 +105,28 @@ static void launch(const gems_choice *c, const char *entry, size_t global, size_
     }
     const gems_kernel_wanted kernel = {"kernels/scan/scan.cl",
                                        entry,
-                                       (uint64_t)(c->call->dtype << 16 | r->out->dtype << 8 | p->acc),
-                                       local,
+                                       (uint64_t)(c->call->dtype << 16 | r->out->dtype << 8 | p->acc) |
+                                           (hold ? gems_hold_types(hold) : 0),
+                                       hold ? local[0] * local[1] : local[0],
                                        gems_rows_dense(c),
                                        false,
                                        write_defines};
-    gems_launch(c->work, gems_kernel_for(c, &kernel), 1, &global, &local, args, nargs);
+    gems_launch(c->work, gems_kernel_for(c, &kernel), hold ? 2 : 1, global, local, args, nargs);
 }
 
 static void launch_whole(const gems_choice *c)
 {
     size_t global, local;
     gems_rows_items(c, &global, &local);
-    launch(c, c->variant->name, global, local, NULL);
+    launch(c, c->variant->name, &global, &local, NULL, NULL);
+}
+
+static void launch_wide(const gems_choice *c)
+{
+    const gems_hold hold = hold_of(c);
+    size_t global[2], local[2];
+    gems_hold_items(&hold, ((const problem *)c->problem)->rows.rows, global, local);
+    launch(c, c->variant->name, global, local, NULL, &hold);
 }
 
 static void launch_run(const gems_choice *c)
@@ -113,9 +140,11 @@ static void launch_run(const gems_choice *c)
     parts cut = {.chunk = wanted > 1 ? (r->n + wanted - 1) / wanted : r->n};
     cut.splits = (r->n + cut.chunk - 1) / cut.chunk;
     cut.totals = gems_work_scratch(c->work, (size_t)(r->rows * cut.splits) * gems_dtypes[p->acc].size);
+    const size_t one = 1, all = (size_t)(r->rows * cut.splits);
+    const size_t items = (size_t)gems_cpu_items(c->device, r->rows * cut.splits);
     if (cut.splits > 1)
-        launch(c, "part", (size_t)(r->rows * cut.splits), 1, &cut);
-    launch(c, "run", (size_t)gems_cpu_items(c->device, r->rows * cut.splits), 1, &cut);
+        launch(c, "part", &all, &one, &cut, NULL);
+    launch(c, "run", &items, &one, &cut, NULL);
 }
 
 static bool suits_item(const gems_choice *c)
@@ -128,6 +157,8 @@ static const gems_variant variants[] = {
     [GEMS_ROWS_COLUMN] = {"column", "8 neighbouring rows, side by side in the input", .can = gems_rows_can_column,
                           .suits = gems_suits_cpu, .launch = launch_whole},
     [GEMS_ROWS_RUN] = {"run", NULL, .params = {GEMS_SPLITS}, .suits = gems_suits_cpu, .launch = launch_run},
+    [GEMS_ROWS_WIDE] = {"wide", "rows of whole 16 bytes", .params = {GEMS_HOLD_PARAMETERS}, .can = gems_rows_can_wide,
+                        .suits = gems_suits_gpu, .launch = launch_wide},
     [GEMS_ROWS_ITEM] = {"item", .suits = suits_item, .launch = launch_whole},
     [GEMS_ROWS_GROUP] = {"group", .suits = gems_suits_gpu, .launch = launch_whole},
     {NULL},

@@ -10,6 +10,7 @@
  * part    one work-item totals one part of a row
  * run     one work-item a part of a row, several in turn (CPU)
  * column  one work-item for 64 neighbouring rows that lie side by side (CPU)
+ * wide    LANES items of a work-group a row, HELD times 16 bytes each at a time (GPU; rows of whole 16 bytes)
  * group   one work-group a row (GPU)
  * item    one work-item a row: short rows, or rows side by side (GPU) */
 #ifndef IN
@@ -154,6 +155,72 @@ __kernel void column(ARGS)
                     COLUMN_STEP(_part, left / 16)
             }
         }
+    }
+}
+#endif
+
+/* A tile of a row at a time: each item scans its vectors, the totals of all are scanned in local memory, and each item scans
+ * again from the total before its vector. */
+#ifdef KERNEL_wide
+#include "kernels/wide.cl"
+#define E WIDE_OF(IN)
+#define TILE (HELD * LANES)
+#define VALUES(q)                                                                                                      \
+    GEMS_CAT(num_, IN) got[E];                                                                                          \
+    GEMS_CAT(wide_get_, IN)(q, got);
+__kernel WIDE_ATTR void wide(ARGS)
+{
+    OPEN;
+    __local A totals[2][HELD * GROUP];
+    WIDE_ROW(k, rows)
+    ROW_BASE(k)
+    const __global uint4 *from = (const __global uint4 *)p;
+    const int vectors = (int)(n / E), base = slot / LANES * TILE;
+    state s;
+    START(s);
+    for (int b = 0; b < vectors; b += TILE) {
+        uint4 held[HELD];
+        UNROLL for (int u = 0; u < HELD; u++)
+            held[u] = b + u * LANES + lane < vectors ? from[b + u * LANES + lane] : (uint4)(0);
+        UNROLL for (int u = 0; u < HELD; u++)
+        {
+            VALUES(held[u])
+            A v = (A)(T)got[0];
+            UNROLL for (int j = 1; j < E; j++) v = combine(v, (A)(T)got[j]);
+            totals[0][base + u * LANES + lane] = b + u * LANES + lane < vectors ? v : IDENTITY;
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+        int now = 0;
+        for (int d = 1; d < TILE; d *= 2) {
+            UNROLL for (int u = 0; u < HELD; u++)
+            {
+                const int i = u * LANES + lane;
+                const A v = totals[now][base + i];
+                totals[1 - now][base + i] = i >= d ? combine(totals[now][base + i - d], v) : v;
+            }
+            now = 1 - now;
+            barrier(CLK_LOCAL_MEM_FENCE);
+        }
+        UNROLL for (int u = 0; u < HELD; u++)
+        {
+            const int i = u * LANES + lane;
+            GEMS_CAT(num_, OUT) y_[E];
+            VALUES(held[u])
+            A v = i ? totals[now][base + i - 1] : IDENTITY;
+            UNROLL for (int j = 0; j < E; j++)
+            {
+                v = combine(v, (A)(T)got[j]);
+#ifdef COMPENSATED
+                y_[j] = (GEMS_CAT(num_, OUT))(isfinite(s.high) ? s.high + (s.low + v) : s.high + v);
+#else
+                y_[j] = (GEMS_CAT(num_, OUT))combine(s.high, v);
+#endif
+            }
+            if (mine && b + i < vectors)
+                WIDE_STORE(OUT, q + (long)(b + i) * E, y_, E)
+        }
+        NEXT(s, A, totals[now][base + TILE - 1]);
+        barrier(CLK_LOCAL_MEM_FENCE);
     }
 }
 #endif

@@ -2,6 +2,7 @@
  * softmax.cl: "row", "finish", for backward also "term"; and "keep" where the first exponentials can be kept. */
 #include "kernels/pointwise/end.h"
 #include "kernels/reduce/rows.h"
+#include "kernels/work/wide.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -55,31 +56,50 @@ typedef struct problem {
     found f;
 } problem;
 
+static gems_hold hold_of(const gems_choice *c)
+{
+    const gems_rows *r = c->problem;
+    return gems_hold_for(c, r->n * gems_dtypes[r->in->dtype].size / GEMS_WIDE);
+}
+
 static void write_defines(const gems_choice *c, char *out, size_t n)
 {
     const gems_op *op = c->call->op;
     const found *f = &((const problem *)c->problem)->f;
     bool keep = gems_op_attr(op, "keep") && (f->out == GEMS_F32 || f->out == GEMS_F64);
-    snprintf(out, n,
-             "#define IN %s\n#define OUT %s\n#define T %s\n%s%s%s%s"
-             "#define TERM (%s)\n#define ROW (%s)\n#define FINISH (%s)\n",
-             gems_dtypes[c->call->dtype].name, gems_dtypes[f->out].name, gems_dtypes[f->out].compute,
-             f->backward ? "#define BACKWARD\n" : "", keep ? "#define KEEP\n" : "",
-             gems_op_attr(op, "keep") ? "" : "#define E_UNUSED\n",
-             !f->backward && f->out != GEMS_F64 ? "#define FAST_EXP\n" : "", gems_op_attr_or(op, "term", "e"),
-             gems_op_attr_or(op, "row", "s"), gems_op_attr_or(op, "finish", "e"));
+    const int used =
+        snprintf(out, n,
+                 "#define IN %s\n#define OUT %s\n#define T %s\n%s%s%s%s"
+                 "#define TERM (%s)\n#define ROW (%s)\n#define FINISH (%s)\n",
+                 gems_dtypes[c->call->dtype].name, gems_dtypes[f->out].name, gems_dtypes[f->out].compute,
+                 f->backward ? "#define BACKWARD\n" : "", keep ? "#define KEEP\n" : "",
+                 gems_op_attr(op, "keep") ? "" : "#define E_UNUSED\n",
+                 !f->backward && f->out != GEMS_F64 ? "#define FAST_EXP\n" : "", gems_op_attr_or(op, "term", "e"),
+                 gems_op_attr_or(op, "row", "s"), gems_op_attr_or(op, "finish", "e"));
+    if (gems_choice_index(c) == GEMS_ROWS_WIDE) {
+        const gems_hold hold = hold_of(c);
+        gems_hold_defines(&hold, out + used, n - (size_t)used);
+    }
 }
 
 static void launch(const gems_choice *c)
 {
     const problem *p = c->problem;
     const gems_rows *r = &p->rows;
-    size_t global, local;
-    gems_rows_items(c, &global, &local);
+    size_t global[2], local[2] = {1, 1};
+    uint64_t types = (uint64_t)c->call->dtype << 8 | p->f.out;
+    const bool wide = gems_choice_index(c) == GEMS_ROWS_WIDE;
+    if (wide) {
+        const gems_hold hold = hold_of(c);
+        gems_hold_items(&hold, r->rows, global, local);
+        types |= gems_hold_types(&hold);
+    } else {
+        gems_rows_items(c, global, local);
+    }
     const gems_kernel_wanted kernel = {"kernels/softmax/softmax.cl",
                                        c->variant->name,
-                                       (uint64_t)c->call->dtype << 8 | p->f.out,
-                                       local,
+                                       types,
+                                       local[0] * local[1],
                                        gems_rows_dense(c),
                                        false,
                                        write_defines};
@@ -93,7 +113,7 @@ static void launch(const gems_choice *c)
     args[nargs++] = GEMS_VALUE(r->n);
     args[nargs++] = GEMS_VALUE(r->stride);
     args[nargs++] = GEMS_VALUE(r->inner);
-    gems_launch(c->work, gems_kernel_for(c, &kernel), 1, &global, &local, args, nargs);
+    gems_launch(c->work, gems_kernel_for(c, &kernel), wide ? 2 : 1, global, local, args, nargs);
 }
 
 static bool suits_item(const gems_choice *c)
@@ -102,10 +122,17 @@ static bool suits_item(const gems_choice *c)
     return !c->device->is_cpu && ((r->inner >= 32 && r->side_by_side) || r->n <= 32);
 }
 
+static bool can_wide(const gems_choice *c)
+{
+    return !((const problem *)c->problem)->f.backward && gems_rows_can_wide(c);
+}
+
 static const gems_variant variants[] = {
     [GEMS_ROWS_COLUMN] = {"column", "8 neighbouring rows, side by side in the input", .can = gems_rows_can_column,
                           .suits = gems_suits_cpu, .launch = launch},
     [GEMS_ROWS_RUN] = {"run", .suits = gems_suits_cpu, .launch = launch},
+    [GEMS_ROWS_WIDE] = {"wide", "rows of whole 16 bytes", .params = {GEMS_HOLD_PARAMETERS}, .can = can_wide,
+                        .suits = gems_suits_gpu, .launch = launch},
     [GEMS_ROWS_ITEM] = {"item", .suits = suits_item, .launch = launch},
     [GEMS_ROWS_GROUP] = {"group", .suits = gems_suits_gpu, .launch = launch},
     {NULL},

@@ -13,6 +13,7 @@
  *
  * run     one work-item a row, several rows in turn (CPU)
  * column  one work-item for 64 neighbouring rows that lie side by side (CPU)
+ * wide    LANES items of a work-group a row, which is read once where it can be held (GPU; rows of whole 16 bytes, forward)
  * group   one work-group a row (GPU)
  * item    one work-item a row: short rows, or rows side by side (GPU) */
 #ifndef IN
@@ -260,6 +261,62 @@ __kernel void column(ARGS)
 #define ELEMENT(i) T g = LOAD(p, i * stride), y = LOAD(p2, i * inner);
 #else
 #define ELEMENT(i) T x = LOAD(p, i * stride), e = exp(x - m);
+#endif
+
+#ifdef KERNEL_wide
+#include "kernels/wide.cl"
+#define E WIDE_OF(IN)
+#define VALUES(q)                                                                                                      \
+    GEMS_CAT(num_, IN) got[E];                                                                                          \
+    GEMS_CAT(wide_get_, IN)(q, got);
+#define LARGER(a, b) ((b) > (a) ? (b) : (a))
+#define PLUS(a, b) ((a) + (b))
+#define MAX_OF(q, i)                                                                                                   \
+    {                                                                                                                  \
+        VALUES(q)                                                                                                      \
+        UNROLL for (int j = 0; j < E; j++) m = LARGER(m, (T)got[j]);                                                    \
+    }
+#define SUM_OF(q, i)                                                                                                   \
+    {                                                                                                                  \
+        VALUES(q)                                                                                                      \
+        UNROLL for (int j = 0; j < E; j++)                                                                             \
+        {                                                                                                              \
+            const T x = got[j], e = exp(x - m);                                                                         \
+            (void)x;                                                                                                   \
+            s += TERM;                                                                                                 \
+        }                                                                                                              \
+    }
+#define OUT_OF(q_, i)                                                                                                  \
+    {                                                                                                                  \
+        GEMS_CAT(num_, OUT) y_[E];                                                                                     \
+        VALUES(q_)                                                                                                     \
+        UNROLL for (int j = 0; j < E; j++)                                                                             \
+        {                                                                                                              \
+            const T x = got[j], e = exp(x - m);                                                                         \
+            (void)x, (void)e;                                                                                          \
+            y_[j] = FINISH;                                                                                            \
+        }                                                                                                              \
+        WIDE_STORE(OUT, q + (long)(i) * E, y_, E)                                                                      \
+    }
+__kernel WIDE_ATTR void wide(ARGS)
+{
+    OPEN;
+    HOLD_MEMORY
+    WIDE_TREE_MEMORY(T, tree)
+    WIDE_ROW(k, rows)
+    ROW_BASE(k)
+    const __global uint4 *from = (const __global uint4 *)p;
+    const int vectors = (int)(n / E);
+    HOLD(from, vectors)
+    T m = -INFINITY, s = 0;
+    HOLD_WALK(from, vectors, MAX_OF)
+    WIDE_TREE(T, m, LARGER, tree)
+    HOLD_WALK(from, vectors, SUM_OF)
+    WIDE_TREE(T, s, PLUS, tree)
+    const T t = ROW;
+    if (mine)
+        HOLD_WALK(from, vectors, OUT_OF)
+}
 #endif
 
 #ifdef KERNEL_group

@@ -131,6 +131,13 @@ static void test_reduce(void)
             reduce(&sum, GEMS_F32, l, SHAPE(4, 9, 40), dims[i], i % 2);
     for (int i = 1; i < FLOATING; i++)
         reduce(i % 2 ? &mean : &amax, floating[i], SLICED, SHAPE(3, 150), 2, i % 2);
+    for (int i = 0; i < FLOATING; i++) { /* 16 bytes at a time, along rows and across them */
+        reduce(i % 2 ? &amax : &sum, floating[i], EXPANDED, SHAPE(3, 40, 80), 4 >> i % 3, false);
+        reduce(i % 2 ? &sum : &mean, floating[i], DENSE, SHAPE(300, 160), 1, false);
+        reduce(i % 2 ? &sum : &mean, floating[i], DENSE, SHAPE(6, 1003), i ? 3 : 2, false);
+    }
+    reduce(&sum_i, GEMS_BOOL, DENSE, SHAPE(50, 96), 1, false);
+    reduce(&sum_i, GEMS_U8, DENSE, SHAPE(50, 96), 2, false);
     reduce(&sum_all, GEMS_F32, TRANSPOSED, SHAPE(3, 30), 3, false);
     reduce(&sum_i, GEMS_I32, TRANSPOSED, SHAPE(3, 70), 2, false);
     reduce(&sum_i, GEMS_BOOL, DENSE, SHAPE(20, 40), 1, false);
@@ -265,6 +272,9 @@ static void test_softmax(void)
             softmax(i == 1 ? "_log_softmax" : "_softmax", floating[i], DENSE, SHAPE(3, 100), 1);
         else
             softmax_backward("_softmax_backward_data", floating[i], TRANSPOSED, SHAPE(4, 50), 1);
+    for (int i = 0; i < FLOATING; i++) /* 16 bytes at a time: more rows than a group has, more of a row than is held */
+        softmax(i % 2 ? "_log_softmax" : "_softmax", floating[i], i ? EXPANDED : DENSE, SHAPE(i ? 3 : 300, i ? 1000 : 48), 1);
+    softmax("_softmax", GEMS_F32, EXPANDED, SHAPE(2, 4096), 1);
     softmax("_log_softmax.out", GEMS_F32, SLICED, SHAPE(30, 20), 0);
     for (int dim = 0; dim < 2; dim++)
         softmax_backward("_log_softmax_backward_data", GEMS_F32, DENSE, SHAPE(30, 20), dim);
@@ -288,7 +298,7 @@ static void norm(const char *op, gems_dtype dtype, layout l, shape s, int inner,
     else
         none(&t);
     if (center && affine)
-        b = tensor(&t, dtype, OFFSET, in);
+        b = tensor(&t, dtype, count(in) % 8 ? OFFSET : DENSE, in);
     else if (center)
         none(&t);
     real(&t, 1e-3);
@@ -337,6 +347,8 @@ static void test_norm(void)
         norm("native_layer_norm", GEMS_F32, l, SHAPE(3, 5, 33), 1, true);
     for (int i = 1; i < FLOATING; i++)
         norm(i % 2 ? "native_layer_norm" : "_fused_rms_norm", floating[i], DENSE, SHAPE(3, 5, 30), 2, true);
+    for (int i = 0; i < FLOATING; i++) /* 16 bytes at a time */
+        norm(i % 2 ? "_fused_rms_norm" : "native_layer_norm", floating[i], i ? EXPANDED : DENSE, SHAPE(3, 5, 200), 1, i != 1);
     norm("_fused_rms_norm", GEMS_F32, SLICED, SHAPE(4, 300), 1, false);
     norm("native_layer_norm", GEMS_F32, DENSE, SHAPE(4, 300), 1, false);
 }
@@ -503,6 +515,9 @@ static void test_scan(void)
     scan("cumsum", GEMS_I32, TRANSPOSED, SHAPE(30, 20), 0, GEMS_I64);
     scan("cumsum", GEMS_BOOL, DENSE, SHAPE(3, 90), 1, GEMS_I64);
     scan("cumsum.out", GEMS_F32, SLICED, SHAPE(300), 0, GEMS_F32);
+    for (int i = 0; i < FLOATING; i++) /* 16 bytes at a time */
+        scan("cumsum", floating[i], i ? EXPANDED : DENSE, SHAPE(i ? 3 : 300, i ? 1000 : 48), 1, floating[i]);
+    scan("cumsum", GEMS_BOOL, DENSE, SHAPE(3, 96), 1, GEMS_I64);
 }
 
 /* ---- nll_loss ---- */
