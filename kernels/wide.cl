@@ -140,7 +140,7 @@ WIDE_HALVES(f16)
  * then each item all of theirs: two barriers. `name`: of its local memory, which may serve again. */
 #define WIDE_TREE_MEMORY(V, name)                                                                                      \
     __local V name##_all[GROUP];                                                                                       \
-    __local V name##_some[GROUP / LANES * WIDE_SOME];
+    __local V name##_some[GROUP / LANES * WIDE_SOME] __attribute__((aligned(16)));
 #define WIDE_TREE(V, v, OP, name)                                                                                      \
     {                                                                                                                  \
         __local V *const some = name##_some + (slot / LANES) * WIDE_SOME;                                              \
@@ -165,7 +165,7 @@ WIDE_HALVES(f16)
 /* ---- rows that are held
  *
  * An item keeps HELD uint4 of its row in registers as they came, SPARE more in local memory; what is left of a longer
- * row is read again by each pass. `vectors`: uint4 of the row.
+ * row (REST) is read again by each pass. `vectors`: uint4 of the row.
  *
  *   HOLD_MEMORY           at the kernel's begin, where SPARE > 0
  *   HOLD(from, vectors)   reads
@@ -177,6 +177,12 @@ WIDE_HALVES(f16)
 #else
 #define HOLD_MEMORY
 #define HOLD_SPARE(...)
+#endif
+
+#if REST
+#define HOLD_REST(...) __VA_ARGS__
+#else
+#define HOLD_REST(...)
 #endif
 
 /* Compilers would rather keep what they unpacked for the next pass, in twice the registers. */
@@ -211,10 +217,10 @@ WIDE_HALVES(f16)
                 STEP(one_, i)                                                                                          \
             }                                                                                                          \
         })                                                                                                             \
-        for (int i = lane + (HELD + SPARE) * LANES; i < (vectors); i += LANES) {                                       \
+        HOLD_REST(for (int i = lane + (HELD + SPARE) * LANES; i < (vectors); i += LANES) {                             \
             const uint4 one_ = (from)[i];                                                                              \
             STEP(one_, i)                                                                                              \
-        }                                                                                                              \
+        })                                                                                                             \
     }
 #endif
 

@@ -511,22 +511,25 @@ __kernel WIDE_ATTR void wide_across(ARGS, long columns)
     OPEN;
     __local state part[GROUP * E];
     const int lane = get_local_id(0), y = get_local_id(1), slot = y * LANES + lane;
-    const long vectors = columns / E, tiles = (vectors + LANES - 1) / LANES, rows = results / columns;
-    const long u = get_group_id(0), row = u / tiles % rows, v0 = u % tiles * LANES, split = u / tiles / rows;
+    /* No more groups than an int counts. */
+    const uint tiles = (uint)((columns / E + LANES - 1) / LANES), rows = (uint)(results / columns);
+    const uint u = get_group_id(0), unit = u / tiles, split = unit / rows, row = unit - split * rows;
+    const long c0 = (long)(u - unit * tiles) * WIDTH; /* the first of the tile's results in its row */
     const __global MEM_IN *p = in + gems_nest_offset(&kept, row);
-    const long pitch = stride / E;
     state s[E];
     UNROLL for (int j = 0; j < E; j++) START(s[j]);
     PART_OF(split)
-    if (v0 + lane < vectors)
+    if (c0 + lane * E < columns)
         for (; o < o_end; o++) {
-            const __global uint4 *from = (const __global uint4 *)(p + gems_nest_offset(&outer, o)) + v0 + lane;
-            long i = first + y;
-            for (; i + (HELD - 1) * DEEP < last; i += HELD * DEEP) {
+            const __global uint4 *from =
+                (const __global uint4 *)(p + gems_nest_offset(&outer, o) + (first + y) * stride + c0) + lane;
+            const long step = DEEP * stride / E;
+            int i = y, terms = (int)(last - first);
+            _Pragma("unroll 1") for (; i + (HELD - 1) * DEEP < terms; i += HELD * DEEP, from += HELD * step) {
                 uint4 held[HELD];
                 A block[E];
                 UNROLL for (int j = 0; j < E; j++) block[j] = IDENTITY;
-                UNROLL for (int h = 0; h < HELD; h++) held[h] = from[(i + h * DEEP) * pitch];
+                UNROLL for (int h = 0; h < HELD; h++) held[h] = from[h * step];
                 UNROLL for (int h = 0; h < HELD; h++)
                 {
                     GEMS_CAT(num_, IN) got[E];
@@ -535,9 +538,9 @@ __kernel WIDE_ATTR void wide_across(ARGS, long columns)
                 }
                 UNROLL for (int j = 0; j < E; j++) JOIN(A, s[j], block[j]);
             }
-            for (; i < last; i += DEEP) {
+            _Pragma("unroll 1") for (; i < terms; i += DEEP, from += step) {
                 GEMS_CAT(num_, IN) got[E];
-                GEMS_CAT(wide_get_, IN)(from[i * pitch], got);
+                GEMS_CAT(wide_get_, IN)(*from, got);
                 UNROLL for (int j = 0; j < E; j++) JOIN(A, s[j], TERM_OF(j));
             }
         }
@@ -548,7 +551,7 @@ __kernel WIDE_ATTR void wide_across(ARGS, long columns)
         barrier(CLK_LOCAL_MEM_FENCE);
         if (slot < next * WIDTH) {
             a = part[slot];
-            for (int j = 1; j < count / next; j++)
+            _Pragma("unroll 1") for (int j = 1; j < count / next; j++)
                 MEET(a, part[slot + j * next * WIDTH]);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -557,8 +560,8 @@ __kernel WIDE_ATTR void wide_across(ARGS, long columns)
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     for (int c = slot; c < WIDTH; c += GROUP)
-        if (v0 * E + c < columns)
-            STORE(out, split * results + row * columns + v0 * E + c, part[c]);
+        if (c0 + c < columns)
+            STORE(out, split * results + row * columns + c0 + c, part[c]);
 }
 #endif
 

@@ -44,18 +44,19 @@ gems_hold gems_hold_for(const gems_choice *c, int64_t vectors)
     const int64_t group = lanes * h.rows, room = ((int64_t)c->device->local_static - 1024) / group - 24;
     h.spare = room < GEMS_WIDE ? 0 : at_most(at_most(each - h.held, 12), room / GEMS_WIDE);
     h.spare = at_most(gems_rule_param(rule, "spare", h.spare), h.spare);
+    h.rest = h.held + h.spare < each;
     return h;
 }
 
 uint64_t gems_hold_types(const gems_hold *h)
 {
-    return (uint64_t)(h->lanes << 8 | h->held << 4 | h->spare) << 36;
+    return (uint64_t)(h->lanes << 9 | h->held << 5 | h->spare << 1 | h->rest) << 36;
 }
 
 void gems_hold_defines(const gems_hold *h, char *text, size_t n)
 {
-    snprintf(text, n, "#define LANES %d\n#define HELD %d\n#define SPARE %d\n", (int)h->lanes, (int)h->held,
-             (int)h->spare);
+    snprintf(text, n, "#define LANES %d\n#define HELD %d\n#define SPARE %d\n#define REST %d\n", (int)h->lanes,
+             (int)h->held, (int)h->spare, h->rest);
 }
 
 void gems_hold_items(const gems_hold *h, int64_t rows, size_t global[2], size_t local[2])

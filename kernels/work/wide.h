@@ -16,6 +16,7 @@ bool gems_wide_rows(const gems_tensor *t, const gems_nest *rows);
 /* Items of a row, rows of a group; vectors of 16 bytes that an item keeps in registers and in local memory. */
 typedef struct gems_hold {
     int64_t lanes, rows, held, spare;
+    bool rest; /* there are more than that */
 } gems_hold;
 
 /* The parameters of a variant that holds rows: a rule's numbers are taken as far as the device can. */
