@@ -69,6 +69,14 @@ typedef struct place {
     bool vector, quick, again;
 } place;
 
+/* Rows of a tile are one word, or one element, longer than its edge: so a column lies in as many banks of
+ * local memory. */
+static unsigned tile_pitch(const gems_pw_spec *spec, const gems_pw_operand *o)
+{
+    const unsigned size = gems_dtypes[o->dtype].size;
+    return spec->vec + (size < 4 ? 4 / size : 1);
+}
+
 static void write_index(const gems_pw_spec *spec, unsigned i, gems_code *out)
 {
     const gems_pw_operand *o = &spec->operand[i];
@@ -76,6 +84,10 @@ static void write_index(const gems_pw_spec *spec, unsigned i, gems_code *out)
         gems_code_add(out, "p%u[%s]", i, o->stride == GEMS_PW_BROADCAST ? "0" : "i");
     else if (spec->loop == GEMS_PW_GRID)
         gems_code_add(out, "p%u[o%u]", i, i);
+    else if (spec->loop == GEMS_PW_TILE && o->stride == GEMS_PW_TURNED)
+        gems_code_add(out, "l%u[x * %u + r + y]", i, tile_pitch(spec, o));
+    else if (spec->loop == GEMS_PW_TILE)
+        gems_code_add(out, "p%u[o%u + e0 * t%u.s0 + e1 * t%u.s1]", i, i, i, i);
     else
         gems_code_add(out,
                       o->stride == GEMS_PW_BROADCAST ? "p%u[o%u]"
@@ -247,9 +259,13 @@ static void write_pointers(const gems_pw_spec *spec, const char *indent, const c
 
 static void write_parameters(const gems_pw_spec *spec, const char *name, gems_code *out)
 {
-    bool cpu = spec->loop == GEMS_PW_RUN || spec->loop == GEMS_PW_ROWS;
     const char *size = spec->wide ? "long" : "int";
-    gems_code_add(out, "__kernel %svoid %s(\n    ", cpu ? "__attribute__((reqd_work_group_size(1, 1, 1))) " : "", name);
+    gems_code_add(out, "__kernel %svoid %s(\n    ",
+                  spec->loop == GEMS_PW_RUN || spec->loop == GEMS_PW_ROWS
+                      ? "__attribute__((reqd_work_group_size(1, 1, 1))) "
+                  : spec->loop == GEMS_PW_TILE ? "__attribute__((reqd_work_group_size(256, 1, 1))) "
+                                               : "",
+                  name);
     write_list(spec, TO_KERNEL, out);
     if (spec->loop == GEMS_PW_RUN)
         gems_code_add(out, "const long n, const long run)\n{\n");
@@ -258,7 +274,7 @@ static void write_parameters(const gems_pw_spec *spec, const char *name, gems_co
     else if (spec->loop == GEMS_PW_ROWS)
         gems_code_add(out, "const %s rows, const %s run, const %s chunks, const %s deep)\n{\n", size, size, size, size);
     else
-        gems_code_add(out, "const %s n)\n{\n", size);
+        gems_code_add(out, "const %s %s)\n{\n", size, spec->loop == GEMS_PW_TILE ? "tiles" : "n");
     write_pointers(spec, "    ", "\n", out);
 }
 
@@ -383,6 +399,39 @@ static bool write_grid(const gems_pw_spec *spec, gems_code *out)
     return ok;
 }
 
+/* Neighbouring items take neighbours along dimension 1 while operands that are turned are read, along dimension 0
+ * afterwards. */
+static bool write_tile(const gems_pw_spec *spec, gems_code *out)
+{
+    const char *size = spec->wide ? "long" : "int";
+    const unsigned edge = spec->vec, step = 256 / edge;
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (spec->operand[i].stride == GEMS_PW_TURNED)
+            gems_code_add(out, "    __local %s l%u[%u];\n", memory_type(spec->operand[i].dtype), i,
+                          edge * tile_pitch(spec, &spec->operand[i]));
+    gems_code_add(out, "    const int x = (int)get_local_id(0) %% %u, y = (int)get_local_id(0) / %u;\n", edge, edge);
+    gems_code_add(out, "    %s left = (%s)get_group_id(0);\n    if (left >= tiles)\n        return;\n", size, size);
+    gems_code_add(out, "    const %s across = (sizes.s0 + %u) / %u, down = (sizes.s1 + %u) / %u;\n", size, edge - 1,
+                  edge, edge - 1, edge);
+    gems_code_add(out, "    const %s b0 = left %% across * %u, b1 = left / across %% down * %u;\n", size, edge, edge);
+    gems_code_add(out, "    left = left / across / down;\n");
+    write_offsets(spec, 2, "    ", out);
+    gems_code_add(out, "    #pragma unroll\n    for (int r = 0; r < %u; r += %u) {\n", edge, step);
+    gems_code_add(out, "        const %s e0 = b0 + r + y, e1 = b1 + x;\n", size);
+    gems_code_add(out, "        if (e0 < sizes.s0 && e1 < sizes.s1) {\n");
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (spec->operand[i].stride == GEMS_PW_TURNED)
+            gems_code_add(out, "            l%u[(r + y) * %u + x] = p%u[o%u + e0 * t%u.s0 + e1];\n", i,
+                          tile_pitch(spec, &spec->operand[i]), i, i, i);
+    gems_code_add(out, "        }\n    }\n    barrier(CLK_LOCAL_MEM_FENCE);\n");
+    gems_code_add(out, "    #pragma unroll\n    for (int r = 0; r < %u; r += %u) {\n", edge, step);
+    gems_code_add(out, "        const %s e0 = b0 + x, e1 = b1 + r + y;\n", size);
+    gems_code_add(out, "        if (e0 < sizes.s0 && e1 < sizes.s1) {\n");
+    bool ok = write_body(spec, (place){.indent = "            "}, out);
+    gems_code_add(out, "        }\n    }\n");
+    return ok;
+}
+
 /* Vectors where all pointers are aligned to them, which is the same for all work-items. */
 static bool write_vec(const gems_pw_spec *spec, gems_code *out)
 {
@@ -465,6 +514,9 @@ char *gems_pw_source(const gems_pw_spec *spec, const char *name)
         break;
     case GEMS_PW_ROWS:
         ok = write_rows(spec, &out);
+        break;
+    case GEMS_PW_TILE:
+        ok = write_tile(spec, &out);
         break;
     default:
         ok = write_grid(spec, &out);

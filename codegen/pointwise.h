@@ -11,8 +11,10 @@
  *                                                      work-item i: chunk i % chunks, of `run` elements of dimension 0,
  *                                                      of rows (i / chunks) * deep and the `deep` - 1 after it
  *     GRID  size8 sizes, size8 strides of each operand in memory, size n      grid-stride over elements
- *   where size is int, or long if `wide`; after the strides stands an int[GEMS_PW_ROW] for each operand with a table.
- * RUN and ROWS want work-groups of one item.
+ *     TILE  as GRID, with size tiles instead of n      work-group i of 256: tile i of the first two loops, `vec` by
+ * `vec` elements, and one place in the others where size is int, or long if `wide`; after the strides stands an
+ * int[GEMS_PW_ROW] for each operand with a table. RUN and ROWS want work-groups of one item. In a TILE operands that
+ * are TURNED go through local memory: they are dense along dimension 1.
  *
  * PRODUCE is no kernel but a part of one, which does something else with the values (a reduction): operand 0 alone is
  * written, and is no parameter. The text defines
@@ -35,6 +37,7 @@ typedef enum gems_pw_loop {
     GEMS_PW_VEC,
     GEMS_PW_ROWS,
     GEMS_PW_GRID,
+    GEMS_PW_TILE,
     GEMS_PW_PRODUCE
 } gems_pw_loop;
 
@@ -49,7 +52,8 @@ typedef enum gems_pw_stride {
     GEMS_PW_BROADCAST,
     GEMS_PW_UNIT,
     GEMS_PW_STRIDED,
-    GEMS_PW_TABLE /* ROWS, PRODUCE: where element i of dimension 0 is stands in a table */
+    GEMS_PW_TABLE, /* ROWS, PRODUCE: where element i of dimension 0 is stands in a table */
+    GEMS_PW_TURNED /* TILE */
 } gems_pw_stride;
 
 typedef struct gems_pw_operand {
@@ -87,7 +91,7 @@ typedef struct gems_pw_step {
 /* All that a kernel's text is made of. Start from zero bytes: those in use identify the kernel. */
 typedef struct gems_pw_spec {
     uint8_t loop; /* gems_pw_loop */
-    uint8_t vec;  /* elements of a vector (VEC) */
+    uint8_t vec;  /* elements of a vector (VEC), along an edge (TILE) */
     uint8_t wide;
     uint8_t rank;
     uint8_t noperands, nsteps;

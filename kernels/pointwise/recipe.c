@@ -26,6 +26,7 @@ pw_recipe *pw_recipe_new(gems_work *work, const gems_shape *shape, const char *n
     r->vec = gems_rule_param(rule, "vec", 0);
     r->run = gems_rule_param(rule, "run", 0);
     r->group = gems_rule_param(rule, "group", 0);
+    r->tile = gems_rule_param(rule, "tile", 0);
     const char *variant = gems_rule_variant(rule);
     r->cpu = *variant ? strcmp(variant, "cpu") == 0 : gems_device_get(work->lane)->is_cpu;
     work->recipe = (uint32_t)((unsigned char *)r - work->bytes);
@@ -150,6 +151,54 @@ static void join_short_loops(gems_loops *loops, int noperands, uint8_t *strides,
     loops->rank -= n - 1;
 }
 
+#define TILE_LEAST 8 /* elements along either loop that are worth a tile */
+
+static void swap_loops(gems_loops *loops, int n, int a, int b)
+{
+    int64_t size = loops->size[a];
+    loops->size[a] = loops->size[b];
+    loops->size[b] = size;
+    for (int i = 0; i < n; i++) {
+        int64_t stride = loops->stride[i][a];
+        loops->stride[i][a] = loops->stride[i][b];
+        loops->stride[i][b] = stride;
+    }
+}
+
+/* On a GPU, operands that are dense along another loop than the results go through tiles of local memory: that loop
+ * becomes the second. Returns an edge of the tiles; 0: there is no such operand. */
+static uint8_t turn_operands(const gems_work *work, pw_recipe *r, gems_loops *loops, int n)
+{
+    gems_pw_spec *s = &r->spec;
+    const gems_device_info *device = gems_device_get(work->lane);
+    const size_t room = device->local_bytes / 2;
+    int turned = 0;
+    size_t bytes = 0;
+    for (unsigned i = 0, k = 0; i < s->noperands; i++) {
+        if (pw_recipe_in(r)[i].operand < 0)
+            continue;
+        const int64_t *stride = loops->stride[k++];
+        if (s->operand[i].place != GEMS_PW_READ && stride[0] != 1)
+            return 0;
+        for (int d = 1; d < loops->rank && !turned && s->operand[i].place == GEMS_PW_READ; d++)
+            if (stride[d] == 1 && stride[0] > 1 && loops->size[d] >= TILE_LEAST && loops->size[0] >= TILE_LEAST)
+                turned = d;
+    }
+    if (!turned || device->max_group < 256)
+        return 0;
+    swap_loops(loops, n, 1, turned);
+    for (unsigned i = 0, k = 0; i < s->noperands; i++)
+        if (pw_recipe_in(r)[i].operand >= 0) {
+            const int64_t *stride = loops->stride[k++];
+            const size_t more = (size_t)gems_dtypes[s->operand[i].dtype].size * 32 * 36;
+            if (s->operand[i].place == GEMS_PW_READ && stride[1] == 1 && stride[0] > 1 && bytes + more <= room) {
+                s->operand[i].stride = GEMS_PW_TURNED;
+                bytes += more;
+            }
+        }
+    return bytes == 0 ? 0 : r->tile != 32 && 4 * bytes <= room ? 64 : 32;
+}
+
 /* Merges the loops and chooses how they are walked. False: too many of them. */
 static bool choose_loops(gems_work *work, gems_loops *loops, pw_tables tables)
 {
@@ -204,6 +253,8 @@ static bool choose_loops(gems_work *work, gems_loops *loops, pw_tables tables)
         if (!r->cpu) /* one formula for every stride */
             for (unsigned i = 0; i < s->noperands; i++)
                 s->operand[i].stride = 0;
+        if (s->loop == GEMS_PW_GRID && (s->vec = turn_operands(work, r, loops, n)))
+            s->loop = GEMS_PW_TILE;
     }
     return true;
 }
@@ -315,6 +366,12 @@ static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gem
         args[n++] = one_size(s->wide, chunks, &sizes[used++]);
         args[n++] = one_size(s->wide, deep, &sizes[used++]);
         global = (size_t)(clamp(divide_up(rows, deep), 1, rows + 1) * chunks);
+    } else if (s->loop == GEMS_PW_TILE) {
+        const int64_t edge = s->vec, tiles = divide_up(loops->size[0], edge) * divide_up(loops->size[1], edge) *
+                                             (r->shape.numel / (loops->size[0] * loops->size[1]));
+        args[n++] = one_size(s->wide, r->nothing ? 0 : tiles, &sizes[used++]);
+        local = 256;
+        global = (size_t)(tiles ? tiles : 1) * local;
     } else {
         int64_t items = s->loop == GEMS_PW_VEC ? divide_up(numel, s->vec) : numel;
         args[n++] = one_size(s->loop == GEMS_PW_VEC || s->wide, numel, &sizes[used++]);
@@ -363,6 +420,8 @@ static void lower(gems_work *work)
 
 const gems_variant pw_variants[] = {
     {.name = "cpu", .params = {{"run", 64, 1073741824, 1, 8192}}, .suits = gems_suits_cpu},
-    {.name = "gpu", .params = {{"vec", 2, 16, 2, 0}, {"group", 1, 1024, 1, 256}}, .suits = gems_suits_gpu},
+    {.name = "gpu",
+     .params = {{"vec", 2, 16, 2, 0}, {"group", 1, 1024, 1, 256}, {"tile", 32, 64, 32, 0}},
+     .suits = gems_suits_gpu},
     {NULL},
 };

@@ -17,16 +17,16 @@ typedef struct pw_in {
 } pw_in;
 
 typedef struct pw_recipe {
-    gems_shape shape;         /* of at least one element; operands are broadcast to it */
-    const char *name;         /* of the kernel, for people: a constant */
-    bool cpu;                 /* variant */
-    bool tables;              /* short loops may be walked as one, by tables */
-    bool nothing;             /* its kernel is only to be built: it is launched, and touches no element */
-    bool end;                 /* another family's call ends it (end.h) */
-    uint64_t end_id;          /* tells their kernels apart */
-    int64_t vec, run, group;  /* parameters; 0: found from sizes and device */
-    uint32_t operands, steps; /* as many as there is room for */
-    gems_pw_spec spec;        /* loop, vec, wide, rank and the operands' strides are chosen when it is run */
+    gems_shape shape;              /* of at least one element; operands are broadcast to it */
+    const char *name;              /* of the kernel, for people: a constant */
+    bool cpu;                      /* variant */
+    bool tables;                   /* short loops may be walked as one, by tables */
+    bool nothing;                  /* its kernel is only to be built: it is launched, and touches no element */
+    bool end;                      /* another family's call ends it (end.h) */
+    uint64_t end_id;               /* tells their kernels apart */
+    int64_t vec, run, group, tile; /* parameters; 0: found from sizes and device */
+    uint32_t operands, steps;      /* as many as there is room for */
+    gems_pw_spec spec;             /* loop, vec, wide, rank and the operands' strides are chosen when it is run */
 } pw_recipe;
 
 /* An empty recipe in the work, for these sizes and at most so many operands and steps, which is run as the rule says

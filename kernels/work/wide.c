@@ -26,9 +26,9 @@ static int64_t at_most(int64_t v, int64_t most)
     return v < most ? v : most;
 }
 
-/* Enough bytes on their way to hide the memory's latency, and at least two groups on a multiprocessor, so that one reads
- * while another adds up: up to 256 items with 2 to 4 vectors each; then 512, with local memory beyond 4 vectors; only what
- * does not fit there twice gets 1024. Short rows share a group of 256. */
+/* Enough bytes on their way to hide the memory's latency, and at least two groups on a multiprocessor, so that one
+ * reads while another adds up: up to 256 items with 2 to 4 vectors each; then 512, with local memory beyond 4 vectors;
+ * only what does not fit there twice gets 1024. Short rows share a group of 256. */
 gems_hold gems_hold_for(const gems_choice *c, int64_t vectors)
 {
     const gems_rule *rule = c->call->rule;

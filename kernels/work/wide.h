@@ -20,7 +20,11 @@ typedef struct gems_hold {
 } gems_hold;
 
 /* The parameters of a variant that holds rows: a rule's numbers are taken as far as the device can. */
-#define GEMS_HOLD_PARAMETERS {"lanes", 1, 1024, 1, 0}, {"held", 1, 8, 1, 0}, {"spare", 0, 14, 1, 0}
+#define GEMS_HOLD_PARAMETERS                                                                                           \
+    {"lanes", 1, 1024, 1, 0}, {"held", 1, 8, 1, 0},                                                                    \
+    {                                                                                                                  \
+        "spare", 0, 14, 1, 0                                                                                           \
+    }
 /* For rows of so many vectors. Depends on choice and device alone. */
 gems_hold gems_hold_for(const gems_choice *choice, int64_t vectors);
 /* Bits for gems_kernel_wanted.types, from bit 36 on; and the definitions for its text. */

@@ -116,9 +116,31 @@ static void pointwise_dtypes(void)
     }
 }
 
+/* More than a tile of local memory either way. */
+static void pointwise_turned(void)
+{
+    static const gems_dtype dtypes[] = {GEMS_F32, GEMS_BF16, GEMS_U8, GEMS_F64};
+    trial t;
+    trial_begin(&t, "add.Tensor");
+    t.parameters = true;
+    tensor(&t, GEMS_F32, TRANSPOSED, SHAPE(2, 70, 40));
+    tensor(&t, GEMS_F32, DENSE, SHAPE(2, 70, 40));
+    integer(&t, 2);
+    pointwise(&t, GEMS_F32, SHAPE(2, 70, 40), add);
+    for (int i = 0; i < 4; i++) {
+        trial_begin(&t, "copy_");
+        t.quick = i > 0;
+        tensor(&t, dtypes[i], i == 3 ? OFFSET : DENSE, SHAPE(2, 40, 70));
+        tensor(&t, dtypes[i], TRANSPOSED, SHAPE(2, 40, 70));
+        boolean(&t, false);
+        pointwise(&t, dtypes[i], SHAPE(2, 40, 70), last);
+    }
+}
+
 static void test_pointwise(void)
 {
     trial t;
+    pointwise_turned();
     for (layout l = DENSE; l < LAYOUTS; l++) {
         add_layouts(GEMS_F32, l, DENSE);
         add_layouts(GEMS_F32, l, l);

@@ -266,7 +266,8 @@ static void softmax_backward(const char *op, gems_dtype dtype, layout l, shape s
 static void test_softmax(void)
 {
     for (int i = 0; i < FLOATING; i++) /* 16 bytes at a time: more rows than a group has, more of a row than is held */
-        softmax(i % 2 ? "_log_softmax" : "_softmax", floating[i], i ? EXPANDED : DENSE, SHAPE(i ? 3 : 300, i ? 1000 : 48), 1);
+        softmax(i % 2 ? "_log_softmax" : "_softmax", floating[i], i ? EXPANDED : DENSE,
+                SHAPE(i ? 3 : 300, i ? 1000 : 48), 1);
     softmax("_softmax", GEMS_F32, EXPANDED, SHAPE(2, 4096), 1);
     for (layout l = DENSE; l < LAYOUTS; l++)
         for (int dim = 0; dim < 3; dim++)
@@ -346,7 +347,8 @@ static void norm(const char *op, gems_dtype dtype, layout l, shape s, int inner,
 static void test_norm(void)
 {
     for (int i = 0; i < FLOATING; i++) /* 16 bytes at a time */
-        norm(i % 2 ? "_fused_rms_norm" : "native_layer_norm", floating[i], i ? EXPANDED : DENSE, SHAPE(3, 5, 200), 1, i != 1);
+        norm(i % 2 ? "_fused_rms_norm" : "native_layer_norm", floating[i], i ? EXPANDED : DENSE, SHAPE(3, 5, 200), 1,
+             i != 1);
     for (layout l = DENSE; l < LAYOUTS; l++)
         norm("native_layer_norm", GEMS_F32, l, SHAPE(3, 5, 33), 1, true);
     for (int i = 1; i < FLOATING; i++)
