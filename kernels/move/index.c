@@ -3,6 +3,7 @@
 #include "kernels/memory/host.h"
 #include "kernels/move/move.h"
 #include "kernels/tensor/element.h"
+#include "tune/table.h"
 
 static gems_status plan_index(gems_call *call, const gems_tensor *from, const gems_tensor *index, int outs)
 {
@@ -87,6 +88,7 @@ static gems_status prepare_embedding(gems_call *call, gems_work *work)
                       .index = index,
                       .axis = weight->strides[0],
                       .limit = weight->sizes[0],
+                      .each = gems_rule_param(call->rule, "each", 0),
                       .truth = !slice_is_contiguous(weight, 0)};
     for (int d = 0; d < last; d++)
         gems_move_add(&move, sizes[d], out->strides[d], 0, index->strides[d]);
@@ -136,6 +138,7 @@ static gems_status prepare_along(gems_call *call, gems_work *work, bool gathers)
                       .index = index,
                       .axis = self->strides[dim],
                       .limit = self->sizes[dim],
+                      .each = gems_rule_param(call->rule, "each", 0),
                       .truth = gathers || !selects_bytes(self, out, dim)};
     for (int d = 0; d < self->ndim; d++) {
         int64_t pick = gathers ? index->strides[d] : d == dim && index->ndim ? index->strides[0] : 0;

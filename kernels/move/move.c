@@ -15,6 +15,7 @@ enum {
 typedef struct variant {
     char family[4]; /* "move": no other family's identity is the same */
     uint8_t kind, word, rank, index, from, to;
+    uint8_t each;              /* words of a work-item on a GPU; elements of a vector of a triangle */
     int8_t dst_step, src_step; /* 2: not known to the compiler */
     bool inner_pick, axis_one, wide, upper, in_place, cpu, truth;
 } variant;
@@ -180,15 +181,26 @@ static gems_kernel *kernel_of(gems_work *work, const variant *v)
         n += snprintf(options + n, sizeof options - (size_t)n, " -DDST_STEP=%d", v->dst_step);
     if (v->src_step < 2)
         n += snprintf(options + n, sizeof options - (size_t)n, " -DSRC_STEP=(%d)", v->src_step);
+    const bool vectors = v->kind == TRI && v->each > 1;
+    if (v->each > 1)
+        n += snprintf(options + n, sizeof options - (size_t)n, " -DEACH=%d", v->each);
+    if (vectors) /* bits of that size; but bools are read as such */
+        n += snprintf(options + n, sizeof options - (size_t)n, " -DD=%s",
+                      v->truth       ? "bool"
+                      : v->word == 1 ? "u8"
+                      : v->word == 2 ? "i16"
+                      : v->word == 4 ? "i32"
+                                     : "i64");
     snprintf(options + n, sizeof options - (size_t)n, "%s%s%s%s%s", v->axis_one ? " -DAXIS=1" : "",
              v->inner_pick ? " -DINNER_PICK" : "", v->truth ? " -DTRUTH" : "",
              v->kind != TRI ? ""
              : v->upper     ? " -DKEEP_UPPER"
                             : " -DKEEP_LOWER",
              v->in_place ? " -DIN_PLACE" : "");
-    gems_kernel_text text = {entries[v->kind],
-                             v->from != v->to ? "kernels/types.cl kernels/move/move.cl" : "kernels/move/move.cl", "",
-                             options, entries[v->kind]};
+    const char *includes = vectors            ? "kernels/wide.cl kernels/move/move.cl"
+                           : v->from != v->to ? "kernels/types.cl kernels/move/move.cl"
+                                              : "kernels/move/move.cl";
+    gems_kernel_text text = {entries[v->kind], includes, "", options, entries[v->kind]};
     return gems_work_build(work, v, sizeof *v, &text);
 }
 
@@ -225,7 +237,9 @@ static void enqueue(gems_work *work, variant *v, const gems_move *m, gems_arg *a
     v->wide = !device->is_cpu && is_wide(m, total);
     /* A CPU takes whole rows of a triangle. */
     const int64_t units = v->kind == TRI && device->is_cpu ? total / m->dim[m->rank - 1].size : total;
-    const spread s = spread_of(device, units, total * v->word);
+    spread s = spread_of(device, units, total * v->word);
+    if (v->kind != TRI && v->each > 1)
+        s.items = (size_t)((total + v->each - 1) / v->each);
     const packed p = pack(m, total, s.run);
     args[nargs++] = GEMS_BYTES(p.v, (size_t)p.n * sizeof p.v[0]);
     const size_t group = device->is_cpu ? 1 : gems_group(device, 256);
@@ -267,6 +281,9 @@ void gems_move_launch(gems_work *work, const gems_move *given)
         v.index = m.index->dtype;
     v.axis_one = m.index && m.axis == 1;
     v.inner_pick = m.index && m.dim[m.rank - 1].pick != 0;
+    /* Loads that wait for an index: several on their way at a time. */
+    if (!device->is_cpu)
+        v.each = (uint8_t)(m.each ? m.each : m.index ? 4 : 1);
     gems_arg args[4] = {GEMS_OUT_ARG(m.to), GEMS_IN(m.from)};
     int n = 2;
     if (m.index)
@@ -306,13 +323,21 @@ void gems_tri_launch(gems_work *work, const gems_tensor *to, const gems_tensor *
     for (int d = 0; d <= last; d++) /* all of them: the kernel needs row and column apart */
         m.dim[m.rank++] = (gems_move_dim){to->sizes[d], to->strides[d], from->strides[d], 0};
 
-    variant v = variant_of(TRI, to, gems_device_get(work->lane));
+    const gems_device_info *device = gems_device_get(work->lane);
+    variant v = variant_of(TRI, to, device);
     v.upper = upper;
     v.in_place = to->address == from->address;
+    if (!device->is_cpu && !v.in_place && is_row(&m)) {
+        gems_move wide = m;
+        if (widen(&wide, v.word, 16) == 16 && wide.rank == m.rank) { /* in vectors, as far as that is all */
+            v.each = (uint8_t)(16 / v.word);
+            m = wide;
+        }
+    }
     set_steps(&v, &m);
     v.truth = to->dtype == GEMS_BOOL && !v.in_place;
     gems_arg args[3] = {v.in_place ? GEMS_INOUT(to) : GEMS_OUT_ARG(to), GEMS_IN(from)};
     enqueue(work, &v, &m, args, v.in_place ? 1 : 2);
 }
 
-const gems_variant gems_move_variants[] = {{"move"}, {NULL}};
+const gems_variant gems_move_variants[] = {{"move", .params = {{"each", 1, 8, 1, 0}}}, {NULL}};

@@ -7,6 +7,8 @@
  *   FROM, TO dtypes, if they differ (kernels/types.cl): W is then not used
  *   TRUTH    elements are bools, and bytes that are neither 0 nor 1 become 1; without it they are copied
  *   KEEP_UPPER, KEEP_LOWER, IN_PLACE   for tri
+ *   EACH     on a GPU: words that a work-item copies, a group's size apart; of tri the elements of dtype D (any of their size)
+ *            in 16 bytes, which are then its unit in sizes and strides
  * On a CPU a work-item takes a long run of neighbouring elements and hands the innermost loop to the vectoriser; on a GPU
  * neighbouring work-items take neighbouring words. Bytes moved: each source and destination word once (tri reads only
  * what it keeps). */
@@ -38,24 +40,32 @@ struct block {
 #define MOVE_NAME     fill
 #define SOURCE        const W value,
 #define OPEN_SOURCE
-#define MOVE(d, s)    dst[d] = value
+#define VALUE(s)      value
 #else
 #define MOVE_NAME     move
 #define SOURCE        GEMS_BUFFER(const SRC_T, src),
 #define OPEN_SOURCE   GEMS_AT(const SRC_T, src);
 #ifdef TO
-#define MOVE(d, s)    GEMS_CAT(store_, TO)(dst, (d), (GEMS_CAT(num_, TO))GEMS_CAT(load_, FROM)(src, (s)))
+#define VALUE(s)      ((GEMS_CAT(num_, TO))GEMS_CAT(load_, FROM)(src, (s)))
 #else
-#define MOVE(d, s)    dst[d] = word(src[s])
+#define VALUE(s)      word(src[s])
 #endif
 #endif
 
 #ifdef TO
 #define DST_T         GEMS_CAT(mem_, TO)
 #define SRC_T         GEMS_CAT(mem_, FROM)
+#define VALUE_T       GEMS_CAT(num_, TO)
+#define PUT(d, v)     GEMS_CAT(store_, TO)(dst, (d), (v))
 #else
 #define DST_T         W
 #define SRC_T         W
+#define VALUE_T       W
+#define PUT(d, v)     dst[d] = (v)
+#endif
+#define MOVE(d, s)    PUT(d, VALUE(s))
+#ifndef EACH
+#define EACH          1
 #endif
 
 #ifndef DST_STEP
@@ -120,21 +130,33 @@ __kernel void MOVE_NAME(GEMS_BUFFER(DST_T, dst), SOURCE INDICES const struct blo
         }
     }
 #else
-    at i = get_global_id(0);
-    if (i >= (at)b.total)
-        return;
-    at d0 = b.dst_at, s0 = b.src_at, p0 = 0;
+    at first = (at)get_group_id(0) * (at)get_local_size(0) * EACH + (at)get_local_id(0), d0[EACH], s0[EACH];
+    VALUE_T v[EACH];
 #pragma unroll
-    for (int d = RANK - 1; d >= 0; d--) {
-        at n = (at)b.size[d];
-        at c = d > 0 ? i % n : i;
-        i /= n;
-        d0 += c * (at)b.dst[d];
-        s0 += c * (at)b.src[d];
-        p0 += c * (at)b.pick[d];
+    for (int e = 0; e < EACH; e++) {
+        at i = first + e * (at)get_local_size(0), p0 = 0;
+        const bool there = i < (at)b.total;
+        i = there ? i : (at)b.total - 1;
+        d0[e] = there ? b.dst_at : -1;
+        s0[e] = b.src_at;
+#pragma unroll
+        for (int d = RANK - 1; d >= 0; d--) {
+            at n = (at)b.size[d];
+            at c = d > 0 ? i % n : i;
+            i /= n;
+            d0[e] += there ? c * (at)b.dst[d] : 0;
+            s0[e] += c * (at)b.src[d];
+            p0 += c * (at)b.pick[d];
+        }
+        s0[e] += (at)PICK(p0);
     }
-    s0 += (at)PICK(p0);
-    MOVE(d0, s0);
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
+        v[e] = VALUE(s0[e]);
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
+        if (d0[e] >= 0)
+            PUT(d0[e], v[e]);
 #endif
 }
 #endif
@@ -180,7 +202,13 @@ __kernel void tri(GEMS_SHARED_BUFFER(W, dst),
     at i = get_global_id(0);
     if (i >= (at)b.total)
         return;
-    at c = i % (at)cols, r = i / (at)cols % (at)rows;
+#if EACH > 1
+#define UNIT uint4
+#else
+#define UNIT W
+#endif
+    __global UNIT *to = (__global UNIT *)dst;
+    at c = i % (at)cols * EACH, r = i / (at)cols % (at)rows;
     at d0 = b.dst_at, s0 = b.src_at;
 #pragma unroll
     for (int d = RANK - 1; d >= 0; d--) {
@@ -191,15 +219,24 @@ __kernel void tri(GEMS_SHARED_BUFFER(W, dst),
         s0 += k * (at)b.src[d];
     }
 #ifdef KEEP_UPPER
-    bool keep = c - r >= (at)b.limit;
+#define KEEPS(j) (c + (j) - r >= (at)b.limit)
 #else
-    bool keep = c - r <= (at)b.limit;
+#define KEEPS(j) (c + (j) - r <= (at)b.limit)
 #endif
-#ifdef IN_PLACE
-    if (!keep)
-        dst[d0] = (W)0;
+#if defined(IN_PLACE)
+    if (!KEEPS(0))
+        to[d0] = (W)0;
+#elif EACH > 1
+    uint4 v = (uint4)(0);
+    if (KEEPS(0) || KEEPS(EACH - 1)) {
+        GEMS_CAT(num_, D) x[EACH];
+        GEMS_CAT(wide_get_, D)(((const __global uint4 *)src)[s0], x);
+        UNROLL for (int j = 0; j < EACH; j++) x[j] = KEEPS(j) ? x[j] : 0;
+        v = GEMS_CAT(wide_put_, D)(x);
+    }
+    to[d0] = v;
 #else
-    dst[d0] = keep ? word(src[s0]) : (W)0;
+    to[d0] = KEEPS(0) ? word(src[s0]) : (W)0;
 #endif
 #endif
 }

@@ -28,7 +28,8 @@ typedef struct gems_move {
     const gems_tensor *index; /* i32 or i64, every element in [0, limit): gems_index_check; NULL: none */
     int64_t axis, limit;      /* source stride and size of the dimension that the index selects from */
     int64_t dst_at, src_at;
-    bool truth; /* bools are read, so that any byte but 0 becomes 1; without it bytes are copied */
+    bool truth;   /* bools are read, so that any byte but 0 becomes 1; without it bytes are copied */
+    int64_t each; /* words that a work-item of a GPU copies; 0: four where an index leads to them, else one */
     int rank;
     gems_move_dim dim[GEMS_MOVE_RANK];
 } gems_move;
