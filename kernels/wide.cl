@@ -149,7 +149,7 @@ WIDE_HALVES(f16)
             barrier(CLK_LOCAL_MEM_FENCE);                                                                              \
             if (lane < 32) {                                                                                           \
                 V a = v;                                                                                               \
-                UNROLL for (int i = 32; i < LANES; i += 32) a = OP(a, name##_all[slot + i]);                           \
+                _Pragma("unroll 4") for (int i = 32; i < LANES; i += 32) a = OP(a, name##_all[slot + i]);                           \
                 some[lane] = a;                                                                                        \
             }                                                                                                          \
         } else {                                                                                                       \
@@ -158,8 +158,22 @@ WIDE_HALVES(f16)
         }                                                                                                              \
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
         v = some[0];                                                                                                   \
-        UNROLL for (int i = 1; i < WIDE_SOME; i++) v = OP(v, some[i]);                                                 \
+        _Pragma("unroll 4") for (int i = 1; i < WIDE_SOME; i++) v = OP(v, some[i]);                                    \
     }
+#endif
+
+/* What lies there will be read soon. */
+#if GEMS_PTX
+#define WIDE_AHEAD(p) asm volatile("prefetch.global.L2 [%0];" ::"l"(p))
+#else
+#define WIDE_AHEAD(p)
+#endif
+
+/* Compilers would rather keep what they unpacked for the next pass, in twice the registers. */
+#if GEMS_PTX
+#define HOLD_AS_IT_IS(q) asm volatile("" : "+r"((q).x), "+r"((q).y), "+r"((q).z), "+r"((q).w))
+#else
+#define HOLD_AS_IT_IS(q)
 #endif
 
 /* ---- rows that are held
@@ -183,13 +197,6 @@ WIDE_HALVES(f16)
 #define HOLD_REST(...) __VA_ARGS__
 #else
 #define HOLD_REST(...)
-#endif
-
-/* Compilers would rather keep what they unpacked for the next pass, in twice the registers. */
-#if GEMS_PTX
-#define HOLD_AS_IT_IS(q) asm volatile("" : "+r"((q).x), "+r"((q).y), "+r"((q).z), "+r"((q).w))
-#else
-#define HOLD_AS_IT_IS(q)
 #endif
 
 #define HOLD(from, vectors)                                                                                            \

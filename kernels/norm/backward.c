@@ -1,5 +1,7 @@
 /* Gradients of layer norm: of the input, and of weight and bias, as far as output_mask asks for them. */
 #include "kernels/norm/norm.h"
+#include "kernels/work/wide.h"
+#include "tune/table.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +15,10 @@ enum {
     WEIGHT,
     BIAS,
     MASK
+};
+
+enum {
+    RUN /* the variant for CPUs */
 };
 
 /* What plan() found. */
@@ -71,6 +77,7 @@ typedef struct problem {
     gems_nest in_rows, grad_rows;
     int64_t rows, n, in_stride, grad_stride;
     int64_t parts, part_rows; /* how sums over rows are cut */
+    gems_hold hold;           /* of `wide` */
 } problem;
 
 static void write_defines(const gems_choice *c, char *out, size_t n)
@@ -85,6 +92,8 @@ static void write_defines(const gems_choice *c, char *out, size_t n)
              gems_dtypes[f->affine].name, gems_norm_if(p->weight), gems_norm_if(f->wanted[0]),
              gems_norm_if(f->wanted[1]), gems_norm_if(f->wanted[2]),
              f->wanted[1] || f->wanted[2] ? "#define SUMS\n" : "");
+    if (p->hold.lanes)
+        gems_hold_defines(&p->hold, out + strlen(out), n - strlen(out));
 }
 
 static gems_kernel *kernel_for(const gems_choice *c, const char *entry, size_t group, bool dense)
@@ -92,9 +101,10 @@ static gems_kernel *kernel_for(const gems_choice *c, const char *entry, size_t g
     const problem *p = c->problem;
     const found *f = p->f;
     const unsigned what = (p->weight != NULL) | f->wanted[0] << 1 | f->wanted[1] << 2 | f->wanted[2] << 3;
-    return gems_kernel_for(c, &(gems_kernel_wanted){"kernels/norm/backward.cl", entry,
-                                                    (uint64_t)c->call->dtype << 16 | f->affine << 8 | what, group,
-                                                    dense, false, write_defines});
+    return gems_kernel_for(
+        c, &(gems_kernel_wanted){"kernels/norm/backward.cl", entry,
+                                 (uint64_t)c->call->dtype << 16 | f->affine << 8 | what | gems_hold_types(&p->hold),
+                                 group, dense, false, write_defines});
 }
 
 enum {
@@ -121,15 +131,38 @@ static gems_arg cut(gems_work *work, problem *p, int64_t part_rows)
     return GEMS_SCRATCH(sums ? gems_work_scratch(work, (size_t)(p->parts * p->n * sums) * element) : 0);
 }
 
-static void finish(const gems_choice *c, const problem *p, gems_arg parts, size_t global, size_t local)
+static void finish(const gems_choice *c, const problem *p, gems_arg parts)
 {
     gems_arg args[5] = {parts, GEMS_VALUE(p->n), GEMS_VALUE(p->parts)};
+    const bool run = gems_choice_index(c) == RUN;
+    const int64_t local = run ? 1 : (int64_t)gems_group(c->device, 1024), across = local < 32 ? local : 32;
+    const size_t group = (size_t)local, bands = (size_t)((p->n + across - 1) / across);
+    const size_t global = run ? (size_t)gems_cpu_items(c->device, (p->n + 15) / 16) : bands * group;
     int nargs = 3;
     for (int i = 1; i < 3; i++)
         if (p->result[i])
             args[nargs++] = GEMS_OUT_ARG(p->result[i]);
     if (nargs > 3)
-        gems_launch(c->work, kernel_for(c, "finish", 1, false), 1, &global, &local, args, nargs);
+        gems_launch(c->work, kernel_for(c, run ? "finish" : "finish_group", group, false), 1, &global, &group, args,
+                    nargs);
+}
+
+/* The kernel that does everything but the sums of parts. */
+static void launch_parts(const gems_choice *c, const problem *p, gems_arg parts, const char *entry, bool dense,
+                         const size_t *global, const size_t *local)
+{
+    gems_arg args[ROWS_ARGS + 3];
+    int nargs = ROWS_ARGS;
+    rows_args(p, args);
+    if (p->weight)
+        args[nargs++] = GEMS_IN(p->weight);
+    if (p->result[0])
+        args[nargs++] = GEMS_OUT_ARG(p->result[0]);
+    if (p->result[1] || p->result[2])
+        args[nargs++] = parts;
+    const int dims = gems_choice_index(c) == RUN ? 1 : 2;
+    gems_launch(c->work, kernel_for(c, entry, dims == 1 ? 1 : local[0] * local[1], dense), dims, global, local, args,
+                nargs);
 }
 
 /* A part is at most so long that the rounding errors of a plain sum do not matter. */
@@ -139,18 +172,33 @@ static void launch_run(const gems_choice *c)
     const int64_t share = (p.rows + gems_cpu_items(c->device, p.rows) - 1) / gems_cpu_items(c->device, p.rows);
     const gems_arg parts = cut(c->work, &p, share < 128 ? share : 128);
     const bool dense = p.in_stride == 1 && p.grad_stride == 1;
-    size_t global = (size_t)gems_cpu_items(c->device, p.parts), local = 1;
-    gems_arg args[ROWS_ARGS + 3];
-    int nargs = ROWS_ARGS;
-    rows_args(&p, args);
-    if (p.weight)
-        args[nargs++] = GEMS_IN(p.weight);
-    if (p.result[0])
-        args[nargs++] = GEMS_OUT_ARG(p.result[0]);
-    if (p.result[1] || p.result[2])
-        args[nargs++] = parts;
-    gems_launch(c->work, kernel_for(c, "run", 1, dense), 1, &global, &local, args, nargs);
-    finish(c, &p, parts, (size_t)gems_cpu_items(c->device, (p.n + 15) / 16), 1);
+    const size_t global = (size_t)gems_cpu_items(c->device, p.parts), local = 1;
+    launch_parts(c, &p, parts, "run", dense, &global, &local);
+    finish(c, &p, parts);
+}
+
+/* As many items a group as there may be, which share several parts out, and a group for every multiprocessor. Some
+ * items have nothing to do where a row is no power of two long. */
+static void launch_wide(const gems_choice *c)
+{
+    problem p = *(const problem *)c->problem;
+    gems_choice mine = *c;
+    mine.problem = &p;
+    const int64_t vectors = p.n * gems_dtypes[p.in->dtype].size / GEMS_WIDE;
+    const int64_t most = (int64_t)gems_group(c->device, 1024);
+    const int64_t held = gems_rule_param(c->call->rule, "held", 1);
+    int64_t lanes = most < 32 ? most : 32;
+    while (held * lanes < vectors && 2 * lanes <= most)
+        lanes *= 2;
+    const int64_t slots = most / lanes, units = slots * (int64_t)c->device->compute_units;
+    const int64_t share = (p.rows + units - 1) / units;
+    const gems_arg parts = cut(c->work, &p, gems_rule_param(c->call->rule, "rows", share < 128 ? share : 128));
+    p.hold = (gems_hold){.lanes = lanes, .rows = slots, .held = (vectors + lanes - 1) / lanes};
+    size_t global[2], local[2];
+    gems_hold_items(&p.hold, p.parts, global, local);
+    launch_parts(&mine, &p, parts, "wide", false, global, local);
+    p.hold = (gems_hold){0};
+    finish(&mine, &p, parts);
 }
 
 /* A row is a group's; 32 columns of a part are one's of 256. */
@@ -176,13 +224,25 @@ static void launch_group(const gems_choice *c)
         const size_t global = (size_t)(bands * p.parts) * most;
         args[ROWS_ARGS] = parts;
         gems_launch(c->work, kernel_for(c, "columns", most, false), 1, &global, &most, args, ROWS_ARGS + 1);
-        const size_t local = gems_group(c->device, c->device->is_cpu ? 1 : 64);
-        finish(c, &p, parts, ((size_t)p.n + local - 1) / local * local, local);
+        finish(c, &p, parts);
     }
 }
 
+static bool can_wide(const gems_choice *c)
+{
+    const problem *p = c->problem;
+    const int64_t bytes = p->n * gems_dtypes[p->in->dtype].size;
+    const uintptr_t at = (p->weight ? p->weight->address : 0) | (p->result[0] ? p->result[0]->address : 0);
+    return p->in_stride == 1 && p->grad_stride == 1 && p->in_rows.rank <= 1 && p->grad_rows.rank <= 1 &&
+           bytes % GEMS_WIDE == 0 && bytes / GEMS_WIDE <= 2 * (int64_t)c->device->max_group && at % GEMS_WIDE == 0 &&
+           gems_wide_rows(p->in, &p->in_rows) && gems_wide_rows(p->grad, &p->grad_rows);
+}
+
 static const gems_variant variants[] = {
-    {"run", .suits = gems_suits_cpu, .launch = launch_run},
+    [RUN] = {"run", .suits = gems_suits_cpu, .launch = launch_run},
+    {"wide", "rows of whole 16 bytes, at most 2 for each work-item of a group",
+     .params = {{"held", 1, 2, 1, 0}, {"rows", 1, 128, 1, 0}}, .can = can_wide, .suits = gems_suits_gpu,
+     .launch = launch_wide},
     {"group", .suits = gems_suits_gpu, .launch = launch_group},
     {NULL},
 };

@@ -12,9 +12,12 @@
  * grad_bias's), then of the parts. Whose part a row is depends on sizes and device alone: the order is fixed.
  *
  * run      one work-item a part, several parts in turn: everything but the sums of parts (CPU)
+ * wide     one work-group a part, a row of it after another, 16 bytes at a time: everything but the sums of parts (GPU; rows
+ *          of whole 16 bytes, at most HELD of them an item)
  * group    one work-group a row: grad_input (GPU)
  * columns  one work-group a part of up to 32 neighbouring columns: their parts of the sums (GPU)
- * finish   the sums of parts: 16 columns a work-item on a CPU, one elsewhere */
+ * finish   the sums of parts: 16 columns a work-item
+ * finish_group  the same, 32 columns a group, among whose items the parts are dealt out (GPU) */
 #ifndef IN
 #define IN f32
 #define T float
@@ -124,6 +127,102 @@ __kernel void run(ROWS_ARGS IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)) IF_DX(
 }
 #endif
 
+#ifdef KERNEL_wide
+#include "kernels/wide.cl"
+#define E WIDE_OF(IN)
+#define T2 GEMS_CAT(T, 2)
+#define PLUS(a, b) ((a) + (b))
+#define W_VECTORS (E / WIDE_OF(W)) /* of the weight for one of the input */
+/* An item's vectors of a row, as y and d: twice from what was read, since numbers kept from one pass for the next would
+ * take more registers than a group of 1024 items may have. */
+#define EACH_OF_ROW(...)                                                                                               \
+    UNROLL for (int u = 0; u < HELD; u++) if (lane + u * LANES < vectors)                                              \
+    {                                                                                                                  \
+        GEMS_CAT(num_, IN) x[E], g[E], q[E];                                                                           \
+        HOLD_AS_IT_IS(xs[u]);                                                                                          \
+        HOLD_AS_IT_IS(gs[u]);                                                                                          \
+        GEMS_CAT(wide_get_, IN)(xs[u], x);                                                                             \
+        GEMS_CAT(wide_get_, IN)(gs[u], g);                                                                             \
+        IF_WEIGHT(GEMS_CAT(num_, W) w[E]; UNROLL for (int v = 0; v < W_VECTORS; v++) {                                 \
+            HOLD_AS_IT_IS(ws[u][v]);                                                                                   \
+            GEMS_CAT(wide_get_, W)(ws[u][v], w + v * WIDE_OF(W));                                                      \
+        })                                                                                                             \
+        UNROLL for (int j = 0; j < E; j++)                                                                             \
+        {                                                                                                              \
+            T y = (x[j] - mean) * rstd, d = g[j];                                                                      \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    }
+__kernel WIDE_ATTR void wide(ROWS_ARGS IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)) IF_DX(, GEMS_BUFFER(MEM_IN, dx))
+                                 IF_SUMS(, GEMS_BUFFER(T, parts)))
+{
+    ROWS_AT
+    IF_WEIGHT(GEMS_AT(const MEM_W, weight);)
+    IF_DX(GEMS_AT(MEM_IN, dx);)
+    IF_SUMS(GEMS_AT(T, parts);)
+    IF_DX(WIDE_TREE_MEMORY(T2, pairs))
+    const int lane = get_local_id(0), slot = get_local_id(1) * LANES + lane, vectors = (int)(n / E);
+    /* All items of a group meet, whether or not their part has rows, or is one. */
+    const long part = get_group_id(0) * (long)(GROUP / LANES) + get_local_id(1), first = part * part_rows;
+    uint4 xs[HELD], gs[HELD];
+    IF_WEIGHT(uint4 ws[HELD][W_VECTORS];)
+    IF_DW(T dw[HELD][E];)
+    IF_DB(T db[HELD][E];)
+    UNROLL for (int u = 0; u < HELD; u++)
+    {
+        xs[u] = gs[u] = (uint4)(0);
+        IF_WEIGHT(UNROLL for (int v = 0; v < W_VECTORS; v++) ws[u][v] =
+                      lane + u * LANES < vectors
+                          ? ((const __global uint4 *)weight)[(lane + u * LANES) * W_VECTORS + v]
+                          : (uint4)(0);)
+        UNROLL for (int j = 0; j < E; j++)
+        {
+            IF_DW(dw[u][j] = 0;)
+            IF_DB(db[u][j] = 0;)
+        }
+    }
+    const int here = (int)part_rows, left = (int)min(part_rows, rows - first);
+    const long x_step = in_rows.stride[0], g_step = grad_rows.stride[0];
+    const __global MEM_IN *x_at = in + first * x_step + lane * E, *g_at = grad + first * g_step + lane * E;
+    const __global MEM_S *mean_at = means + first, *rstd_at = rstds + first;
+    IF_DX(__global MEM_IN *q_at = dx + first * n + lane * E;)
+    for (int k = 0; k < here; k++) {
+        T mean = 0, rstd = 0;
+        T2 both = (T2)((T)0);
+        if (k < left) {
+            mean = GEMS_CAT(load_, S)(mean_at, k), rstd = GEMS_CAT(load_, S)(rstd_at, k);
+            UNROLL for (int u = 0; u < HELD; u++) if (lane + u * LANES < vectors)
+            {
+                xs[u] = ((const __global uint4 *)x_at)[u * LANES];
+                gs[u] = ((const __global uint4 *)g_at)[u * LANES];
+            }
+            x_at += x_step, g_at += g_step;
+            if (k + 1 < left)
+                UNROLL for (int u = 0; u < HELD; u++) if (lane + u * LANES < vectors)
+                {
+                    WIDE_AHEAD(x_at + u * LANES * E);
+                    WIDE_AHEAD(g_at + u * LANES * E);
+                }
+            EACH_OF_ROW(IF_DW(dw[u][j] += d * y;) IF_DB(db[u][j] += d;) IF_WEIGHT(d *= (T)w[j];) both.x += d;
+                        both.y += d * y;)
+        }
+#if IF_DX(1) + 0
+        WIDE_TREE(T2, both, PLUS, pairs)
+        both /= (T)n;
+        if (k < left)
+            EACH_OF_ROW(IF_WEIGHT(d *= (T)w[j];) q[j] = (d - both.x - y * both.y) * rstd;
+                        if (j == E - 1) WIDE_STORE(IN, q_at + u * LANES * E, q, E))
+        q_at += n;
+#endif
+    }
+    UNROLL for (int u = 0; u < HELD; u++) if (lane + u * LANES < vectors && part < nparts)
+    {
+        IF_DW(WIDE_STORE(P, parts + part * n + (long)(lane + u * LANES) * E, dw[u], E))
+        IF_DB(WIDE_STORE(P, parts + (IF_DW(nparts +) part) * n + (long)(lane + u * LANES) * E, db[u], E))
+    }
+}
+#endif
+
 #ifdef KERNEL_group
 #define BLOCK (64 * GROUP)
 
@@ -162,7 +261,7 @@ group(ROWS_ARGS IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)), GEMS_BUFFER(MEM_I
 }
 #endif
 
-#ifdef KERNEL_columns
+#if defined(KERNEL_columns) || defined(KERNEL_finish_group)
 #define ACROSS (GROUP < 32 ? GROUP : 32)
 #define DOWN (GROUP / ACROSS)
 /* Of the items above each other in a group, to the topmost. */
@@ -175,7 +274,9 @@ group(ROWS_ARGS IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)), GEMS_BUFFER(MEM_I
     }                                                                                                                  \
     v = part[me];                                                                                                      \
     barrier(CLK_LOCAL_MEM_FENCE);
+#endif
 
+#ifdef KERNEL_columns
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void columns(ROWS_ARGS, GEMS_BUFFER(T, parts))
 {
     ROWS_AT
@@ -203,9 +304,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void columns(ROWS_AR
 #endif
 
 #ifdef KERNEL_finish
-#if GEMS_CPU
 #define WIDTH 16
-#define V T16
 ROW_GET(P, get_sum, T)
 ROW_PUT(W, put_sum)
 #define GET(p) (i + 16 <= n ? get_sum_full(p, i, n, 1, 0) : get_sum_part(p, i, n, 1, 0))
@@ -214,20 +313,14 @@ ROW_PUT(W, put_sum)
         put_sum_full(p, i, n, 1, v);                                                                                   \
     else                                                                                                               \
         put_sum_part(p, i, n, 1, v);
-#else
-#define WIDTH 1
-#define V T
-#define GET(p) (p)[i]
-#define PUT(p, v) GEMS_CAT(store_, W)(p, i, v);
-#endif
 
 /* `from` holds the parts of one sum. */
 static void sum_up(const __global T *from, __global MEM_W *to, long i, long n, long nparts)
 {
-    V sum = (V)((T)0), low = (V)((T)0);
+    T16 sum = (T16)((T)0), low = (T16)((T)0);
     for (long k = 0; k < nparts; k++)
-        ROW_ADD(V, sum, low, GET(from + k * n));
-    const V both = ROW_TOTAL(sum, low);
+        ROW_ADD(T16, sum, low, GET(from + k * n));
+    const T16 both = ROW_TOTAL(sum, low);
     PUT(to, both)
 }
 
@@ -241,5 +334,32 @@ __kernel void finish(GEMS_BUFFER(const T, parts), long n,
         IF_DW(sum_up(parts, dw, u * WIDTH, n, nparts);)
         IF_DB(sum_up(parts IF_DW(+ nparts * n), db, u * WIDTH, n, nparts);)
     }
+}
+#endif
+
+#ifdef KERNEL_finish_group
+#define SUM_UP(from, to)                                                                                               \
+    {                                                                                                                  \
+        T sum = 0, low = 0;                                                                                            \
+        if (i < n)                                                                                                     \
+            for (long k = down; k < nparts; k += DOWN)                                                                 \
+                ROW_ADD(T, sum, low, (from)[k * n + i]);                                                               \
+        T both = ROW_TOTAL(sum, low);                                                                                  \
+        DOWN_TREE(both)                                                                                                \
+        if (i < n && down == 0)                                                                                        \
+            GEMS_CAT(store_, W)(to, i, both);                                                                          \
+    }
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
+finish_group(GEMS_BUFFER(const T, parts), long n, long nparts IF_DW(, GEMS_BUFFER(MEM_W, dw))
+                                                      IF_DB(, GEMS_BUFFER(MEM_W, db)))
+{
+    GEMS_AT(const T, parts);
+    IF_DW(GEMS_AT(MEM_W, dw);)
+    IF_DB(GEMS_AT(MEM_W, db);)
+    __local T part[GROUP];
+    const int me = get_local_id(0), down = me / ACROSS;
+    const long i = get_group_id(0) * (long)ACROSS + (me - down * ACROSS);
+    IF_DW(SUM_UP(parts, dw))
+    IF_DB(SUM_UP(parts IF_DW(+nparts * n), db))
 }
 #endif

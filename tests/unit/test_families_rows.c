@@ -363,6 +363,7 @@ static void norm_backward(gems_dtype dtype, gems_dtype affine, layout l, shape s
     trial t;
     trial_begin(&t, "native_layer_norm_backward");
     t.quick = dtype != GEMS_F32 || l != DENSE;
+    t.parameters = inner == 2;
     shape in = {inner, {0}}, stats = s;
     memcpy(in.size, s.size + s.ndim - inner, (size_t)inner * sizeof(int64_t));
     for (int d = s.ndim - inner; d < s.ndim; d++)
@@ -421,6 +422,10 @@ static void test_norm_backward(void)
 {
     static const bool all[] = {true, true, true}, input[] = {true, false, false}, weight[] = {false, true, false},
                       both[] = {false, true, true}, bias[] = {true, false, true};
+    for (int i = 0; i < FLOATING; i++) { /* 16 bytes at a time */
+        norm_backward(floating[i], floating[i], DENSE, SHAPE(300, 6, 8), 2, i == 1 ? bias : i == 2 ? weight : all);
+        norm_backward(floating[i], i == 2 ? GEMS_F32 : floating[i], EXPANDED, SHAPE(5, 2048), 1, i == 1 ? input : all);
+    }
     for (layout l = DENSE; l < LAYOUTS; l++)
         norm_backward(GEMS_F32, GEMS_F32, l, SHAPE(3, 5, 33), 1, all);
     for (int i = 1; i < FLOATING; i++) {
