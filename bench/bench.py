@@ -163,7 +163,9 @@ def device_alone(args):
                     print(f"    {name:44} not routed: {gems.last_reason() or got}", flush=True)
                     continue
                 off = difference(flat(got), wanted)
-                wrong = off > (2e-2 if case["dtype"] in ("bf16", "f16") else 1e-4)
+                # Over the rows of a gradient the host itself adds in bf16.
+                half = 0.2 if case["op"].endswith("backward") else 2e-2
+                wrong = off > (half if case["dtype"] in ("bf16", "f16") else 1e-4)
                 row["tries"].append({"params": rule.get("params", {}), "us": us, "off": off})
                 print(f"    {name:44} {us:8.1f} us  {bound / us:5.2f} of the ceiling  off {off:.1e}{'  WRONG' if wrong else ''}", flush=True)
             gems.lib.gems_table_set(b'{"rules": []}', error, len(error))

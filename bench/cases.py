@@ -73,6 +73,9 @@ def build(case, device="cpu"):
     index = integers("index", shapes["in"][0][dim] if x else shapes["weight"][0][0]) if "index" in shapes else None
     if params.get("nhwc"):
         a, weight = (t.contiguous(memory_format=torch.channels_last) for t in (a, weight))
+    if case["op"] == "layer_norm_backward":
+        grad = a.flip(0)
+        stats = torch.native_layer_norm(a, a.shape[-1:], weight, bias, params["eps"])[1:]
     filled = torch.empty(out, dtype=dtype, device=device) if case["op"] == "uniform_" else None
 
     calls = {
@@ -98,6 +101,8 @@ def build(case, device="cpu"):
         "softmax": lambda: torch.softmax(a, dim),
         "log_softmax": lambda: torch.log_softmax(a, dim),
         "layer_norm": lambda: F.layer_norm(a, a.shape[-1:], weight, bias, params["eps"]),
+        "layer_norm_backward": lambda: torch.ops.aten.native_layer_norm_backward(
+            grad, a, a.shape[-1:], *stats, weight, bias, [True, True, True]),
         "rms_norm": lambda: F.rms_norm(a, a.shape[-1:], weight, params["eps"]),
         "group_norm": lambda: F.group_norm(a, params["groups"], weight, bias, params["eps"]),
         "cross_entropy": lambda: F.cross_entropy(a, target),

@@ -62,7 +62,8 @@ WIDE_INLINE uint4 wide_put_bool(const uchar *x) { return wide_put_u8(x); }
 #define WIDE_HALVES(D)                                                                                                 \
     WIDE_INLINE void wide_get_##D(uint4 q, float *x)                                                                   \
     {                                                                                                                  \
-        wide_two_of_##D(q.x, x), wide_two_of_##D(q.y, x + 2), wide_two_of_##D(q.z, x + 4), wide_two_of_##D(q.w, x + 6); \
+        wide_two_of_##D(q.x, x), wide_two_of_##D(q.y, x + 2);                                                          \
+        wide_two_of_##D(q.z, x + 4), wide_two_of_##D(q.w, x + 6);                                                      \
     }                                                                                                                  \
     WIDE_INLINE uint4 wide_put_##D(const float *x)                                                                     \
     {                                                                                                                  \
@@ -136,8 +137,8 @@ WIDE_HALVES(f16)
     const bool mine = k##_ < (rows);                                                                                   \
     const long k = mine ? k##_ : (rows) - 1;
 
-/* Of the values v of a row's items, each of type V, by OP(a, b): given to all of them. First 32 items take their share of all,
- * then each item all of theirs: two barriers. `name`: of its local memory, which may serve again. */
+/* Of the values v of a row's items, each of type V, by OP(a, b): given to all of them. First 32 items take their share
+ * of all, then each item all of theirs: two barriers. `name`: of its local memory, which may serve again. */
 #define WIDE_TREE_MEMORY(V, name)                                                                                      \
     __local V name##_all[GROUP];                                                                                       \
     __local V name##_some[GROUP / LANES * WIDE_SOME] __attribute__((aligned(16)));
@@ -149,7 +150,7 @@ WIDE_HALVES(f16)
             barrier(CLK_LOCAL_MEM_FENCE);                                                                              \
             if (lane < 32) {                                                                                           \
                 V a = v;                                                                                               \
-                _Pragma("unroll 4") for (int i = 32; i < LANES; i += 32) a = OP(a, name##_all[slot + i]);                           \
+                _Pragma("unroll 4") for (int i = 32; i < LANES; i += 32) a = OP(a, name##_all[slot + i]);              \
                 some[lane] = a;                                                                                        \
             }                                                                                                          \
         } else {                                                                                                       \

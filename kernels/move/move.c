@@ -236,7 +236,8 @@ static void enqueue(gems_work *work, variant *v, const gems_move *m, gems_arg *a
     v->rank = (uint8_t)m->rank;
     v->wide = !device->is_cpu && is_wide(m, total);
     /* A CPU takes whole rows of a triangle. */
-    const int64_t units = v->kind == TRI && device->is_cpu ? total / m->dim[m->rank - 1].size : total;
+    const int64_t last = m->dim[m->rank - 1].size;
+    const int64_t units = v->kind == TRI && device->is_cpu && last > 0 ? total / last : total;
     spread s = spread_of(device, units, total * v->word);
     if (v->kind != TRI && v->each > 1)
         s.items = (size_t)((total + v->each - 1) / v->each);

@@ -172,8 +172,8 @@ static void launch_run(const gems_choice *c)
     const int64_t share = (p.rows + gems_cpu_items(c->device, p.rows) - 1) / gems_cpu_items(c->device, p.rows);
     const gems_arg parts = cut(c->work, &p, share < 128 ? share : 128);
     const bool dense = p.in_stride == 1 && p.grad_stride == 1;
-    const size_t global = (size_t)gems_cpu_items(c->device, p.parts), local = 1;
-    launch_parts(c, &p, parts, "run", dense, &global, &local);
+    const size_t global[2] = {(size_t)gems_cpu_items(c->device, p.parts), 1}, local[2] = {1, 1};
+    launch_parts(c, &p, parts, "run", dense, global, local);
     finish(c, &p, parts);
 }
 

@@ -126,7 +126,7 @@ __kernel void run(ARGS)
 #include "kernels/wide.cl"
 #define E WIDE_OF(IN)
 #define VALUES(q)                                                                                                      \
-    GEMS_CAT(num_, IN) got[E];                                                                                          \
+    GEMS_CAT(num_, IN) got[E];                                                                                         \
     GEMS_CAT(wide_get_, IN)(q, got);
 #define PLUS(a, b) ((a) + (b))
 #define T2 GEMS_CAT(T, 2)
@@ -134,7 +134,7 @@ __kernel void run(ARGS)
     {                                                                                                                  \
         VALUES(q)                                                                                                      \
         T sum = 0;                                                                                                     \
-        UNROLL for (int j = 0; j < E; j++) sum += got[j];                                                               \
+        UNROLL for (int j = 0; j < E; j++) sum += got[j];                                                              \
         mean += sum;                                                                                                   \
     }
 #define SQUARES_OF(q, i)                                                                                               \
@@ -143,7 +143,7 @@ __kernel void run(ARGS)
         T sum = 0, rest = 0;                                                                                           \
         UNROLL for (int j = 0; j < E; j++)                                                                             \
         {                                                                                                              \
-            const T d = got[j] - mean;                                                                                  \
+            const T d = got[j] - mean;                                                                                 \
             sum += d * d;                                                                                              \
             rest += d;                                                                                                 \
         }                                                                                                              \
@@ -163,7 +163,7 @@ __kernel void run(ARGS)
         IF_BIAS(AFFINE(b_, bias, i))                                                                                   \
         UNROLL for (int j = 0; j < E; j++)                                                                             \
         {                                                                                                              \
-            T y = (got[j] - mean) * rstd;                                                                               \
+            T y = (got[j] - mean) * rstd;                                                                              \
             IF_WEIGHT(y *= (T)w_[j];)                                                                                  \
             IF_BIAS(y += (T)b_[j];)                                                                                    \
             y_[j] = y;                                                                                                 \

@@ -192,32 +192,31 @@ static void launch_wide(const gems_choice *c)
     launch_spread(c, &p, &s);
 }
 
-/* Items of a group for so many results each: their states fill at most half of what devices have of local memory. Tiles
- * are as wide as leaves every multiprocessor two groups of 1024 items, at least 64 bytes; then the terms are cut. */
+/* A group's items have so many results each that their states fill 32 KiB of local memory, or what there is. Tiles are
+ * as wide as leaves every multiprocessor two groups of 1024 items, at least 64 bytes; then the terms are cut. */
 static void launch_wide_across(const gems_choice *c)
 {
     problem p = *(const problem *)c->problem;
-    const int64_t each = GEMS_WIDE / gems_dtypes[p.input->dtype].size;
-    int64_t group = (int64_t)gems_group(c->device, 4096 / (size_t)each < 1024 ? 4096 / (size_t)each : 1024), columns,
-            stride;
-    while ((size_t)(group * each * 2) * gems_dtypes[p.types.acc].size > c->device->local_bytes && group > 1)
+    const int64_t each = GEMS_WIDE / gems_dtypes[p.input->dtype].size, units = c->device->compute_units;
+    const size_t state = 2 * gems_dtypes[p.types.acc].size;
+    int64_t group = 4096 / each < 1024 ? 4096 / each : 1024, columns, stride;
+    group = (int64_t)gems_group(c->device, (size_t)group);
+    while ((size_t)(group * each) * state > c->device->local_bytes && group > each)
         group /= 2;
     gems_nest_split_inner(&p.kept, &columns, &stride);
-    const int64_t rows = p.results / columns, vectors = columns / each;
-    const int64_t wanted = 2 * (int64_t)c->device->compute_units * 1024 / group,
-                  most = group / each > 1 ? group / each : 1;
+    const int64_t rows = p.results / columns, vectors = columns / each, wanted = 2 * units * 1024 / group;
     int64_t lanes = 32;
-    while (lanes > most || lanes > vectors || (lanes > 4 && rows * ((vectors + lanes - 1) / lanes) < wanted))
+    while (lanes > 4 && (lanes > vectors || rows * ((vectors + lanes - 1) / lanes) < wanted))
         lanes /= 2;
     lanes = gems_rule_param(c->call->rule, "lanes", lanes);
-    p.hold = (gems_hold){.lanes = 1, .rows = group};
-    for (; 2 * p.hold.lanes <= lanes && 2 * p.hold.lanes <= most; p.hold.rows /= 2)
+    /* Each of the results of a tile needs an item to store it. */
+    p.hold = (gems_hold){.lanes = 1, .rows = group, .held = gems_rule_param(c->call->rule, "held", each > 8 ? 2 : 4)};
+    for (; 2 * p.hold.lanes <= lanes && 2 * p.hold.lanes * each <= group; p.hold.rows /= 2)
         p.hold.lanes *= 2;
-    p.hold.held = gems_rule_param(c->call->rule, "held", each > 8 ? 2 : 4);
-    const int64_t tiles = rows * ((vectors + p.hold.lanes - 1) / p.hold.lanes);
-    const int64_t terms = p.cut.outer_count * p.cut.n, parts = terms / (p.hold.rows * p.hold.held);
-    const int64_t splits = wanted / tiles < parts ? wanted / tiles : parts;
-    gems_reduce_cut_into(&p.cut, gems_rule_param(c->call->rule, "splits", splits));
+    const int64_t tiles = rows * ((vectors + p.hold.lanes - 1) / p.hold.lanes), each_time = p.hold.rows * p.hold.held;
+    const int64_t parts = each_time > 0 ? p.cut.outer_count * p.cut.n / each_time : 1;
+    gems_reduce_cut_into(&p.cut,
+                         gems_rule_param(c->call->rule, "splits", wanted / tiles < parts ? wanted / tiles : parts));
     const spread s = {columns, (size_t)(tiles * p.cut.splits), (size_t)p.hold.lanes, (size_t)p.hold.rows, 2};
     launch_spread(c, &p, &s);
 }

@@ -458,8 +458,8 @@ static inline state meet(state a, state b)
 #ifdef KERNEL_wide
 #define BLOCK_OF(q)                                                                                                    \
     {                                                                                                                  \
-        GEMS_CAT(num_, IN) got[E];                                                                                      \
-        GEMS_CAT(wide_get_, IN)(q, got);                                                                                \
+        GEMS_CAT(num_, IN) got[E];                                                                                     \
+        GEMS_CAT(wide_get_, IN)(q, got);                                                                               \
         UNROLL for (int j = 0; j < E; j++) block[j & 3] = combine(block[j & 3], TERM_OF(j));                           \
     }
 #define BLOCK_START UNROLL for (int j = 0; j < 4; j++) block[j] = IDENTITY;

@@ -166,7 +166,7 @@ __kernel void column(ARGS)
 #define E WIDE_OF(IN)
 #define TILE (HELD * LANES)
 #define VALUES(q)                                                                                                      \
-    GEMS_CAT(num_, IN) got[E];                                                                                          \
+    GEMS_CAT(num_, IN) got[E];                                                                                         \
     GEMS_CAT(wide_get_, IN)(q, got);
 __kernel WIDE_ATTR void wide(ARGS)
 {

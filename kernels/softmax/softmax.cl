@@ -267,21 +267,21 @@ __kernel void column(ARGS)
 #include "kernels/wide.cl"
 #define E WIDE_OF(IN)
 #define VALUES(q)                                                                                                      \
-    GEMS_CAT(num_, IN) got[E];                                                                                          \
+    GEMS_CAT(num_, IN) got[E];                                                                                         \
     GEMS_CAT(wide_get_, IN)(q, got);
 #define LARGER(a, b) ((b) > (a) ? (b) : (a))
 #define PLUS(a, b) ((a) + (b))
 #define MAX_OF(q, i)                                                                                                   \
     {                                                                                                                  \
         VALUES(q)                                                                                                      \
-        UNROLL for (int j = 0; j < E; j++) m = LARGER(m, (T)got[j]);                                                    \
+        UNROLL for (int j = 0; j < E; j++) m = LARGER(m, (T)got[j]);                                                   \
     }
 #define SUM_OF(q, i)                                                                                                   \
     {                                                                                                                  \
         VALUES(q)                                                                                                      \
         UNROLL for (int j = 0; j < E; j++)                                                                             \
         {                                                                                                              \
-            const T x = got[j], e = exp(x - m);                                                                         \
+            const T x = got[j], e = exp(x - m);                                                                        \
             (void)x;                                                                                                   \
             s += TERM;                                                                                                 \
         }                                                                                                              \
@@ -292,7 +292,7 @@ __kernel void column(ARGS)
         VALUES(q_)                                                                                                     \
         UNROLL for (int j = 0; j < E; j++)                                                                             \
         {                                                                                                              \
-            const T x = got[j], e = exp(x - m);                                                                         \
+            const T x = got[j], e = exp(x - m);                                                                        \
             (void)x, (void)e;                                                                                          \
             y_[j] = FINISH;                                                                                            \
         }                                                                                                              \
