@@ -7,8 +7,8 @@
  *   FROM, TO dtypes, if they differ (kernels/types.cl): W is then not used
  *   TRUTH    elements are bools, and bytes that are neither 0 nor 1 become 1; without it they are copied
  *   KEEP_UPPER, KEEP_LOWER, IN_PLACE   for tri
- *   EACH     on a GPU: words that a work-item copies, a group's size apart; of tri the elements of dtype D (any of their size)
- *            in 16 bytes, which are then its unit in sizes and strides
+ *   EACH     on a GPU: words that a work-item copies, a group's size apart; of tri the elements of dtype D (any of
+ *            their size) in 16 bytes, which are then its unit in sizes and strides
  * On a CPU a work-item takes a long run of neighbouring elements and hands the innermost loop to the vectoriser; on a GPU
  * neighbouring work-items take neighbouring words. Bytes moved: each source and destination word once (tri reads only
  * what it keeps). */

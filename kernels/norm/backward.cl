@@ -12,8 +12,8 @@
  * grad_bias's), then of the parts. Whose part a row is depends on sizes and device alone: the order is fixed.
  *
  * run      one work-item a part, several parts in turn: everything but the sums of parts (CPU)
- * wide     one work-group a part, a row of it after another, 16 bytes at a time: everything but the sums of parts (GPU; rows
- *          of whole 16 bytes, at most HELD of them an item)
+ * wide     LANES items of a work-group a part, a row of it after another, 16 bytes at a time: everything but the sums
+ *          of parts (GPU; rows of whole 16 bytes, at most HELD of them an item)
  * group    one work-group a row: grad_input (GPU)
  * columns  one work-group a part of up to 32 neighbouring columns: their parts of the sums (GPU)
  * finish   the sums of parts: 16 columns a work-item

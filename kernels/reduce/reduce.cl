@@ -14,7 +14,8 @@
  * group   one work-group a unit, neighbouring items take neighbouring terms (GPU)
  * across  neighbouring items take neighbouring results (GPU; results dense in the input)
  * wide    LANES items of a work-group a unit, 16 bytes at a time (GPU; terms dense, rows at multiples of 16 bytes)
- * wide_across  the same, of neighbouring results: a group is LANES times 16 bytes wide (GPU; results dense in the input)
+ * wide_across  the same, of neighbouring results: a group is LANES times 16 bytes wide (GPU; results dense in the
+ *         input)
  * merge   one work-group (of one item on a CPU) puts the parts of a result together
  * fold    one work-item computes the terms itself, a piece at a time (PRODUCE of codegen/pointwise.h), and does several
  *         units (CPU; `inner` neighbouring results whose terms are `inner` apart, or 1) */
@@ -501,8 +502,8 @@ __kernel WIDE_ATTR void wide(ARGS)
 }
 #endif
 
-/* A group's items take E results each of LANES neighbouring vectors, and every DEEP-th term of them; then the group puts the
- * DEEP states of each result together, sixteen by sixteen. */
+/* A group's items take E results each of LANES neighbouring vectors, and every DEEP-th term of them; then the group puts
+ * the DEEP states of each result together, sixteen by sixteen. */
 #ifdef KERNEL_wide_across
 #define DEEP  (GROUP / LANES)
 #define WIDTH (LANES * E)

@@ -159,8 +159,8 @@ __kernel void column(ARGS)
 }
 #endif
 
-/* A tile of a row at a time: each item scans its vectors, the totals of all are scanned in local memory, and each item scans
- * again from the total before its vector. */
+/* A tile of a row at a time: each item adds up its vectors, the totals of all are scanned in local memory, and each item
+ * scans its vectors from the total before them. */
 #ifdef KERNEL_wide
 #include "kernels/wide.cl"
 #define E WIDE_OF(IN)

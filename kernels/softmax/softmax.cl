@@ -13,7 +13,8 @@
  *
  * run     one work-item a row, several rows in turn (CPU)
  * column  one work-item for 64 neighbouring rows that lie side by side (CPU)
- * wide    LANES items of a work-group a row, which is read once where it can be held (GPU; rows of whole 16 bytes, forward)
+ * wide    LANES items of a work-group a row, which is read once where it can be held (GPU; rows of whole 16 bytes,
+ *         forward)
  * group   one work-group a row (GPU)
  * item    one work-item a row: short rows, or rows side by side (GPU) */
 #ifndef IN
