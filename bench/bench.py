@@ -149,7 +149,8 @@ def device_alone(args):
             best = min((v for k, v in known.get(case["id"], {}).items() if k != "cpu_ms" and v), default=None)
             row = {"id": case["id"], "ceiling_us": bound, "cuda_us": cuda, "best_us": best, "tries": []}
             print(f"{case['id']}: ceiling {bound:.1f}" + (f", PyTorch CUDA {cuda:.1f}" if cuda else "") + (f", best known {best:.1f}" if best else ""))
-            rules = [{}] + [{**{k: v for k, v in t.items() if k in ("op", "variant")}, "params": p} for t in mine for p in t["params"]]
+            rules = [{}] + [{**{k: v for k, v in t.items() if k in ("op", "variant")}, "params": p} for t in mine for p in t["params"]
+                            if not args.no_tries]
             for rule in rules:
                 text = json.dumps({"rules": [rule] if rule else []}).encode()
                 if gems.lib.gems_table_set(text, error, len(error)) != 0:
@@ -298,6 +299,7 @@ def main():
     p.add_argument("--cuda", action="store_true", help="also time PyTorch CUDA")
     p.add_argument("--device", action="store_true", help="only the device's time, by the parameters in tries.json")
     p.add_argument("--calls", type=int, default=9, help="with --device: calls timed")
+    p.add_argument("--no-tries", action="store_true", help="with --device: with the parameters that are found alone")
     p.add_argument("--json", type=pathlib.Path, help="with --device: where its results go")
     p.add_argument("--no-overhead", action="store_true")
     p.add_argument("--only-overhead", action="store_true")

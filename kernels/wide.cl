@@ -80,7 +80,7 @@ WIDE_INLINE void wide_two_of_bf16(uint u, float *x)
 WIDE_INLINE uint wide_bf16_of(float low, float high)
 {
     uint u;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(high), "f"(low));
+    __asm__("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(high), "f"(low));
     return u;
 }
 #else
@@ -94,14 +94,14 @@ WIDE_HALVES(bf16)
 #if GEMS_PTX
 WIDE_INLINE void wide_two_of_f16(uint u, float *x)
 {
-    asm("cvt.f32.f16 %0, %1;" : "=f"(x[0]) : "h"((ushort)u));
-    asm("cvt.f32.f16 %0, %1;" : "=f"(x[1]) : "h"((ushort)(u >> 16)));
+    __asm__("cvt.f32.f16 %0, %1;" : "=f"(x[0]) : "h"((ushort)u));
+    __asm__("cvt.f32.f16 %0, %1;" : "=f"(x[1]) : "h"((ushort)(u >> 16)));
 }
 WIDE_INLINE uint wide_f16_of(float low, float high)
 {
     ushort a, b;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(a) : "f"(low));
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(b) : "f"(high));
+    __asm__("cvt.rn.f16.f32 %0, %1;" : "=h"(a) : "f"(low));
+    __asm__("cvt.rn.f16.f32 %0, %1;" : "=h"(b) : "f"(high));
     return a | (uint)b << 16;
 }
 #else
@@ -165,14 +165,14 @@ WIDE_HALVES(f16)
 
 /* What lies there will be read soon. */
 #if GEMS_PTX
-#define WIDE_AHEAD(p) asm volatile("prefetch.global.L2 [%0];" ::"l"(p))
+#define WIDE_AHEAD(p) __asm__ volatile("prefetch.global.L2 [%0];" ::"l"(p))
 #else
 #define WIDE_AHEAD(p)
 #endif
 
 /* Compilers would rather keep what they unpacked for the next pass, in twice the registers. */
 #if GEMS_PTX
-#define HOLD_AS_IT_IS(q) asm volatile("" : "+r"((q).x), "+r"((q).y), "+r"((q).z), "+r"((q).w))
+#define HOLD_AS_IT_IS(q) __asm__ volatile("" : "+r"((q).x), "+r"((q).y), "+r"((q).z), "+r"((q).w))
 #else
 #define HOLD_AS_IT_IS(q)
 #endif
