@@ -264,7 +264,8 @@ struct gems_queue {
     cl_command_queue plain, timed; /* timed: made when first wanted */
     cl_command_queue queue;        /* the one of the two in use */
     gems_trouble trouble;
-    cl_event last;         /* of the last command that was queued */
+    cl_event last;         /* of the last command that was queued, of those that have one */
+    bool silent;           /* some have none since the last wait */
     bool left;             /* of the stream: what was queued before it was taken may still run */
     gems_kernel *kernel;   /* the last one launched */
     gems_program *unsaved; /* one that ran and is not in the cache yet */

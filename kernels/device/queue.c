@@ -359,16 +359,21 @@ void gems_queue_launch(gems_queue *queue, gems_kernel *kernel, int dims, const s
     }
     if (driver && driver->before_launch && !driver->before_launch(queue, kernel, group, whole))
         return;
+    /* Nobody waits for one launch of a stream: that there is no event for it saves some of the driver's time. */
+    const bool silent = queue == queue->lane->stream && queue->queue == queue->plain;
     cl_event event = NULL;
-    error =
-        CL(clEnqueueNDRangeKernel, queue->queue, clone->kernel, (cl_uint)dims, NULL, global, local, 0, NULL, &event);
+    error = CL(clEnqueueNDRangeKernel, queue->queue, clone->kernel, (cl_uint)dims, NULL, global, local, 0, NULL,
+               silent ? NULL : &event);
     if (error != CL_SUCCESS) {
         fail(queue, "clEnqueueNDRangeKernel", kernel->entry, error);
         gems_kernel_failed(kernel, &queue->trouble);
         return;
     }
-    time_kernel(queue, event);
-    set_last(queue, event);
+    queue->silent |= silent;
+    if (!silent) {
+        time_kernel(queue, event);
+        set_last(queue, event);
+    }
     queue->kernel = kernel;
     if (kernel->program->unsaved)
         queue->unsaved = kernel->program;
@@ -499,9 +504,25 @@ bool gems_mark_await(gems_mark *mark, gems_trouble *trouble)
     return error == CL_SUCCESS;
 }
 
+/* Waits until nothing of the queue runs. The first error. */
+static cl_int await_all(gems_queue *queue)
+{
+    cl_int error = CL_SUCCESS;
+    if (queue->silent) {
+        error = CL(clFinish, queue->queue);
+        if (error != CL_SUCCESS) /* the wait may have failed alone: what has ended badly says so again */
+            error = CL_SURE(clFinish, queue->queue);
+        queue->silent = false;
+    }
+    if (!queue->last)
+        return error;
+    cl_int last = await(queue->last, queue->queue);
+    return error != CL_SUCCESS ? error : last;
+}
+
 bool gems_queue_wait(gems_queue *queue)
 {
-    cl_int error = queue->last ? await(queue->last, queue->queue) : CL_SUCCESS;
+    cl_int error = await_all(queue);
     if (error != CL_SUCCESS) {
         fail(queue, "clWaitForEvents", queue->kernel ? queue->kernel->entry : "transfer", error);
         if (queue->kernel)
@@ -513,16 +534,14 @@ bool gems_queue_wait(gems_queue *queue)
 bool gems_queue_settle(gems_queue *queue)
 {
     const gems_driver *driver = queue->lane->vendor->driver;
-    if (queue->last) {
-        bool done = queue->trouble.kind == GEMS_TROUBLE_NONE ? gems_queue_wait(queue)
-                                                             : await(queue->last, queue->queue) == CL_SUCCESS;
+    if (queue->last || queue->silent) {
+        bool done = queue->trouble.kind == GEMS_TROUBLE_NONE ? gems_queue_wait(queue) : await_all(queue) == CL_SUCCESS;
         if (queue->left && !done) {
             gems_complain("%s failed, and with it tensors whose values were there alone: %s", queue->lane->info.name,
                           queue->trouble.text);
             abort();
         }
-        CL_SURE(clReleaseEvent, queue->last);
-        queue->last = NULL;
+        set_last(queue, NULL);
     }
     queue->left = false;
     if (driver && driver->settled)

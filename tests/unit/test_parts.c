@@ -33,7 +33,9 @@ typedef struct lines {
 
 static lines lines_new(int count, int k, int batches, bool turned)
 {
-    lines l = {count, k, (k + WIDE - 1) / WIDE * WIDE, batches, turned ? 1 : k + 3, turned ? count + 5 : 1, 0, NULL, NULL, NULL, 0};
+    lines l = {
+        count, k, (k + WIDE - 1) / WIDE * WIDE, batches, turned ? 1 : k + 3, turned ? count + 5 : 1, 0, NULL, NULL,
+        NULL,  0};
     l.apart = turned ? (int64_t)k * l.along : (int64_t)count * l.across;
     l.x = malloc((size_t)(l.apart * batches) * sizeof *l.x);
     size_t parts = (size_t)batches * 2 * (size_t)count * (size_t)l.pitch * 2;
@@ -147,10 +149,11 @@ static void check(const lines *l)
                 float got = half_value(high[i]) + half_value(low[i]);
                 small += want != 0 && fabsf(want) < 0.125F;
                 some += want != 0;
-                cr_assert_leq(fabsf(got - want), fmaxf(ldexpf(fabsf(want), -23), ldexpf(1, -25)), "line %d, %d: %a, not %a",
-                              line, i, (double)got, (double)want);
+                cr_assert_leq(fabsf(got - want), fmaxf(ldexpf(fabsf(want), -23), ldexpf(1, -25)),
+                              "line %d, %d: %a, not %a", line, i, (double)got, (double)want);
             }
-            cr_assert(note[1] == small && note[2] == some, "line %d: %d %d, not %d %d", line, note[1], note[2], small, some);
+            cr_assert(note[1] == small && note[2] == some, "line %d: %d %d, not %d %d", line, note[1], note[2], small,
+                      some);
         }
 }
 
@@ -223,8 +226,8 @@ static void rest(int kind)
     vector v[5];
     gems_work work;
     gems_call call = {.op = some_op()};
-    gems_tensor *ta = vector_of(&v[0], a.x, a.apart), *tb = vector_of(&v[1], b.x, b.apart), *tc = vector_of(&v[2], c, M * N),
-                *pa = vector_of(&v[3], (float *)(void *)a.y, (int64_t)a.bytes / 4),
+    gems_tensor *ta = vector_of(&v[0], a.x, a.apart), *tb = vector_of(&v[1], b.x, b.apart),
+                *tc = vector_of(&v[2], c, M * N), *pa = vector_of(&v[3], (float *)(void *)a.y, (int64_t)a.bytes / 4),
                 *pb = vector_of(&v[4], (float *)(void *)b.y, (int64_t)b.bytes / 4);
     const int m = M, n = N, k = K, add = 0;
     const int64_t zero = 0, one = 1, across_c = N;
@@ -232,18 +235,21 @@ static void rest(int kind)
     begin_work(&work, GEMS_LANE_MAIN);
     gems_kernel *kernel = kernel_of(&work, "kernels/blas/gemm_gpu.cl", "gemm",
                                     "-DD=f32 -DS=float -DFLOAT -DTM=64 -DTN=64 -DTK=16 -DGX=16 -DGY=16 -DREST");
-    const gems_arg arg[] = {GEMS_IN(ta), GEMS_IN(tb), GEMS_INOUT(tc), GEMS_IN(ta), GEMS_IN(pa), GEMS_IN(pb),
-                            GEMS_VALUE(a.pitch), GEMS_VALUE(m), GEMS_VALUE(n), GEMS_VALUE(k), GEMS_VALUE(a.across), GEMS_VALUE(one),
-                            GEMS_VALUE(one), GEMS_VALUE(b.across), GEMS_VALUE(across_c), GEMS_VALUE(one), GEMS_VALUE(zero), GEMS_VALUE(zero),
-                            GEMS_VALUE(zero), GEMS_VALUE(zero), GEMS_VALUE(zero), GEMS_VALUE(zero), GEMS_VALUE(alpha), GEMS_VALUE(beta),
-                            GEMS_VALUE(add)};
+    const gems_arg arg[] = {
+        GEMS_IN(ta),          GEMS_IN(tb),         GEMS_INOUT(tc),    GEMS_IN(ta),          GEMS_IN(pa),
+        GEMS_IN(pb),          GEMS_VALUE(a.pitch), GEMS_VALUE(m),     GEMS_VALUE(n),        GEMS_VALUE(k),
+        GEMS_VALUE(a.across), GEMS_VALUE(one),     GEMS_VALUE(one),   GEMS_VALUE(b.across), GEMS_VALUE(across_c),
+        GEMS_VALUE(one),      GEMS_VALUE(zero),    GEMS_VALUE(zero),  GEMS_VALUE(zero),     GEMS_VALUE(zero),
+        GEMS_VALUE(zero),     GEMS_VALUE(zero),    GEMS_VALUE(alpha), GEMS_VALUE(beta),     GEMS_VALUE(add)};
     const size_t global[3] = {16 * ((N + 63) / 64), 16 * ((M + 63) / 64), 1}, local[3] = {16, 16, 1};
     gems_launch(&work, kernel, 3, global, local, arg, sizeof arg / sizeof *arg);
     cr_assert_eq(run_and_end(&work, &call), GEMS_OK, "%s", call.why);
     for (int i = 0; i < M; i++)
         for (int j = 0; j < N; j++) {
-            bool wanted = kind == 1 ? i / 64 == row / 64 : kind == 2 ? i / 64 == row / 64 && j / 64 == column / 64
-                          : kind == 3 ? j / 64 == column / 64 : false;
+            bool wanted = kind == 1   ? i / 64 == row / 64
+                          : kind == 2 ? i / 64 == row / 64 && j / 64 == column / 64
+                          : kind == 3 ? j / 64 == column / 64
+                                      : false;
             double exact = 0, size = 0;
             for (int q = 0; q < K; q++) {
                 double t = (double)*element(&a, 0, i, q) * (double)*element(&b, 0, j, q);
@@ -254,7 +260,8 @@ static void rest(int kind)
             if (!wanted)
                 cr_assert_eq(got, -77, "kind %d: row %d, column %d is not to be written", kind, i, j);
             else if (isfinite(exact))
-                cr_assert_leq(fabs(got - exact), 1e-6 * size, "kind %d: row %d, column %d: %g, not %g", kind, i, j, (double)got, exact);
+                cr_assert_leq(fabs(got - exact), 1e-6 * size, "kind %d: row %d, column %d: %g, not %g", kind, i, j,
+                              (double)got, exact);
             else
                 cr_assert(isinf(got) && (got > 0) == (exact > 0));
         }
