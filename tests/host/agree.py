@@ -61,25 +61,32 @@ def _mapped(f, x):
     return {k: _mapped(f, y) for k, y in x.items()} if isinstance(x, dict) else x
 
 
-def _reference(fn, args, kwargs, size):
-    """What fn gives, and leaves in its arguments, in f64, and the size of what was summed: the sums of |a| |b|."""
+def _reference(fn, args, kwargs, size, rounded):
+    """What fn gives, and leaves in its arguments, in f64; the size of what was summed: the sums of |a| |b|; and that of what
+    was rounded to the dtype before."""
     args, kwargs = _mapped(lambda t: t.detach().double(), (args, kwargs))
     sizes, size_kwargs = _mapped(torch.abs, clone_args((args, kwargs)))
     with _Positive():
         summed = size(*sizes, **size_kwargs) if size is fn else size(*clone_args(args), **clone_args(kwargs))
+    before = rounded(*clone_args(args), **clone_args(kwargs)) if rounded else None
     exact = fn(*args, **kwargs)
-    return [list(_tensors((exact, args, kwargs))), list(_tensors((summed, sizes, size_kwargs)))]
+    exact, summed = [list(_tensors(x)) for x in ((exact, args, kwargs), (summed, sizes, size_kwargs))]
+    before = list(_tensors(before))
+    return [exact, summed, before + [torch.zeros(())] * (len(exact) - len(before))]
 
 
-def same_sums(host, ours, exact, size, terms):
+def same_sums(host, ours, exact, size, rounded, terms):
     """Asserts that the error of `ours` is at most twice the host's, which depends on its CPU, plus what rounding makes of
-    a sum of so many terms in f32 (f64 for f64), plus one rounding to the dtype."""
+    a sum of so many terms in f32 (f64 for f64), plus one rounding to the dtype; where that has 16 bits, of each of the terms
+    whose sizes add up to `rounded`, too."""
     info = torch.finfo(host.dtype)
     finite = host.isfinite() & ours.isfinite() & exact.isfinite()
     torch.testing.assert_close(ours[~finite], host[~finite], rtol=0, atol=0, equal_nan=True)
-    host, ours, exact, size = (t[finite].double() for t in (host, ours, exact, size.expand(host.shape)))
+    host, ours, exact, size, rounded = (t.expand(finite.shape)[finite].double() for t in (host, ours, exact, size, rounded))
     unit = min(info.eps, torch.finfo(torch.float32).eps)
     bound = 2 * (host - exact).abs() + 2 * unit * max(terms, 1) ** 0.5 * size + info.eps * exact.abs() + info.smallest_normal * info.eps
+    if info.bits == 16:
+        bound += info.eps / 2 * rounded
     over = (ours - exact).abs() - bound
     assert not (over > 0).any(), f"{over.max().item():g} above the bound {bound[over.argmax()].item():g} at {exact[over.argmax()].item():g}"
 
@@ -104,11 +111,12 @@ def agree_sized(fn, *args, atol=None, **kwargs):
     return agree(fn, *args, atol={d: r * largest for d, r in RTOL.items()} if atol is None else atol, **kwargs)
 
 
-def agree(fn, *args, op=None, routed=True, rtol=None, atol=None, strides=True, sums=None, size=None, **kwargs):
+def agree(fn, *args, op=None, routed=True, rtol=None, atol=None, strides=True, sums=None, size=None, rounded=None, **kwargs):
     """Runs fn once by the host alone and once routed, on equal copies of the arguments, and compares the results and the
     arguments afterwards. `op`: the operator ("abs", "add.Tensor") whose counters must show that it was routed (routed=True),
     was not (False), or either (None). `sums`: results are sums of so many products, compared as same_sums says; `size`: gives
-    their sizes, where fn of the absolute values does not. Returns the routed result."""
+    their sizes, where fn of the absolute values does not; `rounded`: gives those of terms that 16-bit results may be summed
+    from after rounding. Returns the routed result."""
     with gems.off():
         host_args, host_kwargs = clone_args((args, kwargs))
         gems_args, gems_kwargs = clone_args((args, kwargs))
@@ -126,10 +134,11 @@ def agree(fn, *args, op=None, routed=True, rtol=None, atol=None, strides=True, s
             same(expected, actual, rtol, atol, strides)
         else:
             inside = [list(_tensors(x)) for x in ((expected, host_args, host_kwargs), (actual, gems_args, gems_kwargs))]
-            for host, ours, exact, summed in zip(*inside, *_reference(fn, *reference_args, size or fn), strict=True):
+            reference = _reference(fn, *reference_args, size or fn, rounded)
+            for host, ours, exact, summed, terms in zip(*inside, *reference, strict=True):
                 same_form(host, ours, strides)
                 if host.dtype.is_floating_point:
-                    same_sums(host, ours, exact, summed, sums)
+                    same_sums(host, ours, exact, summed, terms, sums)
                 else:
                     same(host, ours)
         if host_error is None:
