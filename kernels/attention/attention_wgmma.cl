@@ -9,8 +9,6 @@
  * Given: D, MD; HEAD, the head size rounded up to a multiple of 64 (what lies beyond it is brought as zeros); BQ, 64 or
  * 128; BK; HELD, HEAD / 2; SCORES, BK / 2; WORDS, BK / 4; STAGES; MASKED where there is a mask. Scale is positive. */
 #include "kernels/attention/attention.cl"
-#include "kernels/hopper.cl"
-#include "kernels/unroll.cl"
 
 #ifndef HEAD
 #define HEAD 128
@@ -21,6 +19,7 @@
 #define WORDS 32
 #define STAGES 3
 #endif
+#include "kernels/attention/tiles.cl"
 
 #define PTX_bf16 "bf16"
 #define PTX_f16 "f16"
@@ -30,18 +29,9 @@
 #define MAP_TYPE GEMS_CAT(MAP_, D)
 #define TWO GEMS_CAT(two_, D)
 
-#define LOG2_E 1.44269504f
-#define WARP_GROUPS (BQ / 64)
 #define CHUNKS (HEAD / 64) /* of 64 columns, one after another in local memory */
 #define Q_BYTES (BQ * HEAD * 2)
 #define K_BYTES (BK * HEAD * 2)
-#define TOGETHER 32 /* heads whose keys and values should stay in the cache */
-
-#define TILE                                                                                                           \
-    const int section = tile / (blocks * TOGETHER), rest = tile - section * blocks * TOGETHER,                         \
-              near = min(TOGETHER, lines - section * TOGETHER), block = causal ? blocks - 1 - rest / near : rest % blocks, \
-              line = section * TOGETHER + (causal ? rest % near : rest / blocks), z = line / heads, h = line - z * heads, \
-              first = block * BQ, steps = causal ? min((first + BQ - 1) / BK + 1, all_steps) : all_steps;
 
 /* Scores of 64 queries and a block of keys: begun. */
 INLINE void begin_scores(float *s, uint q_at, uint k_at)
@@ -66,11 +56,6 @@ INLINE void begin_values(float *o, uint *p, uint v_at)
     WGMMA_COMMIT;
 }
 
-/* Of two rows: those of a work-item. */
-typedef struct rows {
-    float most[2], total[2], down[2]; /* largest score; sum of weights (a part of it); what earlier weights shrink by */
-} rows;
-
 /* Weights from scores, by 2^((score - largest) by). */
 INLINE void weigh(float *s, rows *r, float by)
 {
@@ -92,17 +77,6 @@ INLINE void weigh(float *s, rows *r, float by)
         }
         r->total[e] = fma(r->total[e], r->down[e], sum);
     }
-}
-
-/* Keys behind the last one that a row sees: `last` for each of the two, counted from the work-item's first. */
-INLINE void hide(float *s, int last0, int last1)
-{
-    UNROLL for (int i = 0; i < SCORES; i += 4)
-        UNROLL for (int e = 0; e < 2; e++)
-        {
-            s[i + e] = 2 * i + e > last0 ? -INFINITY : s[i + e];
-            s[i + 2 + e] = 2 * i + e > last1 ? -INFINITY : s[i + 2 + e];
-        }
 }
 
 /* Of four neighbours: word i of work-item j becomes word j of work-item i. */
@@ -189,8 +163,7 @@ attention(ARGS, GEMS_SHARED_BUFFER(uint, maps), int batches, int heads)
                     bar_expect(v_full + 8 * s_at, K_BYTES);
                     UNROLL for (int c = 0; c < CHUNKS; c++)
                         map_fetch4(v_to + c * BK * 128, map_v, v_full + 8 * s_at, c * 64, j * BK, vh, vz);
-                    if (++s_at == STAGES)
-                        s_at = 0, phase ^= 1;
+                    NEXT_STAGE
                 }
             }
         }
@@ -250,12 +223,11 @@ attention(ARGS, GEMS_SHARED_BUFFER(uint, maps), int batches, int heads)
         ADD_MASK(steps - 1)
         HIDE(steps - 1)
         weigh(s, &r, by);
+        AWAIT_KEYS(steps - 2)
         PACK
         for (int j = steps - 2; j >= 0; j--) {
             const uint before = s_at, phase_before = phase;
-            if (++s_at == STAGES)
-                s_at = 0, phase ^= 1;
-            bar_wait(k_full + 8 * s_at, phase);
+            NEXT_STAGE
             begin_scores(s, own_q, room_k + s_at * K_BYTES);
             bar_wait(v_full + 8 * before, phase_before);
             begin_values(o, p, room_v + before * K_BYTES);
@@ -269,6 +241,7 @@ attention(ARGS, GEMS_SHARED_BUFFER(uint, maps), int batches, int heads)
                 HIDE(j)
 #endif
             weigh(s, &r, by);
+            AWAIT_KEYS(j - 1)
             WGMMA_KEEP(SCORES, s);
             WGMMA_WAIT(0);
             WGMMA_KEEP(HELD, o);
@@ -304,8 +277,7 @@ attention(ARGS, GEMS_SHARED_BUFFER(uint, maps), int batches, int heads)
         WGMMA_KEEP(HELD, o);
         if (t == 0)
             bar_arrive(v_empty + 8 * s_at);
-        if (++s_at == STAGES)
-            s_at = 0, phase ^= 1;
+        NEXT_STAGE
         __global ushort *to = (__global ushort *)out + z * o0 + h * o1;
         UNROLL for (int e = 0; e < 2; e++)
             UNROLL for (int c = 0; c < HEAD / 32; c++)
