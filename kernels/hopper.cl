@@ -195,6 +195,13 @@ INLINE uint from_lane(uint x, int across)
     return y;
 }
 
+/* x, of which the compiler does not know that: what is made from it is made anew, not held in registers till then. */
+INLINE int again(int x)
+{
+    __asm__ volatile("" : "+r"(x));
+    return x;
+}
+
 /* ---- numbers ---- */
 
 /* 2^x to 2 units in the last place; what would be denormal is 0. */
@@ -209,6 +216,19 @@ INLINE uint two_f16(float low, float high)
     uint both;
     __asm__("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
     return both;
+}
+/* Those two. */
+INLINE float low_f16(uint both)
+{
+    float x;
+    __asm__("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, low;}" : "=f"(x) : "r"(both));
+    return x;
+}
+INLINE float high_f16(uint both)
+{
+    float x;
+    __asm__("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, high;}" : "=f"(x) : "r"(both));
+    return x;
 }
 INLINE uint two_bf16(float low, float high)
 {

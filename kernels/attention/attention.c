@@ -146,20 +146,25 @@ static bool can_gpu(const gems_choice *c)
 /* What identifies a kernel of the family. */
 typedef struct kernel_id {
     const char *file;
-    int64_t dtype, mask, head, bq, bk;
+    int64_t dtype, mask, head, bq, bk, rest;
 } kernel_id;
 
-static gems_kernel *kernel_for(gems_work *work, const problem *p, const char *file, const char *queries, blocks b)
+/* rest: 0, or parts.cl's PART_ROWS. */
+static gems_kernel *kernel_for(gems_work *work, const problem *p, const char *file, const char *queries, blocks b,
+                               int rest)
 {
     gems_dtype mask = p->mask ? p->mask->dtype : p->q->dtype;
-    kernel_id id = {file, p->q->dtype, mask, b.head, b.bq, b.bk};
+    kernel_id id = {file, p->q->dtype, mask, b.head, b.bq, b.bk, rest};
     gems_kernel *kernel = gems_work_find(work, &id, sizeof id);
     const gems_embedded_file *f = gems_embedded_find(file);
     if (kernel || !f)
         return kernel;
-    char options[128];
-    snprintf(options, sizeof options, "-DD=%s -DMD=%s -DHEAD=%d -D%s=%d -DBK=%d%s", gems_dtypes[p->q->dtype].name,
-             gems_dtypes[mask].name, b.head, queries, b.bq, b.bk, p->q->dtype == GEMS_F64 ? " -DDOUBLE" : "");
+    char options[160];
+    int n =
+        snprintf(options, sizeof options, "-DD=%s -DMD=%s -DHEAD=%d -D%s=%d -DBK=%d%s", gems_dtypes[p->q->dtype].name,
+                 gems_dtypes[mask].name, b.head, queries, b.bq, b.bk, p->q->dtype == GEMS_F64 ? " -DDOUBLE" : "");
+    if (rest)
+        snprintf(options + n, sizeof options - (size_t)n, " -DREST -DPART_ROWS=%d", rest);
     return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, options, "attention"});
 }
 
@@ -195,12 +200,13 @@ void gems_attention_launch(gems_work *work, gems_kernel *kernel, const gems_atte
 }
 
 /* bq: queries of a group; group: its work-items. */
-static void launch(gems_work *work, gems_kernel *kernel, const problem *p, int bq, size_t group)
+static void launch(gems_work *work, gems_kernel *kernel, const problem *p, int bq, size_t group, const gems_arg *more,
+                   int nmore)
 {
     const int64_t *q = p->q->sizes;
     const size_t local[3] = {group, 1, 1};
     const size_t global[3] = {(size_t)((q[2] + bq - 1) / bq) * group, (size_t)q[1], (size_t)q[0]};
-    gems_attention_launch(work, kernel, p, bq, global, local, NULL, 0);
+    gems_attention_launch(work, kernel, p, bq, global, local, more, nmore);
 }
 
 static void launch_cpu(const gems_choice *c)
@@ -208,20 +214,32 @@ static void launch_cpu(const gems_choice *c)
     const problem *p = c->problem;
     const int64_t *q = p->q->sizes;
     blocks b = cpu_blocks(c);
-    gems_kernel *kernel = kernel_for(c->work, p, "kernels/attention/attention_cpu.cl", "BQ", b);
+    gems_kernel *kernel = kernel_for(c->work, p, "kernels/attention/attention_cpu.cl", "BQ", b, 0);
     /* Even shares, small enough that all of the device has work. */
     while (b.bq > 16 && q[0] * q[1] * ((q[2] + b.bq - 1) / b.bq) < 2 * (int64_t)c->device->compute_units)
         b.bq /= 2;
-    launch(c->work, kernel, p, b.bq, 1);
+    launch(c->work, kernel, p, b.bq, 1, NULL, 0);
 }
 
-static void launch_gpu(const gems_choice *c)
+static void launch_gpu_of(const gems_choice *c, int rest, const gems_arg *more, int nmore)
 {
     const problem *p = c->problem;
     blocks b = {round_up(p->q->sizes[3], 4), (int)gems_group(c->device, 64), 16};
     while (2 * element_bytes(p) * (size_t)(b.head * b.bk) > c->device->local_bytes && b.bk > 4)
         b.bk /= 2;
-    launch(c->work, kernel_for(c->work, p, "kernels/attention/attention_gpu.cl", "ROWS", b), p, b.bq, (size_t)b.bq);
+    launch(c->work, kernel_for(c->work, p, "kernels/attention/attention_gpu.cl", "ROWS", b, rest), p, b.bq,
+           (size_t)b.bq, more, nmore);
+}
+
+static void launch_gpu(const gems_choice *c)
+{
+    launch_gpu_of(c, 0, NULL, 0);
+}
+
+void gems_attention_rest(const gems_choice *c, int notes, int rows)
+{
+    const gems_arg more[] = {GEMS_SCRATCH(notes)};
+    launch_gpu_of(c, rows, more, 1);
 }
 
 static const gems_variant variants[] = {
@@ -230,6 +248,11 @@ static const gems_variant variants[] = {
     {"wgmma", "PTX of compute capability 9.0, heads of at most 256 elements, rows at multiples of 16 bytes",
      .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16, .params = {{"bq", 64, 128, 64, 0}}, .can = gems_attention_can_wgmma,
      .suits = gems_attention_suits_wgmma, .launch = gems_attention_wgmma},
+    {"split",
+     "PTX of compute capability 9.0, heads of at most 128 elements; f32 as two f16, what those do not cover by "
+     "\"gpu\"",
+     .dtypes = 1 << GEMS_F32, .params = {{"bq", 64, 128, 64, 0}}, .can = gems_attention_can_split,
+     .suits = gems_attention_suits_split, .launch = gems_attention_split},
     {"gpu", "heads of at most 256 elements", .can = can_gpu, .launch = launch_gpu},
     {NULL},
 };

@@ -23,9 +23,16 @@ void gems_attention_sizes(gems_call *call, const gems_attention *p);
 void gems_attention_launch(gems_work *work, gems_kernel *kernel, const gems_attention *p, int bq,
                            const size_t global[3], const size_t local[3], const gems_arg *more, int nmore);
 
-/* wgmma.c: the forward pass on tensor cores of compute capability 9.0. */
+/* "gpu" where queries, keys or values have no parts (parts.cl): of what is noted of their blocks of `rows` in a
+ * scratch. */
+void gems_attention_rest(const gems_choice *choice, int notes, int rows);
+
+/* wgmma.c: the forward pass on tensor cores of compute capability 9.0; "split": of f32. */
 bool gems_attention_can_wgmma(const gems_choice *choice);
 bool gems_attention_suits_wgmma(const gems_choice *choice);
 void gems_attention_wgmma(const gems_choice *choice);
+bool gems_attention_can_split(const gems_choice *choice);
+bool gems_attention_suits_split(const gems_choice *choice);
+void gems_attention_split(const gems_choice *choice);
 
 #endif

@@ -3,19 +3,46 @@
  * registers. Blocks of BK keys and values go through local memory, where all work-items read the same element at a time.
  * Weights are made as in attention_cpu.cl (online softmax).
  *
- * Given: D the dtype, MD that of the mask, HEAD the head size rounded up to a multiple of 4, ROWS, BK.
+ * Given: D the dtype, MD that of the mask, HEAD the head size rounded up to a multiple of 4, ROWS, BK. REST: only where the
+ * queries, or their head's keys or values, have no parts (parts.cl).
  * Traffic: K and V are read once for every ROWS queries. */
 #include "kernels/attention/attention.cl"
 #include "kernels/unroll.cl"
+#ifdef REST
+#include "kernels/attention/parts.cl"
+#endif
 
 __kernel __attribute__((reqd_work_group_size(ROWS, 1, 1))) void
-attention(ARGS)
+attention(ARGS
+#ifdef REST
+          ,
+          GEMS_SHARED_BUFFER(const int, notes)
+#endif
+)
 {
     OPEN;
     __local NUM4 kt[BK][HEAD / 4], vt[BK][HEAD / 4];
     int l = get_local_id(0), h = get_group_id(1), first = get_group_id(0) * ROWS;
     int i = first + l, row = min(i, queries - 1); /* work-items behind the last query repeat it and keep quiet */
     long z = get_group_id(2);
+#ifdef REST
+    __local int is_wanted;
+    if (l == 0)
+        is_wanted = 0;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    GEMS_AT(const int, notes);
+    const int heads = get_num_groups(1), of_k = BLOCKS(keys), lines = get_num_groups(2) * heads, line = z * heads + h;
+    const __global int *notes_k = notes + lines * BLOCKS(queries) + line / share * of_k,
+                       *notes_v = notes_k + lines / share * of_k;
+    bool without = notes[line * BLOCKS(queries) + first / PART_ROWS] == PARTS_NONE;
+    for (int j = l; j < of_k; j += ROWS)
+        without = without || notes_k[j] == PARTS_NONE || notes_v[j] == PARTS_NONE;
+    if (without)
+        is_wanted = 1;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (!is_wanted)
+        return;
+#endif
     q += z * q0 + h * q1 + row * q2;
     k += z * k0 + h / share * k1;
     v += z * v0 + h / share * v1;

@@ -68,7 +68,7 @@ def test_masks(shape):
     near(*args, attn_mask=torch.rand(shape) > 0.3, fn=F.scaled_dot_product_attention)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("queries,keys,head", [(1, 300, 64), (70, 77, 64), (130, 257, 40), (300, 200, 128), (64, 600, 80), (150, 150, 256),
                                                (129, 65, 160), (40, 40, 20)])
 def test_blocks(dtype, queries, keys, head):
@@ -83,6 +83,28 @@ def test_blocks(dtype, queries, keys, head):
     near(*args, attn_mask=mask)
     near(*rows, 0.0, True, attn_mask=torch.rand(2, 1, 1, keys).to(dtype))
     near(args[0], *(x[:, :1].expand(-1, 2, -1, -1) for x in args[1:]))
+
+
+def test_f32_of_all_sizes():
+    """Elements that f32's parts (kernels/attention/parts.cl) cover, or not: of all sizes, or neither finite; in odd places."""
+    def parted():
+        return qkv(2, 4, 150, 300, 64, kv_heads=2)
+
+    q, k, v = parted()
+    near(q * 1e15, k * 1e-15, v * 1e20)
+    near(q * 1e-12, k * 1e-12, v * 1e-12)
+    near(q, k * 0, v * 0)
+    near(*(torch.randn(2, 300, h, 67).transpose(1, 2)[..., 1:64] for h in (4, 2, 2)))
+    for few in (slice(5, 6), slice(3, None)):
+        v = parted()[2]
+        v[0, 1, :, few] *= 1e-7
+        k = parted()[1]
+        k[1, 0, few] *= 1e-6
+        near(q, k, v)
+        near(q, k, v, 0.0, True)
+    q, k, v = parted()
+    k[0, 1, 290, 5], v[1, 0, 3, 60], q[0, 0, 149, 0] = float("inf"), float("nan"), float("-inf")
+    near(q, k, v)
 
 
 def test_rows_without_a_key():
@@ -162,7 +184,8 @@ def test_trains():
 
 
 @pytest.mark.parametrize("rule", ['"variant": "cpu", "params": {"bq": 16, "bk": 32}', '"variant": "gpu"', '"variant": "wgmma"',
-                                  '"variant": "wgmma", "params": {"bq": 64}', '"variant": "wgmma", "params": {"bq": 128}', '"params": {"lane": 1}'])
+                                  '"variant": "wgmma", "params": {"bq": 64}', '"variant": "wgmma", "params": {"bq": 128}',
+                                  '"variant": "split", "params": {"bq": 64}', '"variant": "split", "params": {"bq": 128}', '"params": {"lane": 1}'])
 def test_variants(rule):
     rounds = "cpu" not in rule and "gpu" not in rule
     error = ctypes.create_string_buffer(200)
