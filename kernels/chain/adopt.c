@@ -39,6 +39,7 @@ typedef struct piece {
     unsigned users;
     bool filling;
     uint64_t used;
+    chain_derived *made;
 } piece;
 
 static struct {
@@ -161,6 +162,7 @@ static size_t first_after(uintptr_t address)
 
 static void drop(size_t i)
 {
+    gems_resident_drop_made(&adopted.piece[i].made);
     gems_resident_give(adopted.piece[i].copy);
     memmove(&adopted.piece[i], &adopted.piece[i + 1], (--adopted.n - i) * sizeof *adopted.piece);
 }
@@ -287,6 +289,13 @@ bool gems_adopt_holds(const void *p)
 {
     size_t i = first_after((uintptr_t)p);
     return i < adopted.n && adopted.piece[i].begin <= (uintptr_t)p;
+}
+
+chain_derived **gems_adopt_made(const void *p)
+{
+    size_t i = first_after((uintptr_t)p);
+    bool is_read = i < adopted.n && adopted.piece[i].begin <= (uintptr_t)p && adopted.piece[i].users;
+    return is_read ? &adopted.piece[i].made : NULL;
 }
 
 bool gems_adopt_evict(uint64_t before)

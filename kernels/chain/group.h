@@ -188,6 +188,8 @@ void gems_resident_give(gems_buffer *copy);
 /* Fills a copy with the host's bytes; the lock is given up meanwhile. */
 bool gems_resident_fill(gems_buffer *copy, const void *host, size_t bytes);
 uint64_t gems_resident_tick(void);
+/* Gives back what was made of a copy. */
+void gems_resident_drop_made(chain_derived **list);
 
 /* ---- adopt.c ---- */
 
@@ -197,6 +199,8 @@ void gems_adopt_leave(const void *p);
 /* Whether n bytes there could be copied to stay; whether some there are. */
 bool gems_adopt_can(const void *p, size_t n);
 bool gems_adopt_holds(const void *p);
+/* What was made of the copy that a work reads there; NULL: there is none. */
+chain_derived **gems_adopt_made(const void *p);
 /* Drops the copy not used for longest, if that was earlier. */
 bool gems_adopt_evict(uint64_t before);
 /* The host writes there: no copy of that mapping stays. With the lock, which may be given up. False: nothing there is

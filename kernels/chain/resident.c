@@ -64,23 +64,22 @@ uint64_t gems_resident_tick(void)
     return ++resident.clock;
 }
 
-/* Gives back what was made of the block's copy. */
-static void drop_made(chain_block *b)
+void gems_resident_drop_made(chain_derived **list)
 {
-    for (chain_derived *m = b->made, *next; m; m = next) {
+    for (chain_derived *m = *list, *next; m; m = next) {
         next = m->next;
         resident.made -= gems_buffer_bytes(m->buffer);
         gems_resident_give(m->buffer);
         free(m);
     }
-    b->made = NULL;
+    *list = NULL;
 }
 
 void gems_resident_drop(chain_block *b)
 {
     if (!b->copy)
         return;
-    drop_made(b);
+    gems_resident_drop_made(&b->made);
     gems_resident_give(b->copy);
     b->copy = NULL;
     b->away = b->empty = b->spoilt = false;
@@ -167,7 +166,7 @@ static bool evict(void)
     chain_block *oldest = NULL;
     for (chain_block *b = gems_chains.blocks; b; b = b->next) {
         if (b->made && !b->users) { /* it can be made again */
-            drop_made(b);
+            gems_resident_drop_made(&b->made);
             return true;
         }
         if (b->copy && !b->users && !b->moving && (!oldest || b->used < oldest->used))
@@ -253,7 +252,7 @@ static gems_reached reach(gems_block *block, bool write, bool whole, gems_buffer
         return GEMS_UNREACHABLE;
     }
     if (write)
-        drop_made(b);
+        gems_resident_drop_made(&b->made);
     b->users++;
     b->used = gems_resident_tick();
     *buffer = b->copy;
@@ -281,44 +280,55 @@ bool gems_resident_may_keep(const void *p)
 {
     const gems_block *block = gems_arena_find(p);
     const chain_block *b = block ? gems_chain_block_of(block) : NULL;
-    return block && (!b || !b->away);
+    return block ? !b || !b->away : gems_adopt_holds(p);
 }
 
-/* The block's memory is held by the work that asks. */
-gems_buffer *gems_resident_kept(const void *p, const int64_t key[GEMS_WORK_KEY], size_t bytes, bool *there)
+/* What was made of the memory at p, which a work uses. NULL: nothing may be. */
+static chain_derived **made_of(const void *p)
 {
-    gems_block *block = gems_arena_find(p);
-    gems_buffer *buffer = NULL;
-    gems_chains_lock();
+    const gems_block *block = gems_arena_find(p);
     chain_block *b = block ? gems_chain_block_of(block) : NULL;
-    chain_derived *m = b ? b->made : NULL;
+    if (!block)
+        return gems_adopt_made(p);
+    return b && b->users && b->copy && !b->away ? &b->made : NULL;
+}
+
+static chain_derived *find_made(chain_derived **list, const void *p, const int64_t key[GEMS_WORK_KEY])
+{
+    chain_derived *m = list ? *list : NULL;
     while (m && (m->of != (uintptr_t)p || memcmp(m->key, key, sizeof m->key) != 0))
         m = m->next;
-    if (m) {
-        buffer = m->buffer;
-        *there = m->there;
-    } else if (b && b->users && b->copy && !b->away && resident.made + bytes <= limit() / 4 &&
-               (m = calloc(1, sizeof *m))) {
-        *there = false;
-        if ((buffer = gems_resident_take(bytes))) {
-            *m = (chain_derived){.next = b->made, .buffer = buffer, .of = (uintptr_t)p};
+    return m;
+}
+
+gems_buffer *gems_resident_kept(const void *p, const int64_t key[GEMS_WORK_KEY], size_t bytes, bool *there)
+{
+    gems_buffer *buffer = NULL;
+    gems_chains_lock();
+    chain_derived **list = made_of(p), *m = find_made(list, p, key);
+    if (!m && list && resident.made + bytes <= limit() / 4 && (buffer = gems_resident_take(bytes))) {
+        list = made_of(p); /* the lock may have been given up */
+        m = find_made(list, p, key);
+        if (!m && list && (m = calloc(1, sizeof *m))) {
+            *m = (chain_derived){.next = *list, .buffer = buffer, .of = (uintptr_t)p};
             memcpy(m->key, key, sizeof m->key);
-            b->made = m;
+            *list = m;
             resident.made += gems_buffer_bytes(buffer);
         } else
-            free(m);
+            gems_resident_give(buffer);
     }
+    *there = m && m->there;
+    buffer = m ? m->buffer : NULL;
     gems_chains_unlock();
     return buffer;
 }
 
 void gems_resident_made(const void *p, const int64_t key[GEMS_WORK_KEY])
 {
-    gems_block *block = gems_arena_find(p);
     gems_chains_lock();
-    chain_block *b = block ? gems_chain_block_of(block) : NULL;
-    for (chain_derived *m = b ? b->made : NULL; m; m = m->next)
-        m->there |= m->of == (uintptr_t)p && memcmp(m->key, key, sizeof m->key) == 0;
+    chain_derived *m = find_made(made_of(p), p, key);
+    if (m)
+        m->there = true;
     gems_chains_unlock();
 }
 

@@ -99,7 +99,7 @@ print(z.sum().item(), apart.sum().item(), small.sum().item())
 
 def test_rules_by_place():
     """A product goes to the device, and what works on its result, or on a little of it, stays there; all else is the host's."""
-    rules = '{"rules": [{"op": "*", "place": "device"}, {"op": "mm", "dtype": "f32"}]}'
+    rules = '{"rules": [{"op": "*", "place": "device"}, {"op": "mm", "dtype": "f32"}, {"op": "*", "host": true}]}'
     for resident, routed in (("force", True), ("off", False)):
         done = run([sys.executable, "-c", PLACES], GEMS_ROUTE="table", GEMS_MEMORY="staged", GEMS_RESIDENT=resident, GEMS_TUNE_JSON=rules,
                    GEMS_FUSE="off")

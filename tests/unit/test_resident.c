@@ -395,6 +395,19 @@ Test(resident, what_is_made_of_values_stays_until_they_change)
     memcpy(z->twin.address + (char *)NULL, (void *)z->t.address, N * sizeof *values); /* NOLINT */
 }
 
+Test(resident, what_is_made_of_mapped_weights_stays_with_them)
+{
+    node *w = in_file(PROT_READ | PROT_WRITE, MAP_PRIVATE, 0, SHAPE(N)), *z = node_new(GEMS_F32, SHAPE(N));
+    cr_assert(use_made(w, z, 1));
+    cr_expect(gems_work_may_keep(&w->t));
+    cr_assert(use_made(w, z, 1));
+    ((float *)w->t.address)[9] = ((float *)w->store->twin)[9] = 123; /* NOLINT: faults */
+    cr_expect_not(gems_work_may_keep(&w->t));
+    cr_assert(use_made(w, z, 1), "as it is now");
+    memcpy(z->twin.address + (char *)NULL, (void *)z->t.address, N * sizeof(float)); /* NOLINT */
+    unmap(w);
+}
+
 Test(resident, several_threads)
 {
     enum {
