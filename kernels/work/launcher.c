@@ -26,30 +26,48 @@ static const char *refuses(const gems_choice *c)
     return v->can && !v->can(c) ? "the rule's variant does not fit" : NULL;
 }
 
+/* The variant that the rule names, or else the first that suits, of those that are not among `failed`. NULL: none. */
+static const gems_variant *choose(gems_choice *c, uint32_t failed, const char **why)
+{
+    const gems_variant *first = c->call->op->kernel->variants, *suits = NULL;
+    const char *named = gems_rule_variant(c->call->rule);
+    for (const gems_variant *v = first; v->name; v++) {
+        bool is_named = strcmp(v->name, named) == 0;
+        c->variant = v;
+        if ((failed >> (v - first) & 1) || (!is_named && (suits || (v->suits && !v->suits(c)))))
+            continue;
+        const char *refused = refuses(c);
+        if (is_named && !refused)
+            return v;
+        if (is_named)
+            *why = refused;
+        else if (!refused)
+            suits = v;
+    }
+    return suits;
+}
+
 gems_status gems_launch_variant(gems_call *call, gems_work *work, const void *problem)
 {
     gems_choice c = {call, work, gems_device_get(work->lane), problem, NULL};
-    const char *named = gems_rule_variant(call->rule);
-    const gems_variant *chosen = NULL, *suits = NULL;
+    const gems_work_mark before = gems_work_marked(work);
     const char *why = NULL; /* for the log: routed, but not to what the rule names */
-    for (const gems_variant *v = call->op->kernel->variants; v->name && !chosen; v++) {
-        bool is_named = strcmp(v->name, named) == 0;
+    uint32_t failed = 0;
+    for (const gems_variant *v; (v = choose(&c, failed, &why));) {
         c.variant = v;
-        if (!is_named && (suits || (v->suits && !v->suits(&c))))
-            continue;
-        const char *refused = refuses(&c);
-        if (!refused)
-            *(is_named ? &chosen : &suits) = v;
-        else if (is_named)
-            why = refused;
+        v->launch(&c);
+        if (work->trouble.kind != GEMS_TROUBLE_OTHER) {
+            if (!call->why)
+                call->why = why;
+            return GEMS_OK;
+        }
+        /* Its kernel is out of use: what needs another one can still be done. */
+        failed |= 1u << gems_choice_index(&c);
+        if (!choose(&c, failed, &why))
+            return GEMS_OK; /* the trouble says why not */
+        gems_work_rewind(work, before);
     }
-    if (!chosen && !suits)
-        return gems_decline(call, "no variant fits");
-    c.variant = chosen ? chosen : suits;
-    c.variant->launch(&c);
-    if (!call->why)
-        call->why = why;
-    return GEMS_OK;
+    return gems_decline(call, "no variant fits");
 }
 
 bool gems_suits_cpu(const gems_choice *c)

@@ -146,6 +146,22 @@ int gems_work_operand(gems_work *w, const gems_tensor *t, gems_access access)
     return (int)(o - w->operand);
 }
 
+gems_work_mark gems_work_marked(const gems_work *w)
+{
+    return (gems_work_mark){w->noperands, w->nlaunches, w->nargs, w->nbytes, w->nscratch, w->ngaps};
+}
+
+void gems_work_rewind(gems_work *w, gems_work_mark mark)
+{
+    w->noperands = mark.noperands;
+    w->nlaunches = mark.nlaunches;
+    w->nargs = mark.nargs;
+    w->nbytes = mark.nbytes;
+    w->nscratch = mark.nscratch;
+    w->ngaps = mark.ngaps;
+    w->trouble = (gems_trouble){.kind = GEMS_TROUBLE_NONE};
+}
+
 int gems_work_scratch(gems_work *w, size_t bytes)
 {
     if (w->nscratch == GEMS_WORK_SCRATCH) {

@@ -141,6 +141,13 @@ void gems_work_end(gems_work *work);
 /* A copy of a work that has not been run. False if memory is out; then there is nothing to end. */
 bool gems_work_copy(gems_work *to, const gems_work *from);
 
+/* How far a work is written, and back to there, without the trouble since. */
+typedef struct gems_work_mark {
+    uint32_t noperands, nlaunches, nargs, nbytes, nscratch, ngaps;
+} gems_work_mark;
+gems_work_mark gems_work_marked(const gems_work *work);
+void gems_work_rewind(gems_work *work, gems_work_mark mark);
+
 /* The operand for a tensor's memory; the same memory twice is one operand. -1: see trouble. */
 int gems_work_operand(gems_work *work, const gems_tensor *tensor, gems_access access);
 /* Memory for this work alone (partial sums), for GEMS_SCRATCH. */

@@ -2,6 +2,7 @@
  * written. (That a work owns all that it needs is tested with every family: family.h.) */
 #include "tests/unit/family.h"
 #include "kernels/pointwise/recipe.h"
+#include "kernels/work/launcher.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -351,4 +352,63 @@ Test(work_staged, columns_of_one_matrix_in_two_threads)
 {
     write_columns("add_.Tensor");
     write_columns("add.out");
+}
+
+/* ---- variants ---- */
+
+/* One whose kernel does not build, and one that adds; both suit. */
+static int launched[2];
+static void launch_broken(const gems_choice *c)
+{
+    const size_t one = 1;
+    launched[0]++;
+    (void)gems_work_scratch(c->work, 64);
+    gems_kernel *kernel =
+        gems_work_build(c->work, "broken", 7, &(gems_kernel_text){"broken", NULL, "this is no kernel", "", "broken"});
+    gems_launch(c->work, kernel, 1, &one, &one, NULL, 0);
+}
+static void launch_whole(const gems_choice *c)
+{
+    launched[1]++;
+    cr_expect_eq(c->work->nscratch, 0, "nothing of the other one is left");
+    gems_kernel *kernel = gems_work_find(c->work, "whole", 6);
+    const operand *const *o = c->problem;
+    const int n = (int)o[0]->t.numel;
+    const size_t items = (size_t)n;
+    if (!kernel)
+        kernel = gems_work_build(
+            c->work, "whole", 6,
+            &(gems_kernel_text){
+                "whole", NULL,
+                "kernel void whole(GEMS_SHARED_BUFFER(const float, x), GEMS_SHARED_BUFFER(float, y), int n)\n"
+                "{ GEMS_AT(const float, x); GEMS_AT(float, y); int i = get_global_id(0); if (i < n) y[i] = x[i] + 1; "
+                "}\n",
+                "", "whole"});
+    gems_launch(c->work, kernel, 1, &items, NULL,
+                (gems_arg[]){GEMS_IN(&o[0]->t), GEMS_OUT_ARG(&o[1]->t), GEMS_VALUE(n)}, 3);
+}
+static const gems_variant two_variants[] = {
+    {"broken", .launch = launch_broken}, {"whole", .launch = launch_whole}, {NULL}};
+static const gems_family two = {.name = "two", .variants = two_variants};
+
+Test(work, where_a_variants_kernel_is_out_of_use_the_next_one_serves)
+{
+    const gems_op op = {.name = "two", .kernel = &two};
+    operand *x = operand_with(GEMS_F32, DENSE, SHAPE(ROWS, COLS)),
+            *y = operand_with(GEMS_F32, DENSE, SHAPE(ROWS, COLS));
+    const operand *const both[2] = {x, y};
+    cr_assert(gems_device_open(), "%s", gems_device_error());
+    for (int i = 0; i < 2; i++) { /* the second time it is out of use from the start */
+        gems_work work;
+        gems_call call = {.op = &op};
+        gems_work_begin(&work, GEMS_LANE_MAIN);
+        cr_assert_eq(gems_launch_variant(&call, &work, both), GEMS_OK);
+        cr_assert_eq(gems_work_run(&work, &call), GEMS_OK, "%s", call.why);
+        gems_work_end(&work);
+        cr_expect(launched[0] == i + 1 && launched[1] == i + 1);
+        EACH (c, x->shape)
+            cr_assert_eq(at(y, c), (float)(at(x, c) + 1));
+    }
+    operand_free(x);
+    operand_free(y);
 }
