@@ -424,7 +424,8 @@ static const struct key {
     {"a table", "vendor"},
     {"a table", "match", "platform vendor device"},
     {"a table", "device",
-     "order memory bounce queues save needs limits own_cache environment lanes libraries exact options prelude"},
+     "order memory bounce queues save needs limits own_cache environment lanes libraries exact options prelude "
+     "undeclared"},
     {"\"device\"", "bounce", "mb piece_kb from_kb"},
     {"\"device\"", "lanes", "small main"},
     {"a table", "defaults"},

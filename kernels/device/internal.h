@@ -54,6 +54,7 @@ typedef struct gems_vendor_data {
     bool exact;                        /* blocks are no larger than asked for and not kept: for finding overruns */
     bool unified;                      /* kernels may take the host's pointers: tried at start */
     const char *options, *prelude;     /* "" if none */
+    const char *undeclared;            /* an option with which the compiler declares no builtins, or "" */
 } gems_vendor_data;
 
 /* All vendors of this library, in order of preference; ends with a NULL name. Parsed once. */

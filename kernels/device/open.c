@@ -1,5 +1,6 @@
 /* Opening OpenCL: the device's two lanes, and what it does differently. */
 #include "kernels/device/driver.h"
+#include "kernels/embedded.h"
 #include "preload/base/config.h"
 #include "preload/base/log.h"
 
@@ -22,6 +23,7 @@ static char why_not[256]; /* why no device was opened */
 static char *make_prelude(const gems_device_info *info, const gems_vendor_data *vendor)
 {
     char *text = NULL;
+    const gems_embedded_file *builtins = *vendor->undeclared ? gems_embedded_find("kernels/builtins.cl") : NULL;
     int n = asprintf(&text,
                      "%s%s%s#define GEMS_SUBGROUP %u\n#define GEMS_PTX %u\n"
                      /* A parameter that is memory (one that no other overlaps, or may), and the variable that points
@@ -29,12 +31,12 @@ static char *make_prelude(const gems_device_info *info, const gems_vendor_data *
                      "#define GEMS_BUFFER(T, x) __global T *restrict x##_buffer, const long x##_at\n"
                      "#define GEMS_SHARED_BUFFER(T, x) __global T *x##_buffer, const long x##_at\n"
                      "#define GEMS_AT(T, x) __global T *x = (__global T *)((__global uchar *)x##_buffer + x##_at)\n"
-                     "%s%s%s%s",
+                     "%s%s%s%s%s",
                      info->is_cpu ? "#define GEMS_CPU 1\n" : "", info->f64 ? "#define GEMS_HAS_F64 1\n" : "",
                      info->f16_arith ? "#define GEMS_HAS_F16 1\n" : "", info->subgroup, info->ptx,
                      info->f64 ? "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" : "",
                      info->f16_arith ? "#pragma OPENCL EXTENSION cl_khr_fp16 : enable\n" : "", vendor->prelude,
-                     *vendor->prelude ? "\n" : "");
+                     *vendor->prelude ? "\n" : "", builtins ? builtins->text : "");
     return n < 0 ? NULL : text;
 }
 

@@ -128,15 +128,18 @@ static cl_program from_source(gems_lane_state *lane, const char *name, const cha
     const char *function = "clCreateProgramWithSource";
     cl_int error;
 
-    cl_program program = CL_NEW(&error, clCreateProgramWithSource, lane->context, 1, &text, NULL);
-    if (program) {
+    /* With our own declarations of builtins; if they do not suffice, with the compiler's. */
+    for (const char *undeclared = lane->vendor->undeclared; undeclared; undeclared = *undeclared ? "" : NULL) {
+        cl_program program = CL_NEW(&error, clCreateProgramWithSource, lane->context, 1, &text, NULL);
+        if (!program)
+            break;
         /* Without warnings: PoCL's compiler counts them on the program's stderr. */
-        char *quiet = NULL;
+        char *all = NULL;
         function = "clBuildProgram";
-        error = asprintf(&quiet, "%s%s-w", options, *options ? " " : "") < 0
+        error = asprintf(&all, "%s %s -w", options, undeclared) < 0
                     ? CL_OUT_OF_HOST_MEMORY
-                    : CL(clBuildProgram, program, 1, &lane->device, quiet, NULL, NULL);
-        free(quiet);
+                    : CL(clBuildProgram, program, 1, &lane->device, all, NULL, NULL);
+        free(all);
         if (error == CL_SUCCESS)
             return program;
         build_log(lane, program, name);

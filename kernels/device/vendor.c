@@ -107,6 +107,7 @@ static void read_vendor(gems_vendor_data *vendor, const json_t *file, const json
     vendor->unified = strcmp(text(json_object_get(device, "memory")), "unified") == 0;
     vendor->options = text(json_object_get(device, "options"));
     vendor->prelude = text(json_object_get(device, "prelude"));
+    vendor->undeclared = text(json_object_get(device, "undeclared"));
     vendor->driver = find_driver(vendor->name);
 }
 
