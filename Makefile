@@ -87,11 +87,13 @@ $(B)/gen/%.o: $(B)/gen/%.c
 # Unit tests: every file its own executable, linked with the library's and the generator's objects. A failure does not
 # hide the next one.
 UNIT := $(patsubst %.c,$(B)/%,$(filter-out $(SKIP),$(wildcard tests/unit/test_*.c)))
+# What takes longest begins first, so that no processor is left without work at the end.
+LONG := $(addprefix $(B)/tests/unit/test_,fault families_products resident move families_rows evaluate chain_fold chain device cache)
 $(UNIT): %: %.o $(OBJ) $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(GENSRC)))
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAG) -o $@ $^ $(LIBS) -lcriterion
 unit: $(UNIT)
-	$(Q)printf '%s\n' $(UNIT) | xargs -P $(JOBS) -I TEST sh -c \
+	$(Q)printf '%s\n' $(filter $(UNIT),$(LONG)) $(filter-out $(LONG),$(UNIT)) | xargs -P $(JOBS) -I TEST sh -c \
 	  'TEST -j1 >TEST.log 2>&1; code=$$?; printf "  %-8s%s\n" TEST TEST; cat TEST.log; [ $$code = 0 ] || echo "  FAILED  TEST" >&2; exit $$code'
 
 # The tables in the library are read as it will read them.
