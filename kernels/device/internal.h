@@ -121,6 +121,7 @@ struct gems_lane_state {
     gems_lane index; /* the lane that it was opened as */
     const gems_vendor_data *vendor;
     const char *identity; /* platform, device and driver with their versions: part of the key of a binary */
+    const char *builtins; /* declarations of the builtins that we use, or NULL: the compiler's own serve */
     const char *rounding; /* options of every program: division and roots as exact as the device has them */
     cl_device_id device;
     cl_context context;
@@ -245,6 +246,8 @@ struct gems_kernel {
  * the lane's prelude. Takes the lane's build lock unless `locked`. NULL on failure, with the reason in trouble. */
 gems_program *gems_program_get(gems_lane_state *lane, const char *name, const char *text, const char *options,
                                bool locked, gems_trouble *trouble);
+/* Programs for which our own declarations of builtins did not suffice. For tests. */
+extern _Atomic unsigned gems_program_undeclared;
 gems_clone *gems_program_clone(gems_kernel *kernel, unsigned queue, cl_int *error);
 /* Sees to it that the program's binary gets into the cache. Called after a first successful run: PoCL's binary then
  * holds the code for the work-group size in use, too. */

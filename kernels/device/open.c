@@ -2,6 +2,7 @@
 #include "kernels/device/driver.h"
 #include "kernels/embedded.h"
 #include "preload/base/config.h"
+#include "preload/base/hash.h"
 #include "preload/base/log.h"
 
 #include <stdatomic.h>
@@ -23,7 +24,6 @@ static char why_not[256]; /* why no device was opened */
 static char *make_prelude(const gems_device_info *info, const gems_vendor_data *vendor)
 {
     char *text = NULL;
-    const gems_embedded_file *builtins = *vendor->undeclared ? gems_embedded_find("kernels/builtins.cl") : NULL;
     int n = asprintf(&text,
                      "%s%s%s#define GEMS_SUBGROUP %u\n#define GEMS_PTX %u\n"
                      /* A parameter that is memory (one that no other overlaps, or may), and the variable that points
@@ -31,12 +31,12 @@ static char *make_prelude(const gems_device_info *info, const gems_vendor_data *
                      "#define GEMS_BUFFER(T, x) __global T *restrict x##_buffer, const long x##_at\n"
                      "#define GEMS_SHARED_BUFFER(T, x) __global T *x##_buffer, const long x##_at\n"
                      "#define GEMS_AT(T, x) __global T *x = (__global T *)((__global uchar *)x##_buffer + x##_at)\n"
-                     "%s%s%s%s%s",
+                     "%s%s%s%s",
                      info->is_cpu ? "#define GEMS_CPU 1\n" : "", info->f64 ? "#define GEMS_HAS_F64 1\n" : "",
                      info->f16_arith ? "#define GEMS_HAS_F16 1\n" : "", info->subgroup, info->ptx,
                      info->f64 ? "#pragma OPENCL EXTENSION cl_khr_fp64 : enable\n" : "",
                      info->f16_arith ? "#pragma OPENCL EXTENSION cl_khr_fp16 : enable\n" : "", vendor->prelude,
-                     *vendor->prelude ? "\n" : "", builtins ? builtins->text : "");
+                     *vendor->prelude ? "\n" : "");
     return n < 0 ? NULL : text;
 }
 
@@ -105,7 +105,11 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
     info->prelude = make_prelude(info, c->vendor);
 
     char *identity = NULL, *version = gems_choose_platform_text(c->platform, CL_PLATFORM_VERSION);
-    if (asprintf(&identity, "%s\n%s\n%s\n%s\n", info->platform, version, info->name, info->driver) > 0)
+    const gems_embedded_file *builtins = *c->vendor->undeclared ? gems_embedded_find("kernels/builtins.cl") : NULL;
+    lane->builtins = builtins ? builtins->text : NULL;
+    if (asprintf(&identity, "%s\n%s\n%s\n%s\n%s%llx\n", info->platform, version, info->name, info->driver,
+                 c->vendor->undeclared,
+                 builtins ? (unsigned long long)gems_hash_long(1, builtins->text, builtins->size) : 0) > 0)
         lane->identity = identity;
     free(version);
     return lane;

@@ -122,6 +122,8 @@ static gems_trouble_kind kind_of(const gems_lane_state *lane, cl_int error)
     return passing ? GEMS_TROUBLE_MEMORY : GEMS_TROUBLE_OTHER;
 }
 
+_Atomic unsigned gems_program_undeclared;
+
 static cl_program from_source(gems_lane_state *lane, const char *name, const char *text, const char *options,
                               gems_trouble *trouble)
 {
@@ -129,21 +131,28 @@ static cl_program from_source(gems_lane_state *lane, const char *name, const cha
     cl_int error;
 
     /* With our own declarations of builtins; if they do not suffice, with the compiler's. */
-    for (const char *undeclared = lane->vendor->undeclared; undeclared; undeclared = *undeclared ? "" : NULL) {
-        cl_program program = CL_NEW(&error, clCreateProgramWithSource, lane->context, 1, &text, NULL);
+    for (const char *builtins = lane->builtins;; builtins = NULL) {
+        const char *const texts[] = {builtins, text};
+        cl_program program = CL_NEW(&error, clCreateProgramWithSource, lane->context, builtins ? 2 : 1,
+                                    (const char **)texts + !builtins, NULL);
         if (!program)
             break;
         /* Without warnings: PoCL's compiler counts them on the program's stderr. */
         char *all = NULL;
         function = "clBuildProgram";
-        error = asprintf(&all, "%s %s -w", options, undeclared) < 0
+        error = asprintf(&all, "%s %s -w", options, builtins ? lane->vendor->undeclared : "") < 0
                     ? CL_OUT_OF_HOST_MEMORY
                     : CL(clBuildProgram, program, 1, &lane->device, all, NULL, NULL);
         free(all);
-        if (error == CL_SUCCESS)
+        if (error == CL_SUCCESS) {
+            if (lane->builtins && !builtins)
+                atomic_fetch_add(&gems_program_undeclared, 1);
             return program;
+        }
         build_log(lane, program, name);
         CL_SURE(clReleaseProgram, program);
+        if (!builtins || error != CL_BUILD_PROGRAM_FAILURE)
+            break;
     }
     gems_trouble_note(trouble, kind_of(lane, error), "%s(%s): %s", function, name, gems_cl_error(error));
     return NULL;

@@ -9,6 +9,7 @@
 
 #include "tests/unit/family.h"
 #include "kernels/blas/blas.h"
+#include "kernels/device/internal.h"
 
 #include <criterion/criterion.h>
 #include <unistd.h>
@@ -52,6 +53,7 @@ static inline void check_family(const char *name, void (*test)(void))
             cr_expect(has_run(family, lane, v), "no trial of %s ran variant %s on lane %d", name, v->name, lane);
     }
     cr_expect_eq(trial_failures, 0);
+    cr_expect_eq(gems_program_undeclared, 0, "kernels/builtins.cl lacks something");
 }
 
 /* Each test is a process of its own; errors that Oclgrind finds go to a file for each. */

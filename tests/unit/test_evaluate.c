@@ -4,6 +4,7 @@
 #include "tests/unit/family.h"
 #include "codegen/evaluate.h"
 #include "codegen/host_math.h"
+#include "kernels/device/internal.h"
 #include "kernels/pointwise/recipe.h"
 #include "kernels/pointwise/row.h"
 
@@ -434,6 +435,7 @@ static void compare_rows(gems_dtype dtype, unsigned least)
     cr_expect_geq(rows, is_full() ? least : least / (SAMPLE + 1), "%u rows, %u calls", rows, calls);
     cr_expect_geq(elements, (int64_t)calls * (N - 1));
     cr_expect_eq(trial_failures, 0);
+    cr_expect_eq(gems_program_undeclared, 0, "kernels/builtins.cl lacks something");
 }
 
 #define ROWS_OF(name, dtype, least)                                                                                    \
