@@ -152,10 +152,11 @@ lint:
 	  --suppress=missingIncludeSystem --suppress=preprocessorErrorDirective:kernels/device/cl.h --suppress=preprocessorErrorDirective:kernels/blas/library.c --suppress=preprocessorErrorDirective:preload/libc.c --suppress=preprocessorErrorDirective:codegen/host_math.h -I. -D'json_array_foreach(a,i,v)=for(i=0;i<1;i++)' \
 	  -D'json_object_foreach(o,k,v)=for(k=0;k;)' $(filter-out tests/unit/%,$(filter %.c,$(FORMATTED)))
 	$(Q)printf '%s\n' $(filter-out tests/%,$(filter %.c,$(FORMATTED))) | \
-	  xargs -P $$(nproc) -I FILE clang-tidy --quiet FILE -- -std=gnu11 $(CPPFLAGS) 2>/dev/null
+	  xargs -P $(JOBS) -I FILE clang-tidy --quiet FILE -- -std=gnu11 $(CPPFLAGS) 2>/dev/null
 
 # ---- set-up, demo and checks: each check can be run alone ----
-JOBS   := $(shell nproc)
+PROCESSORS := $(shell nproc)
+JOBS   := $(PROCESSORS)
 # Where a build folder is, as LD_PRELOAD can name it: it takes no spaces.
 plain   = $(shell scripts/plain-path '$(abspath $(1))')
 LIB     = $(call plain,$(B))/libgems_preload.so
@@ -163,7 +164,7 @@ LIB     = $(call plain,$(B))/libgems_preload.so
 PYTHON  = $(shell scripts/python)
 # Tests against the real PyTorch, which computes with one thread, preloaded, with every kernel in use and several threads.
 # $(1): further variables, $(2): what to run.
-pytest  = LD_PRELOAD=$(LIB) GEMS_ROUTE=all OMP_NUM_THREADS=1 POCL_MAX_PTHREAD_COUNT=$(JOBS) $(1) '$(PYTHON)' -m pytest -q -p no:cacheprovider $(2)
+pytest  = LD_PRELOAD=$(LIB) GEMS_ROUTE=all GEMS_SAVE=0 OMP_NUM_THREADS=1 POCL_MAX_PTHREAD_COUNT=$(PROCESSORS) $(1) '$(PYTHON)' -m pytest -q -p no:cacheprovider $(2)
 spread  = -n $(JOBS) --dist $(1)
 # All kernels of all tests: more than a program has, and one check leaves them to the next.
 unit check-%: export GEMS_CACHE_MB := 4096
@@ -237,21 +238,16 @@ check-oclgrind: $(B)/bounds $(FAMILIES)
 check-rusticl: all
 	$(Q)$(call pytest,RUSTICL_ENABLE=llvmpipe GEMS_VENDOR=rusticl GEMS_TEST_EVERY=family,$(call spread,worksteal) tests/host/test_every_kernel.py)
 
-# Each check says how long it took; the end says again what failed.
-CHECKS := lint unit check-host check-staged check-process check-fault check-asan check-tsan check-oclgrind check-rusticl
+# In the order in which they begin: what takes long, and after `unit`, which builds them, what needs the same kernels.
+CHECKS := check-host unit check-asan check-process check-fault lint check-staged check-tsan check-oclgrind check-rusticl
 # `make check` tests a sample of what is tested for many dtypes and layouts, the same each time; check-all everything.
 check-all: export GEMS_TEST_FULL := 1
 check-all:
 	$(Q)$(MAKE) --no-print-directory check CHECKS='$(CHECKS) check-fused check-resident'
-check: SHELL := /bin/bash
+# What several of them need is built first.
 check: setup
-	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
-	$(Q)set -o pipefail; failed=; for check in $(CHECKS); do printf '  %-8s%s\n' CHECK $$check; before=$$(date +%s); \
-	  $(MAKE) --no-print-directory $$check 2>&1 | tee $(B)/$$check.log || failed="$$failed $$check"; \
-	  printf '  %-8s%s: %s s\n' END $$check $$(($$(date +%s) - before)); done; \
-	  for check in $$failed; do printf '  %-8s%s\n' LOG $$check; \
-	    grep -E '\[FAIL\]|\[----\]|FAILED|^E  |ERROR|[Ee]rror:|Failing: [1-9]|Crashing: [1-9]' $(B)/$$check.log | tail -n 60; done; \
-	  if [ -n "$$failed" ]; then echo "FAILED:$$failed" >&2; exit 1; fi
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all $(UNIT) $(B)/bounds
+	$(Q)MAKE='$(MAKE)' scripts/check.sh '$(B)' $(CHECKS)
 
 # Host and device side by side, and what interposing costs. BENCH="--only 'cat*'": options of bench/bench.py.
 BENCH  ?=

@@ -6,6 +6,7 @@
  * (pocl_keep.c). What is left at the end of the process is left to the next one: a compiler whose exit handlers have
  * run must not be called. */
 #include "kernels/device/internal.h"
+#include "preload/base/config.h"
 #include "preload/base/thread.h"
 
 #include <time.h>
@@ -82,6 +83,8 @@ void gems_save_later(gems_program *program, void (*store)(gems_program *))
         program->store(program);
         return;
     }
+    if (!gems_config_get()->save)
+        return;
     pthread_mutex_lock(&saver.lock);
     if (!saver.started)
         saver.started = start_thread();

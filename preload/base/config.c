@@ -79,6 +79,8 @@ const gems_variable gems_variables[] = {
      FIELD(resident_limit), WORDS("auto"), 1, 100000000},
     {"GEMS_FAULT", "a number", "0", "For tests: make the n-th OpenCL call fail (-n: from the n-th on all). 0: none.",
      "fault", GEMS_VAR_INT, FIELD(fault), WORDS(NULL), -1000000000, 1000000000},
+    {"GEMS_SAVE", FLAG, "1", "For tests: 0: no binary of a kernel is made while the program is idle.", "save",
+     GEMS_VAR_FLAG, FIELD(save)},
     {"GEMS_PYTHON", "path of a Python that has PyTorch", "",
      "For gems doctor, instead of the first python3 on PATH, and for make, instead of an environment of its own.", NULL,
      GEMS_VAR_PATH, FIELD(python)},

@@ -32,6 +32,7 @@ typedef struct gems_config {
     int64_t fault;          /* GEMS_FAULT: make the n-th OpenCL call fail (0: none); -n: from the n-th on all fail */
     int64_t cache_mb;       /* GEMS_CACHE_MB: bound on the binary cache */
     int64_t device;         /* GEMS_DEVICE: index, or -1 */
+    bool save;              /* GEMS_SAVE */
     bool pool;              /* GEMS_POOL */
     int64_t pool_limit;     /* GEMS_POOL_LIMIT: MiB of free blocks that keep their pages, or -1 */
     const char *vendor, *log, *exclude, *only, *tune_json, *cache_dir, *dump, *python; /* NULL if not set */

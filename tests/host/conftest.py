@@ -54,7 +54,7 @@ def seeded():
 
 @pytest.fixture
 def env():
-    """Environment for child processes: the library's path, and nothing that steers it."""
-    e = {k: v for k, v in os.environ.items() if not k.startswith("GEMS_")}
+    """Environment for child processes: the library's path, and nothing that steers it but where the cache is."""
+    e = {k: v for k, v in os.environ.items() if k in gems.CACHE or not k.startswith("GEMS_")}
     e["PYTHONPATH"] = str(pathlib.Path(__file__).parent)
     return e

@@ -6,6 +6,8 @@ import os
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Child processes have the same ones: with another bound they would throw away what the other tests have built.
+CACHE = "GEMS_CACHE_DIR", "GEMS_CACHE_MB"
 
 
 class Counters(ctypes.Structure):

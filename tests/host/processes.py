@@ -15,9 +15,9 @@ BUILD = LIBRARY.parent
 
 
 def environment(preload=True, **variables):
-    """This process's environment without anything of ours, then the library if wanted, with all kernels in use, then
-    those of GEMS_TEST_WITH (NAME=VALUE ...), then the given variables (None removes one)."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GEMS_") and k != "LD_PRELOAD"}
+    """This process's environment without anything of ours but the cache, then the library if wanted, with all kernels in
+    use, then those of GEMS_TEST_WITH (NAME=VALUE ...), then the given variables (None removes one)."""
+    env = {k: v for k, v in os.environ.items() if k in gems.CACHE or not k.startswith("GEMS_") and k != "LD_PRELOAD"}
     env["OMP_NUM_THREADS"] = "1"
     if preload:
         env.update(LD_PRELOAD=str(LIBRARY), GEMS_ROUTE="all", GEMS_REPORT="1")

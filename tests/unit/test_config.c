@@ -25,7 +25,7 @@ Test(config, nothing_set_gives_the_defaults_and_no_word)
     cr_expect_eq(c->device, -1);
     cr_expect_eq(c->cache_mb, 256);
     cr_expect(c->check == 0 && c->fault == 0);
-    cr_expect(c->pool && c->pool_limit == -1);
+    cr_expect(c->pool && c->pool_limit == -1 && c->save);
     cr_expect(!c->vendor && !c->log && !c->exclude && !c->only && !c->tune_json && !c->cache_dir && !c->dump);
     cr_expect_stderr_eq_str("");
 }

@@ -3,14 +3,15 @@
 #include <criterion/criterion.h>
 
 #include "kernels/move/move.h"
+#include "tests/unit/sample.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    ROUNDS = 80,
     BUFFER = 1 << 16
 };
+#define ROUNDS (80 / one_in(4))
 
 static const gems_op op = {
     .name = "test", .base = "test", .overload = "", .strukt = "test", .schema = "", .family = ""};

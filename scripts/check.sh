@@ -1,0 +1,31 @@
+#!/bin/bash
+# Runs checks: scripts/check.sh <build folder> <check> ... ; called by `make check`, which sets MAKE.
+#
+# Two at a time, each with half of the processors: most have parts that keep one processor busy at the most. They begin in
+# the order given. What a check prints is shown when it has ended, with how long it took, and kept in <build folder>; the
+# end says again what failed.
+set -u
+folder=$1
+shift
+processors=$(nproc)
+export folder JOBS=$(((processors + 1) / 2))
+
+check() {
+    printf '  %-8s%s\n' CHECK "$1"
+    local before=$SECONDS
+    rm -f "$folder/$1.failed"
+    ${MAKE:-make} --no-print-directory JOBS="$JOBS" "$1" >"$folder/$1.log" 2>&1 || touch "$folder/$1.failed"
+    cat "$folder/$1.log"
+    printf '  %-8s%s: %s s\n' END "$1" $((SECONDS - before))
+}
+export -f check
+
+printf '%s\n' "$@" | xargs -P $((processors > 1 ? 2 : 1)) -I CHECK bash -c 'check CHECK'
+failed=
+for check; do
+    [ -e "$folder/$check.failed" ] || continue
+    failed="$failed $check"
+    printf '  %-8s%s\n' LOG "$check"
+    grep -E '\[FAIL\]|\[----\]|FAILED|^E  |ERROR|[Ee]rror:|Failing: [1-9]|Crashing: [1-9]' "$folder/$check.log" | tail -n 60
+done
+[ -z "$failed" ] || { echo "FAILED:$failed" >&2; exit 1; }
