@@ -1,22 +1,22 @@
 #!/bin/bash
 # Runs checks: scripts/check.sh <build folder> <check> ... ; called by `make check`, which sets MAKE.
 #
-# Two at a time, each with half of the processors: most have parts that keep one processor busy at the most. They begin in
-# the order given. What a check prints is shown when it has ended, with how long it took, and kept in <build folder>; the
-# end says again what failed.
+# Two at a time, each with half of the processors: most have parts that keep only one busy. They begin in the order given.
+# What a check prints is shown when it has ended, with how long it took, and kept in <build folder>; the end says again
+# what failed.
 set -u
 folder=$1
 shift
 processors=$(nproc)
-export folder JOBS=$(((processors + 1) / 2))
+export folder JOBS=$(((processors + 1) / 2)) TIMEFORMAT='%R s, processors %U + %S s'
 
 check() {
+    local took
     printf '  %-8s%s\n' CHECK "$1"
-    local before=$SECONDS
     rm -f "$folder/$1.failed"
-    ${MAKE:-make} --no-print-directory JOBS="$JOBS" "$1" >"$folder/$1.log" 2>&1 || touch "$folder/$1.failed"
+    took=$({ time ${MAKE:-make} --no-print-directory JOBS="$JOBS" "$1" >"$folder/$1.log" 2>&1 || touch "$folder/$1.failed"; } 2>&1)
     cat "$folder/$1.log"
-    printf '  %-8s%s: %s s\n' END "$1" $((SECONDS - before))
+    printf '  %-8s%s: %s\n' END "$1" "$took"
 }
 export -f check
 

@@ -175,8 +175,8 @@ def result_of(name, row, args, kwargs):
             return None
 
 
-# Every kernel is compiled once (0.15 s on PoCL, then from the cache on disk). So a row that only restates another's
-# expression takes one dtype, the others take f32 or i64 and two more that change from row to row, unless all are asked for.
+# Every kernel is compiled once (0.1 s on PoCL, then from the cache on disk). So a row that only restates another's
+# expression takes one dtype, the others take f32 or i64 and one more that changes from row to row, unless all are asked for.
 
 
 def dtypes_of(name, row):
@@ -185,9 +185,8 @@ def dtypes_of(name, row):
     words = row.get("dtypes", "float int bool").split()
     allowed = [d for d in DTYPES if ("float" in words and d.is_floating_point) or ("int" in words and d in INTS)
                or ("bool" in words and d == torch.bool) or (d == torch.float32 and "f32" in words)]
-    at = sum(map(ord, name))
-    more = [allowed[1:][at % len(allowed[1:])], allowed[1:][(at * 7 + 3) % len(allowed[1:])]] if len(allowed) > 1 else []
-    return allowed[:1] if name != row["row"] else [allowed[0], *dict.fromkeys(more)]
+    more = allowed[1:][sum(map(ord, name)) % (len(allowed) - 1):][:1] if len(allowed) > 1 else []
+    return allowed[:1] if name != row["row"] else allowed[:1] + more
 
 
 # Operators that Python cannot call so that the library sees them: the operator below them is routed.
