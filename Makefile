@@ -164,10 +164,12 @@ LIB     = $(call plain,$(B))/libgems_preload.so
 PYTHON  = $(shell scripts/python)
 # Tests against the real PyTorch, which computes with one thread, preloaded, with every kernel in use and several threads.
 # $(1): further variables, $(2): what to run.
-pytest  = LD_PRELOAD=$(LIB) GEMS_ROUTE=all GEMS_SAVE=0 OMP_NUM_THREADS=1 POCL_MAX_PTHREAD_COUNT=$(PROCESSORS) $(1) '$(PYTHON)' -m pytest -q -p no:cacheprovider $(2)
+pytest  = LD_PRELOAD=$(LIB) GEMS_ROUTE=all OMP_NUM_THREADS=1 POCL_MAX_PTHREAD_COUNT=$(PROCESSORS) $(1) '$(PYTHON)' -m pytest -q -p no:cacheprovider $(2)
 spread  = -n $(JOBS) --dist $(1)
-# All kernels of all tests: more than a program has, and one check leaves them to the next.
+# All kernels of all tests: more than a program has, and one check leaves them to the next, as they were compiled; binaries
+# of them would be made by a thread that everything else waits for.
 unit check-%: export GEMS_CACHE_MB := 4096
+unit check-%: export GEMS_SAVE := 0
 
 setup:
 	$(Q)scripts/setup.sh check

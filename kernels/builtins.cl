@@ -63,16 +63,26 @@ void __attribute__((overloadable, convergent)) barrier(cl_mem_fence_flags);
     int GEMS_OF isinf(T);                                                                                              \
     int GEMS_OF isnan(T);                                                                                              \
     int GEMS_OF signbit(T);
-#define GEMS_FUNCTIONS16(T, I, U)                                                                                      \
+#define GEMS_VECTOR_FUNCTIONS(T, I, U)                                                                                 \
     T GEMS_OF exp(T);                                                                                                  \
     T GEMS_OF fabs(T);                                                                                                 \
     T GEMS_OF fma(T, T, T);                                                                                            \
     T GEMS_OF fmax(T, T);                                                                                              \
     T GEMS_OF fmin(T, T);                                                                                              \
+    T GEMS_OF floor(T);                                                                                                \
+    T GEMS_OF log(T);                                                                                                  \
+    T GEMS_OF sqrt(T);                                                                                                 \
     T GEMS_OF max(T, T);                                                                                               \
     T GEMS_OF min(T, T);                                                                                               \
+    T GEMS_OF rint(T);                                                                                                 \
     T GEMS_OF select(T, T, I);                                                                                         \
-    T GEMS_OF select(T, T, U);
+    T GEMS_OF select(T, T, U);                                                                                         \
+    I GEMS_OF isnan(T);
+#define GEMS_VECTORS_FUNCTIONS(T, I, U)                                                                                \
+    GEMS_VECTOR_FUNCTIONS(T##2, I##2, U##2)                                                                            \
+    GEMS_VECTOR_FUNCTIONS(T##4, I##4, U##4)                                                                            \
+    GEMS_VECTOR_FUNCTIONS(T##8, I##8, U##8)                                                                            \
+    GEMS_VECTOR_FUNCTIONS(T##16, I##16, U##16)
 /* I and U: the signed and the unsigned type as wide as T. */
 #define GEMS_INTEGERS(T, I, U)                                                                                         \
     U GEMS_OF abs(T);                                                                                                  \
@@ -122,16 +132,21 @@ GEMS_INTEGER_TYPE(short)
 GEMS_INTEGER_TYPE(int)
 GEMS_INTEGER_TYPE(long)
 GEMS_FUNCTIONS(float, int, uint)
-GEMS_FUNCTIONS16(float16, int16, uint16)
+GEMS_VECTORS_FUNCTIONS(float, int, uint)
 GEMS_SPACES(float)
 #ifdef cl_khr_fp64
 #pragma OPENCL EXTENSION cl_khr_fp64 : enable
 GEMS_FUNCTIONS(double, long, ulong)
-GEMS_FUNCTIONS16(double16, long16, ulong16)
+GEMS_VECTORS_FUNCTIONS(double, long, ulong)
 GEMS_SPACES(double)
 #endif
 
-#define GEMS_CONVERT(F, T) T##16 GEMS_OF convert_##T##16(F##16);
+#define GEMS_CONVERT(F, T)                                                                                             \
+    T GEMS_OF convert_##T(F);                                                                                          \
+    T##2 GEMS_OF convert_##T##2(F##2);                                                                                 \
+    T##4 GEMS_OF convert_##T##4(F##4);                                                                                 \
+    T##8 GEMS_OF convert_##T##8(F##8);                                                                                 \
+    T##16 GEMS_OF convert_##T##16(F##16);
 #define GEMS_CONVERTED(F)                                                                                              \
     GEMS_CONVERT(F, char)                                                                                              \
     GEMS_CONVERT(F, uchar)                                                                                             \

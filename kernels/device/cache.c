@@ -24,6 +24,8 @@
 
 #define MAGIC          UINT64_C(0x31304e4942534d47) /* "GMSBIN01" */
 #define STALE_SECONDS  3600                         /* a temporary file of this age was left by a process that died */
+#define LOOK_EVERY     16                           /* stores, for what other processes add */
+#define NOT_LOOKED     (-((off_t)1 << 62))
 #define LARGEST_BINARY ((size_t)1 << 30)
 
 struct header {
@@ -173,6 +175,9 @@ unsigned char *gems_cache_load(const char *key, size_t key_size, size_t *size)
 
 /* ---- bound ---- */
 
+static _Atomic off_t known = NOT_LOOKED; /* bytes that were there at the last look, and what was added since */
+static _Atomic unsigned unlooked;        /* stores */
+
 typedef struct entry {
     char name[64];
     struct timespec used;
@@ -194,12 +199,20 @@ static bool is_ours(const char *name)
     return hex == 32 && strncmp(name + hex, ".bin", 4) == 0 && strlen(name) < sizeof(((entry *)0)->name);
 }
 
-static void trim(const char *dir)
+/* Reading a folder of thousands of files takes milliseconds: only if with `added` bytes more the bound may be exceeded,
+ * by what is known of the folder, or others have had time to add theirs. */
+static bool is_look_due(off_t bound, off_t added)
+{
+    off_t before = atomic_fetch_add(&known, added);
+    return before < 0 || before + added > bound || atomic_fetch_add(&unlooked, 1) % LOOK_EVERY == LOOK_EVERY - 1;
+}
+
+static void trim(const char *dir, off_t added)
 {
     off_t bound = (off_t)gems_config_get()->cache_mb << 20, total = 0;
     entry *list = NULL;
     size_t n = 0, room = 0;
-    DIR *d = opendir(dir);
+    DIR *d = is_look_due(bound, added) ? opendir(dir) : NULL;
     if (!d)
         return;
     for (struct dirent *e; (e = readdir(d));) {
@@ -228,6 +241,7 @@ static void trim(const char *dir)
             if (unlinkat(dirfd(d), list[i].name, 0) == 0)
                 total -= list[i].size;
     }
+    atomic_store(&known, total);
     free(list);
     closedir(d);
 }
@@ -250,7 +264,7 @@ void gems_cache_store(const char *key, size_t key_size, const unsigned char *byt
         unlink(temporary);
         return;
     }
-    trim(gems_cache_dir());
+    trim(gems_cache_dir(), (off_t)(sizeof header + key_size + size));
 }
 
 bool gems_cache_remember(gems_lane_state *lane, const char *question, bool (*try)(gems_lane_state *))

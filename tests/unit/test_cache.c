@@ -18,6 +18,7 @@ static void fresh(void)
 {
     dir = make_folder();
     setenv("GEMS_CACHE_DIR", dir, 1);
+    unsetenv("GEMS_SAVE");
 }
 
 static void clean(void)
@@ -327,8 +328,32 @@ Test(cache, temporary_files_of_the_dead_are_removed_when_old)
     gems_cache_store(key, sizeof key, binary, 100);
     cr_expect_eq(stat(path, &st), 0, "a young one may be somebody's at work");
     utimensat(AT_FDCWD, path, old, 0);
-    gems_cache_store(key, sizeof key, binary, 100);
+    for (int i = 0; i < 16; i++) /* the folder is looked through at every 16th, if it is not full */
+        gems_cache_store(key, sizeof key, binary, 100);
     cr_expect_neq(stat(path, &st), 0);
+    free(binary);
+}
+
+Test(cache, what_other_processes_add_is_counted)
+{
+    enum {
+        SIZE = 800 << 10
+    };
+    char path[600], entry[20][600];
+    unsigned others;
+    unsigned char *binary = binary_of(SIZE, 15);
+    setenv("GEMS_CACHE_MB", "1", 1);
+    gems_cache_store(key, sizeof key, binary, 100);
+    snprintf(path, sizeof path, "%s/0123456789abcdef0123456789abcdef.bin", dir);
+    int fd = open(path, O_CREAT | O_WRONLY, 0600);
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(write(fd, binary, SIZE), SIZE);
+    close(fd);
+    utimensat(AT_FDCWD, path, (struct timespec[]){{.tv_sec = 1000}, {.tv_sec = 1000}}, 0);
+    for (int i = 0; i < 16; i++)
+        gems_cache_store(key, sizeof key, binary, 100);
+    cr_expect_neq(access(path, F_OK), 0);
+    cr_expect_eq(list_entries(entry, 20, &others), 1);
     free(binary);
 }
 

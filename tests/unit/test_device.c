@@ -22,6 +22,7 @@ static void own_cache(void)
 {
     cache = make_folder();
     setenv("GEMS_CACHE_DIR", cache, 0);
+    unsetenv("GEMS_SAVE");
 }
 
 static void drop_cache(void)
