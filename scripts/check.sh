@@ -2,8 +2,8 @@
 # Runs checks: scripts/check.sh <build folder> <check> ... ; called by `make check`, which sets MAKE.
 #
 # Two at a time, each with half of the processors: most have parts that keep only one busy. They begin in the order given.
-# What a check prints is shown when it has ended, with how long it took, and kept in <build folder>; the end says again
-# what failed.
+# A line that a check prints is shown with its name and kept in <build folder>/<check>.log; its end says how long it took,
+# and the end of all what failed.
 set -u
 folder=$1
 shift
@@ -14,8 +14,9 @@ check() {
     local took
     printf '  %-8s%s\n' CHECK "$1"
     rm -f "$folder/$1.failed"
-    took=$({ time ${MAKE:-make} --no-print-directory JOBS="$JOBS" "$1" >"$folder/$1.log" 2>&1 || touch "$folder/$1.failed"; } 2>&1)
-    cat "$folder/$1.log"
+    exec 3>&1
+    took=$({ time ${MAKE:-make} --no-print-directory JOBS="$JOBS" "$1" > >(tee "$folder/$1.log" | sed -u "s/^/$1: /" >&3) 2>&1 ||
+        touch "$folder/$1.failed"; } 2>&1)
     printf '  %-8s%s: %s\n' END "$1" "$took"
 }
 export -f check
