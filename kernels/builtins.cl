@@ -107,8 +107,10 @@ void __attribute__((overloadable, convergent)) barrier(cl_mem_fence_flags);
     GEMS_VECTOR(T, 16, S)
 #define GEMS_HALF(S)                                                                                                   \
     float GEMS_READS vload_half(size_t, const S half *);                                                               \
+    float2 GEMS_READS vload_half2(size_t, const S half *);                                                             \
     float16 GEMS_READS vload_half16(size_t, const S half *);                                                           \
     void GEMS_DOES vstore_half_rte(float, size_t, S half *);                                                           \
+    void GEMS_DOES vstore_half2_rte(float2, size_t, S half *);                                                         \
     void GEMS_DOES vstore_half16_rte(float16, size_t, S half *);
 #ifdef __opencl_c_generic_address_space
 #define GEMS_SPACES(T) GEMS_SPACE(T, )
@@ -119,6 +121,14 @@ GEMS_HALF(__global)
 GEMS_HALF(__local)
 GEMS_HALF(__private)
 #endif
+
+#define GEMS_ATOMIC(T, S)                                                                                              \
+    T GEMS_DOES atomic_add(volatile S T *, T);                                                                         \
+    T GEMS_DOES atomic_or(volatile S T *, T);
+GEMS_ATOMIC(int, __global)
+GEMS_ATOMIC(int, __local)
+GEMS_ATOMIC(uint, __global)
+GEMS_ATOMIC(uint, __local)
 
 #define GEMS_INTEGER_TYPE(T)                                                                                           \
     GEMS_INTEGERS(T, T, u##T)                                                                                          \
