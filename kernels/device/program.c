@@ -149,9 +149,11 @@ static cl_program from_source(gems_lane_state *lane, const char *name, const cha
                 atomic_fetch_add(&gems_program_undeclared, 1);
             return program;
         }
-        build_log(lane, program, name);
+        bool again = builtins && error == CL_BUILD_PROGRAM_FAILURE;
+        if (!again)
+            build_log(lane, program, name);
         CL_SURE(clReleaseProgram, program);
-        if (!builtins || error != CL_BUILD_PROGRAM_FAILURE)
+        if (!again)
             break;
     }
     gems_trouble_note(trouble, kind_of(lane, error), "%s(%s): %s", function, name, gems_cl_error(error));

@@ -382,6 +382,24 @@ Test(device, values_change_between_launches)
     cr_expect(x[1] == 3 && x[2] == 4 && x[5] == 3 && x[0] == 0);
 }
 
+Test(device, a_kernel_that_uses_another_builtin_is_built_with_the_drivers_declarations)
+{
+    static const char source[] = "kernel void bits(GEMS_BUFFER(uint, x))\n{\n    GEMS_AT(uint, x);\n"
+                                 "    x[0] = popcount(x[0]);\n}\n";
+    uint32_t x = 0xf0f0;
+    vector vx;
+    gems_call call = {.op = some_op()};
+    gems_work work;
+    begin_work(&work, GEMS_LANE_MAIN);
+    gems_kernel *kernel = build_kernel(&work, 41, "test/bits", NULL, source, "bits");
+    gems_launch(&work, kernel, 1, &(size_t){1}, NULL, (gems_arg[]){GEMS_INOUT(vector_of(&vx, (float *)&x, 1))}, 1);
+    cr_assert_eq(run_and_end(&work, &call), GEMS_OK, "%s", call.why);
+    cr_expect_eq(x, 8);
+    cr_expect_eq(gems_program_undeclared, 1);
+    check_add(GEMS_LANE_MAIN);
+    cr_expect_eq(gems_program_undeclared, 1);
+}
+
 Test(device, a_kernel_that_does_not_build_is_quarantined_and_the_rest_goes_on)
 {
     cr_redirect_stderr();
