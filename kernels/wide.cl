@@ -137,8 +137,53 @@ WIDE_HALVES(f16)
     const bool mine = k##_ < (rows);                                                                                   \
     const long k = mine ? k##_ : (rows) - 1;
 
-/* Of the values v of a row's items, each of type V, by OP(a, b): given to all of them. First 32 items take their share
- * of all, then each item all of theirs: two barriers. `name`: of its local memory, which may serve again. */
+/* Of the values v of a row's items, each of type V, by OP(a, b): given to all of them. `name`: of its local memory, which
+ * may serve again. */
+#if GEMS_PTX && GROUP % 32 == 0
+/* Within 32 items by exchange of registers, then among the results of every 32. One barrier, as two places take turns; of
+ * two rows in a group each has its own, so that they do not wait for each other. */
+WIDE_INLINE uint wide_other(uint x, int apart)
+{
+    uint y;
+    __asm__ volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(y) : "r"(x), "r"(apart));
+    return y;
+}
+#define WIDE_MEET                                                                                                      \
+    if (GROUP != 2 * LANES)                                                                                            \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
+    else if (slot < LANES)                                                                                             \
+        __asm__ volatile("bar.sync 0, %0;" ::"n"(LANES) : "memory");                                                   \
+    else                                                                                                               \
+        __asm__ volatile("bar.sync 1, %0;" ::"n"(LANES) : "memory");
+#define WIDE_EXCHANGE(V, v, OP, count)                                                                                 \
+    UNROLL for (int apart = (count) / 2; apart > 0; apart /= 2)                                                        \
+    {                                                                                                                  \
+        union {                                                                                                        \
+            V value;                                                                                                   \
+            uint word[(sizeof(V) + 3) / 4];                                                                            \
+        } one_;                                                                                                        \
+        one_.value = v;                                                                                                \
+        UNROLL for (int w = 0; w < (int)(sizeof(V) + 3) / 4; w++) one_.word[w] = wide_other(one_.word[w], apart);      \
+        v = OP(v, one_.value);                                                                                         \
+    }
+#define WIDE_TREE_MEMORY(V, name)                                                                                      \
+    __local V name##_some[2 * (GROUP / 32)];                                                                           \
+    int name##_turn = 0;
+#define WIDE_TREE(V, v, OP, name)                                                                                      \
+    {                                                                                                                  \
+        WIDE_EXCHANGE(V, v, OP, WIDE_SOME)                                                                             \
+        if (LANES > 32) {                                                                                              \
+            __local V *const some = name##_some + name##_turn * (GROUP / 32) + slot / LANES * (LANES / 32);            \
+            name##_turn ^= 1;                                                                                          \
+            if (lane % 32 == 0)                                                                                        \
+                some[lane / 32] = v;                                                                                   \
+            WIDE_MEET                                                                                                  \
+            v = some[lane % (LANES / 32)];                                                                             \
+            WIDE_EXCHANGE(V, v, OP, LANES / 32)                                                                        \
+        }                                                                                                              \
+    }
+#else
+/* First 32 items take their share of all, then each item all of theirs: two barriers. */
 #define WIDE_TREE_MEMORY(V, name)                                                                                      \
     __local V name##_all[GROUP];                                                                                       \
     __local V name##_some[GROUP / LANES * WIDE_SOME] __attribute__((aligned(16)));
@@ -161,6 +206,7 @@ WIDE_HALVES(f16)
         v = some[0];                                                                                                   \
         _Pragma("unroll 4") for (int i = 1; i < WIDE_SOME; i++) v = OP(v, some[i]);                                    \
     }
+#endif
 #endif
 
 /* What lies there will be read soon. */

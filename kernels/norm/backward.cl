@@ -181,6 +181,7 @@ __kernel WIDE_ATTR void wide(ROWS_ARGS IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weig
             IF_DB(db[u][j] = 0;)
         }
     }
+    IF_DX(const T share = 1 / (T)n;)
     const int here = (int)part_rows, left = (int)min(part_rows, rows - first);
     const long x_step = in_rows.stride[0], g_step = grad_rows.stride[0];
     const __global MEM_IN *x_at = in + first * x_step + lane * E, *g_at = grad + first * g_step + lane * E;
@@ -208,7 +209,7 @@ __kernel WIDE_ATTR void wide(ROWS_ARGS IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weig
         }
 #if IF_DX(1) + 0
         WIDE_TREE(T2, both, PLUS, pairs)
-        both /= (T)n;
+        both *= share;
         if (k < left)
             EACH_OF_ROW(IF_WEIGHT(d *= (T)w[j];) q[j] = (d - both.x - y * both.y) * rstd;
                         if (j == E - 1) WIDE_STORE(IN, q_at + u * LANES * E, q, E))

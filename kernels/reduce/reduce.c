@@ -102,9 +102,10 @@ static gems_kernel *kernel_for(const gems_choice *c, const char *entry, bool par
 }
 
 enum {
-    BAND = 256,      /* results that `column` does together, as in reduce.cl */
-    TILE = 32,       /* and `across`, as far as a group is that wide */
-    CPU_COLUMNS = 16 /* fewer are not worth `column` */
+    BAND = 256,       /* results that `column` does together, as in reduce.cl */
+    TILE = 32,        /* and `across`, as far as a group is that wide */
+    CPU_COLUMNS = 16, /* fewer are not worth `column` */
+    LEAST = 2048      /* terms of a part on a GPU */
 };
 
 /* Whether so many neighbouring results lie side by side in the input too, where that is of use. */
@@ -179,12 +180,16 @@ static void launch(const gems_choice *c)
     launch_spread(c, &p, &s);
 }
 
-/* A unit is that of LANES items. */
+/* A unit is that of LANES items, of which there are up to 512. Few results are cut into as many units as
+ * multiprocessors hold at a time: more would only begin later, and leave more parts. */
 static void launch_wide(const gems_choice *c)
 {
     problem p = *(const problem *)c->problem;
-    gems_reduce_cut(&p.cut, c->call, c->device, p.results);
-    p.hold = gems_hold_for(c, (p.cut.chunk * gems_dtypes[p.input->dtype].size + GEMS_WIDE - 1) / GEMS_WIDE);
+    const int64_t most = p.cut.outer_count * p.cut.n / LEAST,
+                  wanted = 2 * (int64_t)c->device->compute_units / p.results;
+    gems_reduce_cut_into(&p.cut, gems_rule_param(c->call->rule, "splits", wanted < most ? wanted : most));
+    const int64_t vectors = (p.cut.chunk * gems_dtypes[p.input->dtype].size + GEMS_WIDE - 1) / GEMS_WIDE;
+    p.hold = gems_hold_for(c, vectors < 512 * 4 ? vectors : 512 * 4);
     p.hold.spare = 0;
     const int64_t units = p.results * p.cut.splits;
     const spread s = {0, (size_t)((units + p.hold.rows - 1) / p.hold.rows), (size_t)p.hold.lanes, (size_t)p.hold.rows,

@@ -58,7 +58,8 @@ static void choose_types(problem *p, const gems_call *call, const gems_device_in
 static gems_hold hold_of(const gems_choice *c)
 {
     const problem *p = c->problem;
-    gems_hold h = gems_hold_for(c, p->rows.n * gems_dtypes[p->rows.in->dtype].size / GEMS_WIDE);
+    const int64_t vectors = p->rows.n * gems_dtypes[p->rows.in->dtype].size / GEMS_WIDE;
+    gems_hold h = gems_hold_for(c, vectors < 512 * 4 ? vectors : 512 * 4);
     const size_t totals = (size_t)(2 * h.lanes * h.rows) * gems_dtypes[p->acc].size;
     while (h.held > 1 && (size_t)h.held * totals > c->device->local_bytes)
         h.held--;
