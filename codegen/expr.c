@@ -642,13 +642,15 @@ static void write_node(const gems_expr *e, const gems_expr_style *style, int i, 
         write_node(e, style, n->a, out);
         gems_code_add(out, n->b == GEMS_EXPR_D ? "))" : ")");
         break;
-    case GEMS_EXPR_BINARY:
-        gems_code_add(out, "(");
+    case GEMS_EXPR_BINARY: {
+        const bool divides = style->quotient && strcmp(n->text, "/") == 0;
+        gems_code_add(out, "%s(", divides ? style->quotient : "");
         write_node(e, style, n->a, out);
-        gems_code_add(out, " %s ", n->text);
+        gems_code_add(out, divides ? ", " : " %s ", n->text);
         write_node(e, style, n->b, out);
         gems_code_add(out, ")");
         break;
+    }
     case GEMS_EXPR_COND: {
         int v = gems_expr_known(e, style->facts, n->a);
         if (v >= 0) {

@@ -80,7 +80,8 @@ typedef struct gems_expr_style {
     const char *const *variables;
     const char *prefix, *type, *float_suffix, *dtype, *indent;
     uint32_t facts;
-    const char *odd; /* call the quick function where there is one, with this address; NULL: the function itself */
+    const char *quotient; /* what divides, of two operands; NULL: the operator */
+    const char *odd;      /* call the quick function where there is one, with this address; NULL: the function itself */
 } gems_expr_style;
 void gems_expr_write(const gems_expr *expr, const gems_expr_style *style, gems_code *out);
 

@@ -83,7 +83,7 @@ static void write_index(const gems_pw_spec *spec, unsigned i, gems_code *out)
     if (spec->loop == GEMS_PW_RUN || spec->loop == GEMS_PW_VEC)
         gems_code_add(out, "p%u[%s]", i, o->stride == GEMS_PW_BROADCAST ? "0" : "i");
     else if (spec->loop == GEMS_PW_GRID)
-        gems_code_add(out, "p%u[o%u]", i, i);
+        gems_code_add(out, spec->vec && o->stride == GEMS_PW_UNIT ? "p%u[o%u + i]" : "p%u[o%u]", i, i);
     else if (spec->loop == GEMS_PW_TILE && o->stride == GEMS_PW_TURNED)
         gems_code_add(out, "l%u[x * %u + r + y]", i, tile_pitch(spec, o));
     else if (spec->loop == GEMS_PW_TILE)
@@ -160,6 +160,10 @@ static bool write_body(const gems_pw_spec *spec, place at, gems_code *out)
                                  .float_suffix = strcmp(compute_type(step->compute), "double") ? "f" : "",
                                  .dtype = gems_dtypes[step->compute].name,
                                  .indent = at.indent,
+                                 .quotient = gems_dtypes[step->compute].size == 2 &&
+                                                     gems_dtypes[step->compute].category == GEMS_CAT_FLOAT
+                                                 ? "GEMS_HALF_QUOTIENT"
+                                                 : NULL,
                                  .facts = step->facts,
                                  .odd = at.quick ? "&odd" : NULL};
         gems_expr_write(expr, &style, out);
@@ -432,23 +436,52 @@ static bool write_tile(const gems_pw_spec *spec, gems_code *out)
     return ok;
 }
 
-/* Vectors where all pointers are aligned to them, which is the same for all work-items. */
-static bool write_vec(const gems_pw_spec *spec, gems_code *out)
+static void write_aligned(const gems_pw_spec *spec, gems_code *out)
 {
-    unsigned v = spec->vec;
     gems_code_add(out, "    const bool aligned = true");
     for (unsigned i = 0; i < spec->noperands; i++)
         if (in_memory(&spec->operand[i]) && spec->operand[i].stride == GEMS_PW_UNIT)
-            gems_code_add(out, " && ((ulong)p%u & %uu) == 0", i, v * gems_dtypes[spec->operand[i].dtype].size - 1);
-    gems_code_add(out, ";\n    for (long g = get_global_id(0); g * %u < n; g += get_global_size(0)) {\n", v);
-    gems_code_add(out, "        if (aligned && g * %u + %u <= n) {\n            const long i = g * %u;\n", v, v, v);
+            gems_code_add(out, " && ((ulong)p%u & %uu) == 0", i,
+                          spec->vec * gems_dtypes[spec->operand[i].dtype].size - 1);
+    gems_code_add(out, ";\n");
+}
+
+/* Of an operand whose stride is UNIT: where a vector begins. */
+static void write_start(const gems_pw_spec *spec, unsigned i, gems_code *out)
+{
+    if (spec->rank)
+        gems_code_add(out, "p%u + o%u", i, i);
+    else
+        gems_code_add(out, "p%u + i", i);
+}
+
+/* The type that is loaded and stored for a vector of this type: of 32-bit words, since compilers take vectors of
+ * shorter ones apart. */
+static const char *words_of(const gems_pw_spec *spec, const gems_pw_operand *o, char type[16])
+{
+    const unsigned bytes = spec->vec * gems_dtypes[o->dtype].size;
+    snprintf(type, 16, "%s%u", memory_type(o->dtype), spec->vec);
+    return bytes == 16 ? "uint4" : bytes == 8 ? "uint2" : type;
+}
+
+/* The elements of a vector: loads, the body for each, stores. Arrays whose indices are all constants become registers.
+ */
+static bool write_vector(const gems_pw_spec *spec, gems_code *out)
+{
+    const unsigned v = spec->vec;
+    char vector[16];
     for (unsigned i = 0; i < spec->noperands; i++) {
         const gems_pw_operand *o = &spec->operand[i];
-        const char *type = memory_type(o->dtype);
-        if (is_read(o) && o->stride == GEMS_PW_UNIT)
-            gems_code_add(out,
-                          "            %s a%u[%u];\n            vstore%u(((const __global %s%u *)p%u)[g], 0, a%u);\n",
-                          type, i, v, v, type, v, i, i);
+        const char *type = memory_type(o->dtype), *words = words_of(spec, o, vector);
+        if (is_read(o) && o->stride == GEMS_PW_UNIT) {
+            gems_code_add(out, "            const %s v%u = as_%s(%s(*(const __global %s *)(", vector, i, vector,
+                          words == vector ? "" : "gems_words", words);
+            write_start(spec, i, out);
+            gems_code_add(out, ")));\n            const %s a%u[%u] = {", type, i, v);
+            for (unsigned k = 0; k < v; k++)
+                gems_code_add(out, "%sv%u.s%x", k ? ", " : "", i, k);
+            gems_code_add(out, "};\n");
+        }
         if (in_memory(o) && o->place != GEMS_PW_READ)
             gems_code_add(out, "            %s b%u[%u];\n", type, i, v);
     }
@@ -457,12 +490,50 @@ static bool write_vec(const gems_pw_spec *spec, gems_code *out)
     gems_code_add(out, "            }\n");
     for (unsigned i = 0; i < spec->noperands; i++) {
         const gems_pw_operand *o = &spec->operand[i];
-        if (in_memory(o) && o->place != GEMS_PW_READ)
-            gems_code_add(out, "            ((__global %s%u *)p%u)[g] = vload%u(0, b%u);\n", memory_type(o->dtype), v,
-                          i, v, i);
+        if (!in_memory(o) || o->place == GEMS_PW_READ)
+            continue;
+        const char *words = words_of(spec, o, vector);
+        gems_code_add(out, "            *(__global %s *)(", words);
+        write_start(spec, i, out);
+        gems_code_add(out, ") = %s(as_%s((%s)(", words == vector ? "" : "gems_words", words, vector);
+        for (unsigned k = 0; k < v; k++)
+            gems_code_add(out, "%sb%u[%u]", k ? ", " : "", i, k);
+        gems_code_add(out, ")));\n");
     }
-    gems_code_add(out, "            (void)i;\n        } else {\n");
+    return ok;
+}
+
+/* Vectors where all pointers are aligned to them, which is the same for all work-items. */
+static bool write_vec(const gems_pw_spec *spec, gems_code *out)
+{
+    unsigned v = spec->vec;
+    write_aligned(spec, out);
+    gems_code_add(out, "    for (long g = get_global_id(0); g * %u < n; g += get_global_size(0)) {\n", v);
+    gems_code_add(out, "        if (aligned && g * %u + %u <= n) {\n            const long i = g * %u;\n", v, v, v);
+    bool ok = write_vector(spec, out);
+    gems_code_add(out, "        } else {\n");
     gems_code_add(out, "            for (long i = g * %u; i < min(n, g * %u + %u); i++) {\n", v, v, v);
+    ok = write_body(spec, (place){.indent = "                "}, out) && ok;
+    gems_code_add(out, "            }\n        }\n    }\n");
+    return ok;
+}
+
+/* The same in a nest of loops, where rows and all that leads to them are whole vectors. */
+static bool write_grid_of_vectors(const gems_pw_spec *spec, gems_code *out)
+{
+    const char *size = spec->wide ? "long" : "int";
+    write_aligned(spec, out);
+    gems_code_add(out, "    for (long item = get_global_id(0); item < n; item += get_global_size(0)) {\n");
+    gems_code_add(out, "        const %s across = sizes.s0 / %u, row = (%s)item / across;\n", size, spec->vec, size);
+    gems_code_add(out, "        const %s e0 = ((%s)item - row * across) * %u;\n        %s left = row;\n", size, size,
+                  spec->vec, size);
+    write_offsets(spec, 1, "        ", out);
+    for (unsigned i = 0; i < spec->noperands; i++)
+        if (in_memory(&spec->operand[i]) && spec->operand[i].stride == GEMS_PW_UNIT)
+            gems_code_add(out, "        o%u += e0;\n", i);
+    gems_code_add(out, "        if (aligned) {\n");
+    bool ok = write_vector(spec, out);
+    gems_code_add(out, "        } else {\n            for (int i = 0; i < %u; i++) {\n", spec->vec);
     ok = write_body(spec, (place){.indent = "                "}, out) && ok;
     gems_code_add(out, "            }\n        }\n    }\n");
     return ok;
@@ -519,7 +590,7 @@ char *gems_pw_source(const gems_pw_spec *spec, const char *name)
         ok = write_tile(spec, &out);
         break;
     default:
-        ok = write_grid(spec, &out);
+        ok = spec->vec ? write_grid_of_vectors(spec, &out) : write_grid(spec, &out);
         break;
     }
     gems_code_add(&out, "}\n");

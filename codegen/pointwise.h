@@ -10,7 +10,7 @@
  *     ROWS  size8 sizes, size8 strides of each operand in memory, size rows, size run, size chunks, size deep
  *                                                      work-item i: chunk i % chunks, of `run` elements of dimension 0,
  *                                                      of rows (i / chunks) * deep and the `deep` - 1 after it
- *     GRID  size8 sizes, size8 strides of each operand in memory, size n      grid-stride over elements
+ *     GRID  size8 sizes, size8 strides of each operand in memory, size n      grid-stride over elements, or vectors
  *     TILE  as GRID, with size tiles instead of n      work-group i of 256: tile i of the first two loops, `vec` by
  * `vec` elements, and one place in the others where size is int, or long if `wide`; after the strides stands an
  * int[GEMS_PW_ROW] for each operand with a table. RUN and ROWS want work-groups of one item. In a TILE operands that
@@ -91,7 +91,7 @@ typedef struct gems_pw_step {
 /* All that a kernel's text is made of. Start from zero bytes: those in use identify the kernel. */
 typedef struct gems_pw_spec {
     uint8_t loop; /* gems_pw_loop */
-    uint8_t vec;  /* elements of a vector (VEC), along an edge (TILE) */
+    uint8_t vec;  /* elements of a vector (VEC; GRID, 0: no vectors), along an edge (TILE) */
     uint8_t wide;
     uint8_t rank;
     uint8_t noperands, nsteps;

@@ -73,6 +73,19 @@ GEMS_FN ushort gems_half_of(float v)
     r = a > 0x7f800000u ? 0x7e00u : r;
     return (ushort)(r | ((u >> 16) & 0x8000u));
 }
+#elif GEMS_PTX
+GEMS_FN float gems_get_f16(ushort h)
+{
+    float v;
+    __asm__("cvt.f32.f16 %0, %1;" : "=f"(v) : "h"(h));
+    return v;
+}
+GEMS_FN ushort gems_half_of(float v)
+{
+    ushort h;
+    __asm__("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(v));
+    return h;
+}
 #else
 GEMS_FN float gems_get_f16(ushort h) { return vload_half(0, (const half *)&h); }
 GEMS_FN ushort gems_half_of(float v)
@@ -86,11 +99,51 @@ GEMS_FN ushort gems_half_of(float v)
 /* To nearest, ties to even; NaN stays NaN: its exponent's last bit sets the bit that makes it quiet. (With a constant for
  * that, LLVM makes a masked load of it; where no NaN is, nothing else ever touches the constant's page, which then is
  * never mapped, and finding out that nothing is to be loaded from it takes a processor 250 cycles.) */
+#if GEMS_PTX >= 80
+GEMS_FN ushort gems_brain_of(float v)
+{
+    ushort h;
+    __asm__("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(v));
+    return h;
+}
+#else
 GEMS_FN ushort gems_brain_of(float v)
 {
     const uint u = as_uint(v);
     return (ushort)((v != v ? u | u >> 1 : u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
+#endif
+
+/* What vectors of 8 and 16 bytes are loaded and stored as. Compilers for PTX that see what becomes of them take those of
+ * short elements apart, into vectors of four. */
+#if GEMS_PTX
+GEMS_FN uint2 gems_words(uint2 v)
+{
+    __asm__ volatile("" : "+r"(v.x), "+r"(v.y));
+    return v;
+}
+GEMS_FN uint4 gems_words(uint4 v)
+{
+    __asm__ volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w));
+    return v;
+}
+#else
+#define gems_words(v) (v)
+#endif
+
+/* Quotients that are rounded to f16 or bf16 in the end. Where the exact ones take a dozen instructions, those that are
+ * 2 units of f32 off do: of two numbers of bf16 no quotient is so close to where its rounding changes. */
+#if GEMS_PTX
+GEMS_FN float gems_half_quotient(float a, float b)
+{
+    float q;
+    __asm__("div.full.f32 %0, %1, %2;" : "=f"(q) : "f"(a), "f"(b));
+    return q;
+}
+#define GEMS_HALF_QUOTIENT(a, b) gems_half_quotient((float)(a), (float)(b))
+#else
+#define GEMS_HALF_QUOTIENT(a, b) ((a) / (b))
+#endif
 
 /* Of a value that is one of bf16's. */
 GEMS_FN ushort gems_exact_bf16(float v) { return (ushort)(as_uint(v) >> 16); }

@@ -69,12 +69,21 @@ typedef float num_bf16;
 typedef float16 num16_bf16;
 
 /* Adds half of the last kept place, less one if that place is even: ties go to even. NaN keeps its top bits. */
+#if GEMS_PTX >= 80
+static inline ushort gems_bf16_of(float v)
+{
+    ushort h;
+    __asm__("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(v));
+    return h;
+}
+#else
 static inline ushort gems_bf16_of(float v)
 {
     uint u = as_uint(v);
     uint r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     return (ushort)((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : r);
 }
+#endif
 static inline ushort16 gems_bf16_of16(float16 v)
 {
     uint16 u = as_uint16(v);

@@ -199,6 +199,27 @@ static uint8_t turn_operands(const gems_work *work, pw_recipe *r, gems_loops *lo
     return bytes == 0 ? 0 : r->tile != 32 && 4 * bytes <= room ? 64 : 32;
 }
 
+/* On a GPU, elements of a vector where rows are whole ones that all operands have side by side, or one element for all
+ * of them: as many as fill 16 bytes of the widest operand, or a half or quarter of that. 0: no vectors. */
+static uint8_t vector_in_rows(pw_recipe *r, const gems_loops *loops, int64_t most)
+{
+    const gems_pw_spec *s = &r->spec;
+    for (int64_t vec = most; vec >= 2; vec /= 2) {
+        bool fits = loops->size[0] % vec == 0;
+        for (unsigned i = 0, k = 0; i < s->noperands && fits; i++) {
+            if (pw_recipe_in(r)[i].operand < 0)
+                continue;
+            const int64_t *stride = loops->stride[k++];
+            fits = stride[0] == 1 || (stride[0] == 0 && s->operand[i].place == GEMS_PW_READ);
+            for (int d = 1; d < loops->rank && fits && stride[0]; d++)
+                fits = stride[d] % vec == 0;
+        }
+        if (fits)
+            return (uint8_t)vec;
+    }
+    return 0;
+}
+
 /* Merges the loops and chooses how they are walked. False: too many of them. */
 static bool choose_loops(gems_work *work, gems_loops *loops, pw_tables tables)
 {
@@ -243,13 +264,15 @@ static bool choose_loops(gems_work *work, gems_loops *loops, pw_tables tables)
               : dense ? (r->cpu ? GEMS_PW_RUN : GEMS_PW_VEC)
                       : (r->cpu ? GEMS_PW_ROWS : GEMS_PW_GRID);
     s->vec = s->rank = s->wide = 0;
-    if (s->loop == GEMS_PW_VEC) {
-        int64_t vec = r->vec ? r->vec : widest < 16 ? 16 / widest : 1;
-        s->vec = vec == 2 || vec == 4 || vec == 8 || vec == 16 ? (uint8_t)vec : 2;
-    }
+    int64_t vec = r->vec ? r->vec : widest < 16 ? 16 / widest : 1;
+    vec = vec == 2 || vec == 4 || vec == 8 || vec == 16 ? vec : 2;
+    if (s->loop == GEMS_PW_VEC)
+        s->vec = (uint8_t)vec;
     if (!dense) {
         s->rank = (uint8_t)loops->rank;
         s->wide = loops->wide;
+        if (s->loop == GEMS_PW_GRID && (s->vec = vector_in_rows(r, loops, vec)))
+            return true;
         if (!r->cpu) /* one formula for every stride */
             for (unsigned i = 0; i < s->noperands; i++)
                 s->operand[i].stride = 0;
@@ -373,8 +396,9 @@ static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gem
         local = 256;
         global = (size_t)(tiles ? tiles : 1) * local;
     } else {
-        int64_t items = s->loop == GEMS_PW_VEC ? divide_up(numel, s->vec) : numel;
-        args[n++] = one_size(s->loop == GEMS_PW_VEC || s->wide, numel, &sizes[used++]);
+        const bool vec = s->loop == GEMS_PW_VEC;
+        int64_t items = s->vec ? divide_up(numel, s->vec) : numel;
+        args[n++] = one_size(vec || s->wide, vec ? numel : items, &sizes[used++]);
         local = (size_t)clamp(r->group ? r->group : 256, 1, (int64_t)device->max_group);
         global = (size_t)clamp(divide_up(items, (int64_t)local), 1, 64 * units) * local;
     }

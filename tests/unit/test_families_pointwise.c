@@ -137,10 +137,38 @@ static void pointwise_turned(void)
     }
 }
 
+/* Rows of whole vectors: one row for all, one number for each, all of several rows; rows that begin anywhere. */
+static void pointwise_rows(void)
+{
+    static const gems_dtype dtypes[] = {GEMS_BF16, GEMS_F32, GEMS_U8};
+    for (int i = 0; i < 3; i++) {
+        const int64_t n = i == 2 ? 48 : 24;
+        trial t;
+        trial_begin(&t, "add.Tensor");
+        t.quick = i > 0;
+        tensor(&t, dtypes[i], DENSE, SHAPE(5, 3, n));
+        tensor(&t, dtypes[i], i == 1 ? OFFSET : DENSE, SHAPE(n));
+        integer(&t, 2);
+        pointwise(&t, dtypes[i], SHAPE(5, 3, n), add);
+        trial_begin(&t, "add_.Tensor");
+        t.quick = i > 0;
+        tensor(&t, dtypes[i], DENSE, SHAPE(5, 3, n));
+        tensor(&t, dtypes[i], DENSE, SHAPE(5, 1, n));
+        integer(&t, 2);
+        pointwise(&t, dtypes[i], SHAPE(5, 3, n), add);
+        trial_begin(&t, "mul.Tensor");
+        t.quick = i > 0;
+        tensor(&t, dtypes[i], DENSE, SHAPE(5, 3, 1));
+        tensor(&t, dtypes[i], DENSE, SHAPE(5, 3, n));
+        pointwise(&t, dtypes[i], SHAPE(5, 3, n), multiply);
+    }
+}
+
 static void test_pointwise(void)
 {
     trial t;
     pointwise_turned();
+    pointwise_rows();
     for (layout l = DENSE; l < LAYOUTS; l++) {
         add_layouts(GEMS_F32, l, DENSE);
         add_layouts(GEMS_F32, l, l);
