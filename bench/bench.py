@@ -4,7 +4,6 @@
     make bench                          # everything; results in bench/results/<device>.{json,md,svg}
     make bench BENCH="--only 'cat*'"    # some cases
     make bench BENCH=--cuda             # also PyTorch CUDA, where there is one
-    make bench BENCH=--device           # time in kernels alone, by the parameters in bench/tries.json; results checked
 
 It must run under the preload (make bench sees to it). Routed means GEMS_ROUTE=all: the kernel runs whether or not the
 table would choose it; the column "table" says what the table chooses. Times are medians over alternating runs; a ratio is
@@ -12,9 +11,7 @@ the host's time by ours, so above 1 is faster than the host. Transfers are count
 cores are made smaller by halving all large dimensions; the table of results says so.
 """
 import argparse
-import ctypes
 import datetime
-import fnmatch
 import json
 import os
 import pathlib
@@ -94,85 +91,6 @@ def on_cuda(case):
     end.record()
     end.synchronize()
     return start.elapsed_time(end) * 1e3 / 20
-
-
-# ---- the device alone ----
-
-
-def flat(result):
-    """Tensors of a call's result, in f64."""
-    results = result if isinstance(result, (tuple, list)) else [result]
-    return [r.detach().cpu().to(torch.float64) for r in results if isinstance(r, torch.Tensor)]
-
-
-def difference(got, wanted):
-    """The largest difference of an element, as a part of its size and the mean size of all."""
-    worst = 0.0
-    for a, b in zip(got, wanted):
-        scale = b.abs() + b[b.isfinite()].abs().mean()
-        worst = max(worst, ((a - b).abs() / scale).nan_to_num(float("inf")).max().item())
-    return worst
-
-
-def device_time(fn, calls):
-    """Median microseconds in kernels of one call, and the result; no kernel: None."""
-    times = []
-    gems.lib.gems_timing_set(1)
-    for _ in range(calls + 1):  # the first builds what it needs
-        gems.lib.gems_counters_reset()
-        result = fn()
-        c = gems.counters()
-        times.append(c.device_seconds * 1e6 if c.routed else None)
-    gems.lib.gems_timing_set(0)
-    return (statistics.median(times[1:]) if None not in times else None), result
-
-
-def device_alone(args):
-    tries = json.loads((HERE / "tries.json").read_text())["tries"]
-    peers = cases.peers()
-    known, ceiling = peers["cases"], peers["copy_ceiling_gbps"]
-    result = {"machine": machine(), "cases": []}
-    error = ctypes.create_string_buffer(512)
-    gems.lib.gems_route_set(b"all")
-    print("us in kernels; of the ceiling: of a copy of as many bytes. Off: largest difference from the host's result", flush=True)
-    for case in cases.load(args.only):
-        mine = [t for t in tries if any(fnmatch.fnmatch(case["id"], p) for p in t["cases"])]
-        case, _ = cases.fit(case, args.flops, args.bytes)
-        fn = cases.build(case)
-        if fn is None or (not mine and args.only == "*"):
-            continue
-        with torch.no_grad():
-            with gems.off():
-                wanted = flat(fn())
-            bound = case["bytes"] / ceiling * 1e-3
-            cuda = on_cuda(case) if args.cuda else None
-            best = min((v for k, v in known.get(case["id"], {}).items() if k != "cpu_ms" and v), default=None)
-            row = {"id": case["id"], "ceiling_us": bound, "cuda_us": cuda, "best_us": best, "tries": []}
-            print(f"{case['id']}: ceiling {bound:.1f}" + (f", PyTorch CUDA {cuda:.1f}" if cuda else "") + (f", best known {best:.1f}" if best else ""))
-            rules = [{}] + [{**{k: v for k, v in t.items() if k in ("op", "variant")}, "params": p} for t in mine for p in t["params"]
-                            if not args.no_tries]
-            for rule in rules:
-                text = json.dumps({"rules": [rule] if rule else []}).encode()
-                if gems.lib.gems_table_set(text, error, len(error)) != 0:
-                    sys.exit(f"tries.json: {error.value.decode()}")
-                try:
-                    us, got = device_time(fn, args.calls)
-                except RuntimeError as e:
-                    us, got = None, str(e).splitlines()[0]
-                name = json.dumps(rule.get("params", {}))[1:-1] or "as it is"
-                if us is None:
-                    print(f"    {name:44} not routed: {gems.last_reason() or got}", flush=True)
-                    continue
-                off = difference(flat(got), wanted)
-                # Over the rows of a gradient the host itself adds in bf16.
-                half = 0.2 if case["op"].endswith("backward") else 2e-2
-                wrong = off > (half if case["dtype"] in ("bf16", "f16") else 1e-4)
-                row["tries"].append({"params": rule.get("params", {}), "us": us, "off": off})
-                print(f"    {name:44} {us:8.1f} us  {bound / us:5.2f} of the ceiling  off {off:.1e}{'  WRONG' if wrong else ''}", flush=True)
-            gems.lib.gems_table_set(b'{"rules": []}', error, len(error))
-        result["cases"].append(row)
-        if args.json:
-            args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def measure(case, args):
@@ -297,10 +215,6 @@ def main():
     p.add_argument("--flops", type=float, help="halve a case until it does no more than this")
     p.add_argument("--bytes", type=float, default=1e12, help="halve a case until it moves no more than this")
     p.add_argument("--cuda", action="store_true", help="also time PyTorch CUDA")
-    p.add_argument("--device", action="store_true", help="only the device's time, by the parameters in tries.json")
-    p.add_argument("--calls", type=int, default=9, help="with --device: calls timed")
-    p.add_argument("--no-tries", action="store_true", help="with --device: with the parameters that are found alone")
-    p.add_argument("--json", type=pathlib.Path, help="with --device: where its results go")
     p.add_argument("--no-overhead", action="store_true")
     p.add_argument("--only-overhead", action="store_true")
     p.add_argument("--name", help="name of the result files (default: the device's)")
@@ -310,8 +224,6 @@ def main():
         sys.exit("bench.py must run with LD_PRELOAD=<build>/libgems_preload.so (make bench does)")
     if args.flops is None:  # a second or two where half-precision products reach 5 GFLOP/s a core
         args.flops = 10e9 * os.cpu_count() if os.cpu_count() < 16 else 1e15
-    if args.device:
-        return device_alone(args)
     result = {"machine": machine(), "cases": []}
     name = args.name or re.sub(r"[^a-z0-9]+", "-", f"{result['machine']['vendor']}-{result['machine']['device']}".lower())
     args.out.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,18 @@
 """Times operators on data that is on a GPU already, beside PyTorch CUDA on the same card in the same run.
 
     GEMS_MEMORY=staged GEMS_RESIDENT=force LD_PRELOAD=build/libgems_preload.so \
-        $(scripts/python) bench/device.py [--only 'mm_*,softmax*'] [--seconds 0.3] [--results bench/results/device-h200]
+        $(scripts/python) bench/device.py [--only 'mm_*,softmax*'] [--tries] [--results bench/results/device-h200]
 
 Ours are CPU tensors that stay on the device, so calls go through the same launchers as a program's. "kernels" is their
 time by the device's clock, whose events add about 3 us to each; "queued" what one of many calls in a row takes, the host's
-part included; the ratio takes the shorter one. CUDA's is the time between two events around many calls. Each result is compared with one in f64, computed by CUDA from the same inputs: the norm of the difference by the
-norm of the reference, ours and CUDA's. A copy of 256 MiB in the same run says what the memory can do.
+part included; the ratio takes the shorter one. CUDA's is the time between two events around many calls. Each result is
+compared with one in f64, computed by CUDA from the same inputs: the norm of the difference by the norm of the reference,
+ours and CUDA's. A copy of 256 MiB in the same run says what the memory can do. --tries: also with the parameters in
+bench/tries.json instead of those that the library finds.
 """
 import argparse
+import ctypes
+import fnmatch
 import json
 import pathlib
 import statistics
@@ -125,7 +129,6 @@ def attention_call(case, device):
 
 def in_f64(case):
     """The result in f64 of the same inputs (rounded to the case's dtype first)."""
-    dtype = cases.DTYPES[case["dtype"]]
     fn = build(case, "cuda")
     if case["op"] == "sdpa":  # its kernels have no f64
         q, k, v, mask = attention_inputs(case, "cuda")
@@ -140,7 +143,7 @@ def in_f64(case):
     class Wide(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             def widen(x):
-                return x.double() if isinstance(x, torch.Tensor) and x.dtype == dtype else x
+                return x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
             args = torch.utils._pytree.tree_map(widen, args)
             return func(*args, **(kwargs or {}))
     with Wide():
@@ -225,6 +228,7 @@ def measure(case, args):
             if not routed:
                 return {**row, "ours_us": None, "why": gems.last_reason() or "no kernel"}
             theirs, row["cuda_us"] = cuda(build(case, "cuda"), args.seconds)
+            exact = None
             if case["op"] not in NO_REFERENCE:
                 exact = in_f64(case)
                 row["error"], row["cuda_error"] = difference(result, exact), difference(theirs, exact)
@@ -232,9 +236,34 @@ def measure(case, args):
             row["ours_us"] = min(row["device_us"], row["queued_us"])
             row["cuda_us"] *= 1e6
             row["ratio"] = row["cuda_us"] / row["ours_us"]
+            if args.tries:
+                row["tries"] = tried(case, fn, exact, args)
     except (RuntimeError, NotImplementedError) as e:
         row["why"] = f"{type(e).__name__}: {str(e).splitlines()[0][:100]}"
     return row
+
+
+def set_rules(rules):
+    error = ctypes.create_string_buffer(512)
+    if gems.lib.gems_table_set(json.dumps({"rules": rules}).encode(), error, len(error)) != 0:
+        sys.exit(f"tries.json: {error.value.decode()}")
+
+
+def tried(case, fn, exact, args):
+    """Microseconds in kernels and error for each of the case's parameters in tries.json."""
+    rows = []
+    for t in json.loads((HERE / "tries.json").read_text())["tries"]:
+        for params in t["params"] if any(fnmatch.fnmatch(case["id"], p) for p in t["cases"]) else []:
+            set_rules([{**{k: v for k, v in t.items() if k in ("op", "variant")}, "params": params}])
+            try:
+                result, seconds, routed = ours(fn, args.seconds)
+                rows.append({"params": params, "us": seconds * 1e6 if routed else None, "why": "" if routed else gems.last_reason()})
+                if routed and exact is not None:
+                    rows[-1]["error"] = difference(result, exact)
+            except RuntimeError as e:
+                rows.append({"params": params, "us": None, "why": str(e).splitlines()[0]})
+    set_rules([])
+    return rows
 
 
 def ceiling():
@@ -265,9 +294,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*")
     parser.add_argument("--seconds", type=float, default=0.2)
+    parser.add_argument("--tries", action="store_true", help="also by the parameters in tries.json")
     parser.add_argument("--results", help="path of the results without .json and .md")
     args = parser.parse_args()
-    import fnmatch
     gems.lib.gems_route_set(b"all")
     every = [c for c in cases.load() + OWN if any(fnmatch.fnmatch(c["id"], p) for p in args.only.split(","))]
     driver = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True,
@@ -277,6 +306,9 @@ def main():
     for case in every:
         rows.append(measure(case, args))
         print(markdown(rows[-1:], {**head, "text": ""}).splitlines()[-1], flush=True)
+        for t in rows[-1].get("tries", []):
+            got = f"{t['us']:8.1f} us  error {t.get('error', 0):.1e}" if t["us"] else f"not routed: {t['why']}"
+            print(f"    {json.dumps(t['params'])[1:-1]:44} {got}", flush=True)
     ratios = [r["ratio"] for r in rows if r.get("ratio")]
     head["text"] = (f"{time.strftime('%Y-%m-%d')}, driver {driver}, PyTorch {torch.__version__}, copy of 256 MiB "
                     f"{head['copy'] * 1e-9:.0f} GB/s. CUDA by ours: above 1 is faster than PyTorch CUDA; geometric mean "
