@@ -1,5 +1,6 @@
-/* Layer norm and RMS norm over the trailing dimensions. A row of shim/ops.json may say "center": subtract the mean
- * (layer norm). Results after the first are the saved mean and rstd, or rstd alone where there are two. */
+/* Layer norm and RMS norm over the trailing dimensions, group norm over groups of channels. A row of shim/ops.json may
+ * say "center": subtract the mean (layer norm, group norm). Results after the first are the saved mean and rstd, or
+ * rstd alone where there are two. */
 #include "kernels/norm/norm.h"
 #include "kernels/pointwise/end.h"
 #include "kernels/work/wide.h"
@@ -54,13 +55,55 @@ size_t gems_norm_group(const gems_device_info *device, int64_t n)
     return gems_group(device, local);
 }
 
+enum {
+    LEAST_SPAN = 16 /* elements of a channel */
+};
+
 /* What plan() found. */
 typedef struct found {
     double eps;
     uint8_t outer_dims; /* leading dimensions: one row each */
     uint8_t weight_dtype, stats_dtype;
     bool weight, bias;
+    int64_t samples, groups, span; /* of group norm; groups: 0 in the others */
 } found;
+
+/* A group norm's numbers, which the host has checked where they come from group_norm, and what it does with dtypes. */
+static const char *split_groups(const gems_call *call, found *f, int64_t *n)
+{
+    const gems_tensor *in = call->arg[0].tensor;
+    const gems_value *group = gems_call_arg(call, "group"),
+                     *affine[2] = {gems_call_arg(call, "weight"), gems_call_arg(call, "bias")};
+    const gems_value *sizes[3] = {gems_call_arg(call, "N"), gems_call_arg(call, "C"), gems_call_arg(call, "HxW")};
+    if (call->arg[0].kind != GEMS_TENSOR || in->dtype == GEMS_DTYPE_NONE ||
+        gems_dtypes[in->dtype].category != GEMS_CAT_FLOAT || in->numel == 0)
+        return "dtype has no kernel, or empty";
+    for (int i = 0; i < 3; i++)
+        if (sizes[i]->kind != GEMS_SCALAR_INT || sizes[i]->i <= 0 || sizes[i]->i > in->numel)
+            return "no plain sizes";
+    if (group->kind != GEMS_SCALAR_INT || group->i <= 0 || sizes[1]->i % group->i != 0 ||
+        gems_size_times(gems_size_times(sizes[0]->i, sizes[1]->i), sizes[2]->i) != in->numel)
+        return "sizes are not the input's";
+    if (!gems_tensor_is_contiguous(in) || in->ndim < 2 || in->sizes[0] != sizes[0]->i || in->sizes[1] != sizes[1]->i)
+        return "input is not contiguous";
+    if (sizes[2]->i < LEAST_SPAN)
+        return "channels are too short for vectors";
+    for (int i = 0; i < 2; i++) {
+        const gems_tensor *t = affine[i]->tensor;
+        if (affine[i]->kind == GEMS_NONE)
+            continue;
+        if (affine[i]->kind != GEMS_TENSOR || t->ndim != 1 || t->numel != sizes[1]->i || !gems_tensor_is_contiguous(t))
+            return "weight or bias is not one number for each channel";
+        if (f->weight_dtype != GEMS_DTYPE_NONE && f->weight_dtype != t->dtype)
+            return "weight and bias differ in dtype";
+        f->weight_dtype = (uint8_t)t->dtype;
+    }
+    f->samples = sizes[0]->i;
+    f->groups = group->i;
+    f->span = sizes[2]->i;
+    *n = sizes[1]->i / group->i * sizes[2]->i;
+    return NULL;
+}
 
 static gems_status plan(gems_call *call)
 {
@@ -69,10 +112,11 @@ static gems_status plan(gems_call *call)
     const gems_value *weight = gems_call_arg(call, "weight"), *bias = gems_call_arg(call, "bias");
     found f = {.weight_dtype = GEMS_DTYPE_NONE, .weight = weight->kind != GEMS_NONE, .bias = bias->kind != GEMS_NONE};
     int64_t n;
-    const char *why = gems_norm_split(&call->arg[0], shape, &f.outer_dims, &n);
-    if (!why && f.weight)
+    const bool groups = gems_op_attr(call->op, "groups");
+    const char *why = groups ? split_groups(call, &f, &n) : gems_norm_split(&call->arg[0], shape, &f.outer_dims, &n);
+    if (!why && f.weight && !groups)
         why = gems_norm_affine(weight, shape, &f.weight_dtype);
-    if (!why && f.bias)
+    if (!why && f.bias && !groups)
         why = gems_norm_affine(bias, shape, &f.weight_dtype);
     if (why)
         return gems_decline(call, why);
@@ -129,10 +173,11 @@ static void write_defines(const gems_choice *c, char *out, size_t n)
     const int used =
         snprintf(out, n,
                  "#define IN %s\n#define T %s\n#define W %s\n#define S %s\n%s#define IF_WEIGHT(...) %s\n"
-                 "#define IF_BIAS(...) %s\n#define IF_MEAN(...) %s\n#define IF_RSTD(...) %s\n",
+                 "#define IF_BIAS(...) %s\n#define IF_MEAN(...) %s\n#define IF_RSTD(...) %s\n%s",
                  in->name, in->compute, f->weight_dtype < GEMS_DTYPE_NONE ? gems_dtypes[f->weight_dtype].name : "f32",
                  gems_dtypes[f->stats_dtype].name, gems_op_attr(c->call->op, "center") ? "#define CENTER\n" : "",
-                 gems_norm_if(p->weight), gems_norm_if(p->bias), gems_norm_if(p->mean), gems_norm_if(p->rstd));
+                 gems_norm_if(p->weight), gems_norm_if(p->bias), gems_norm_if(p->mean), gems_norm_if(p->rstd),
+                 f->groups ? "#define GROUPS\n" : "");
     if (gems_choice_index(c) == WIDE) {
         const gems_hold hold = hold_of(c);
         gems_hold_defines(&hold, out + used, n - (size_t)used);
@@ -144,8 +189,8 @@ static void launch(const gems_choice *c)
 {
     const problem *p = c->problem;
     const bool run = gems_choice_index(c) == RUN, wide = gems_choice_index(c) == WIDE;
-    const unsigned what =
-        (p->weight != NULL) | (p->bias != NULL) << 1 | (p->mean != NULL) << 2 | (p->rstd != NULL) << 3;
+    const unsigned what = (p->weight != NULL) | (p->bias != NULL) << 1 | (p->mean != NULL) << 2 |
+                          (p->rstd != NULL) << 3 | (p->f->groups != 0) << 4;
     uint64_t types = (uint64_t)c->call->dtype << 24 | p->f->weight_dtype << 16 | p->f->stats_dtype << 8 | what;
     size_t local[2] = {run ? 1 : gems_norm_group(c->device, p->n), 1};
     size_t global[2] = {run ? (size_t)gems_cpu_items(c->device, p->rows) : (size_t)p->rows * local[0]};
@@ -158,7 +203,7 @@ static void launch(const gems_choice *c)
                                        local[0] * local[1],    run && p->stride == 1, false,
                                        write_defines};
     float eps = (float)p->f->eps;
-    gems_arg args[12] = {GEMS_IN(p->in),
+    gems_arg args[14] = {GEMS_IN(p->in),
                          GEMS_OUT_ARG(p->out),
                          GEMS_VALUE(p->kept),
                          GEMS_VALUE(p->rows),
@@ -174,6 +219,10 @@ static void launch(const gems_choice *c)
         args[nargs++] = GEMS_OUT_ARG(p->mean);
     if (p->rstd)
         args[nargs++] = GEMS_OUT_ARG(p->rstd);
+    if (p->f->groups) {
+        args[nargs++] = GEMS_VALUE(p->f->groups);
+        args[nargs++] = GEMS_VALUE(p->f->span);
+    }
     gems_launch(c->work, gems_kernel_for(c, &kernel), wide ? 2 : 1, global, local, args, nargs);
 }
 
@@ -182,6 +231,8 @@ static bool can_wide(const gems_choice *c)
 {
     const problem *p = c->problem;
     const uintptr_t affine = (p->weight ? p->weight->address : 0) | (p->bias ? p->bias->address : 0);
+    if (p->f->groups && p->f->span * gems_dtypes[p->in->dtype].size % GEMS_WIDE != 0)
+        return false;
     return p->stride == 1 && p->n * gems_dtypes[p->in->dtype].size % GEMS_WIDE == 0 && p->n < INT32_MAX &&
            (p->out->address | affine) % GEMS_WIDE == 0 && gems_wide_rows(p->in, &p->kept);
 }
@@ -206,23 +257,34 @@ static gems_status prepare(gems_call *call, gems_work *work)
                  .n = call->sizes.v[GEMS_SIZE_COLS]};
     if (in->dtype == GEMS_F64 && !gems_device_get(work->lane)->f64)
         return gems_decline(call, "the device has no f64");
-    if (!gems_norm_rows(in, f->outer_dims, &p.kept, &p.stride))
+    if (f->groups) {
+        p.kept = (gems_nest){.rank = 1, .size = {p.rows}, .stride = {p.n}};
+        p.stride = 1;
+    } else if (!gems_norm_rows(in, f->outer_dims, &p.kept, &p.stride)) {
         return gems_decline(call, "normalized dimensions are not one walk through memory");
+    }
 
     int64_t stats[32];
+    int stats_dims = in->ndim;
     for (int d = 0; d < in->ndim; d++)
         stats[d] = d < f->outer_dims ? in->sizes[d] : 1;
+    if (f->groups) {
+        stats_dims = 2;
+        stats[0] = f->samples, stats[1] = f->groups;
+    }
     gems_dtype s = (gems_dtype)f->stats_dtype;
     unsigned results = call->op->nresults;
     if (!(p.out = gems_call_result(call, 0, in->dtype, in->ndim, in->sizes, NULL)) ||
-        (results == 3 && !(p.mean = gems_call_result(call, 1, s, in->ndim, stats, NULL))) ||
-        (results >= 2 && !(p.rstd = gems_call_result(call, results - 1, s, in->ndim, stats, NULL))))
+        (results == 3 && !(p.mean = gems_call_result(call, 1, s, stats_dims, stats, NULL))) ||
+        (results >= 2 && !(p.rstd = gems_call_result(call, results - 1, s, stats_dims, stats, NULL))))
         return GEMS_DECLINED;
     return gems_launch_variant(call, work, &p);
 }
 
 static gems_status fold(gems_call *call, gems_work *work)
 {
+    if (GEMS_PLAN(found, call)->groups)
+        return gems_decline(call, "rows of groups do not end a chain");
     return pw_end_rows(call, work, prepare);
 }
 

@@ -3,7 +3,8 @@
  *
  * The launcher defines IN (dtype of input and output), T (type computed in), W (dtype of weight and bias), S (dtype of
  * the saved mean and rstd), CENTER where the mean is subtracted, and IF_WEIGHT, IF_BIAS, IF_MEAN, IF_RSTD, which keep
- * what stands in them where there is such an argument. Mean first, then the squares of the differences, so nothing
+ * what stands in them where there is such an argument. GROUPS: a row is one of `groups` groups of channels, each of which
+ * has `span` neighbouring elements and one element of weight and bias. Mean first, then the squares of the differences, so nothing
  * cancels. Sums run over blocks (64 terms a lane, or an item), then over blocks: fixed order.
  *
  * run     one work-item a row, several rows in turn (CPU)
@@ -49,10 +50,22 @@ ROW_GET(W, get_w, T)
 #define CORRECT(left)
 #endif
 
+#ifdef GROUPS
+#define IF_GROUPS(...) __VA_ARGS__
+/* Of element i of row k. */
+#define CHANNEL(i)                                                                                                     \
+    const long channel = k % groups * (n / span) + (i) / span;                                                         \
+    IF_WEIGHT(const T w_ = GEMS_CAT(load_, W)(weight, channel);)                                                       \
+    IF_BIAS(const T b_ = GEMS_CAT(load_, W)(bias, channel);)
+#else
+#define IF_GROUPS(...)
+#endif
+
 #define ARGS                                                                                                           \
     GEMS_BUFFER(const MEM_IN, in), GEMS_BUFFER(MEM_IN, out), const gems_nest kept, long rows, long n, long stride,     \
         T eps IF_WEIGHT(, GEMS_BUFFER(const MEM_W, weight)) IF_BIAS(, GEMS_BUFFER(const MEM_W, bias))                  \
-            IF_MEAN(, GEMS_BUFFER(MEM_S, means)) IF_RSTD(, GEMS_BUFFER(MEM_S, rstds)) ROW_MORE
+            IF_MEAN(, GEMS_BUFFER(MEM_S, means)) IF_RSTD(, GEMS_BUFFER(MEM_S, rstds))                                  \
+                IF_GROUPS(, long groups, long span) ROW_MORE
 #define OPEN                                                                                                           \
     ROW_OPEN                                                                                                           \
     GEMS_AT(const MEM_IN, in);                                                                                         \
@@ -74,6 +87,15 @@ ROW_GET(W, get_w, T)
         sum##k += d * d;                                                                                               \
         IF_CENTER(rest##k += d;)                                                                                     \
     }
+#ifdef GROUPS
+#define OUT_STEP(k, HOW, i)                                                                                            \
+    {                                                                                                                  \
+        T16 y = (GET(HOW, i, 0) - mean) * rstd;                                                                        \
+        IF_WEIGHT(y *= w_;)                                                                                            \
+        IF_BIAS(y += b_;)                                                                                              \
+        GEMS_CAT(put_out, HOW)(q, i, n, 1, y);                                                                         \
+    }
+#else
 #define OUT_STEP(k, HOW, i)                                                                                            \
     {                                                                                                                  \
         T16 y = (GET(HOW, i, 0) - mean) * rstd;                                                                        \
@@ -81,6 +103,7 @@ ROW_GET(W, get_w, T)
         IF_BIAS(y += GEMS_CAT(get_w, HOW)(bias, i, n, 1, 0);)                                                          \
         GEMS_CAT(put_out, HOW)(q, i, n, 1, y);                                                                         \
     }
+#endif
 #define ZERO ((T16)((T)0))
 #ifdef DENSE_ROWS
 #define BLOCK 4096
@@ -117,7 +140,15 @@ __kernel void run(ARGS)
         CORRECT(left)
         T rstd = 1 / sqrt(squares / n + eps);
         SAVE(k)
+#ifdef GROUPS
+        /* A channel's last vector may reach into the next one, which then writes its own. */
+        for (long first = 0; first < n; first += span) {
+            CHANNEL(first)
+            ROW_WALK(first, first + span, n, OUT_STEP)
+        }
+#else
         ROW_WALK(0, n, n, OUT_STEP)
+#endif
     }
 }
 #endif
@@ -155,17 +186,25 @@ __kernel void run(ARGS)
     GEMS_CAT(num_, W) name[E];                                                                                         \
     UNROLL for (int at = 0; at < E; at += WIDE_OF(W))                                                                  \
         GEMS_CAT(wide_get_, W)(((const __global uint4 *)(p + (long)(i) * E))[at / WIDE_OF(W)], name + at);
+#ifdef GROUPS
+#define AFFINES(i) CHANNEL((i) * E)
+#define AT_J
+#else
+#define AFFINES(i)                                                                                                     \
+    IF_WEIGHT(AFFINE(w_, weight, i))                                                                                   \
+    IF_BIAS(AFFINE(b_, bias, i))
+#define AT_J [j]
+#endif
 #define OUT_OF(q_, i)                                                                                                  \
     {                                                                                                                  \
         GEMS_CAT(num_, IN) y_[E];                                                                                      \
         VALUES(q_)                                                                                                     \
-        IF_WEIGHT(AFFINE(w_, weight, i))                                                                               \
-        IF_BIAS(AFFINE(b_, bias, i))                                                                                   \
+        AFFINES(i)                                                                                                     \
         UNROLL for (int j = 0; j < E; j++)                                                                             \
         {                                                                                                              \
             T y = (got[j] - mean) * rstd;                                                                              \
-            IF_WEIGHT(y *= (T)w_[j];)                                                                                  \
-            IF_BIAS(y += (T)b_[j];)                                                                                    \
+            IF_WEIGHT(y *= (T)w_ AT_J;)                                                                                \
+            IF_BIAS(y += (T)b_ AT_J;)                                                                                  \
             y_[j] = y;                                                                                                 \
         }                                                                                                              \
         WIDE_STORE(IN, q + (long)(i) * E, y_, E)                                                                       \
@@ -249,8 +288,14 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void group(ARGS)
     }
     for (long i = me; i < n; i += GROUP) {
         T y = (GEMS_CAT(load_, IN)(p, i * stride) - mean) * rstd;
+#ifdef GROUPS
+        CHANNEL(i)
+        IF_WEIGHT(y *= w_;)
+        IF_BIAS(y += b_;)
+#else
         IF_WEIGHT(y *= (T)GEMS_CAT(load_, W)(weight, i);)
         IF_BIAS(y += (T)GEMS_CAT(load_, W)(bias, i);)
+#endif
         GEMS_CAT(store_, IN)(q, i, y);
     }
 }

@@ -30,6 +30,7 @@ MORE = {
     "all.dims_out": [torch.eye(5), [0], False, torch.zeros(5, dtype=torch.bool)],
     "any.dims_out": [torch.eye(5), [0], False, torch.zeros(5, dtype=torch.bool)],
     "fill.Scalar": [torch.rand(3, 4), 2.5],
+    "native_group_norm": [torch.rand(2, 3, 16), torch.rand(3), None, 2, 3, 16, 3, 1e-5],
     "ones_like": [torch.rand(3, 4), None, None, None, None, None],
 }
 

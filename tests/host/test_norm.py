@@ -54,6 +54,22 @@ def test_rms_norm(dtype):
                               routed=True if i == 0 else None, **WIDE[dtype])
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_group_norm(dtype):
+    for shape, groups in (((2, 6, 16), 3), ((3, 12, 5, 7), 1), ((1, 8, 4, 4), 8), ((2, 32, 16, 16), 8)):
+        span = torch.Size(shape[2:]).numel()
+        for w, b in affine(shape[1:2], dtype):
+            x = values(shape, dtype)
+            agree(torch.native_group_norm, x, w, b, shape[0], shape[1], span, groups, 1e-5, op="native_group_norm", **WIDE[dtype])
+            agree(torch.group_norm, x, groups, w, b, op="native_group_norm", **WIDE[dtype])
+    if dtype in (torch.float16, torch.bfloat16):
+        agree(torch.native_group_norm, values((2, 6, 16), dtype), values((6,)), values((6,)), 2, 6, 16, 3, 1e-5,
+              op="native_group_norm", **WIDE[dtype])
+    x = values((2, 8, 3, 5), dtype)  # channels last, or too short: the host's
+    agree(torch.group_norm, x.contiguous(memory_format=torch.channels_last), 4, op="native_group_norm", routed=False)
+    agree(torch.group_norm, values((4, 8), dtype), 4, op="native_group_norm", routed=False)
+
+
 def test_channels_last_is_kept():
     x = values((2, 3, 4, 5)).contiguous(memory_format=torch.channels_last)
     agree(torch.rms_norm, x, [5], op="rms_norm", routed=None)

@@ -344,9 +344,57 @@ static void norm(const char *op, gems_dtype dtype, layout l, shape s, int inner,
     trial_run(&t);
 }
 
+/* Of samples, channels and `span` elements in each. */
+static void group_norm(gems_dtype dtype, gems_dtype affine, layout l, int64_t span, int64_t groups, bool has_bias)
+{
+    const shape s = SHAPE(3, 12, span), stats = SHAPE(3, groups), channels = SHAPE(12);
+    const int64_t each = 12 / groups, n = each * span;
+    trial t;
+    trial_begin(&t, "native_group_norm");
+    t.quick = dtype != GEMS_F32;
+    operand *x = tensor(&t, dtype, l, s), *w = tensor(&t, affine, DENSE, channels), *b = NULL;
+    if (has_bias)
+        b = tensor(&t, affine, OFFSET, channels);
+    else
+        none(&t);
+    integer(&t, 3);
+    integer(&t, 12);
+    integer(&t, span);
+    integer(&t, groups);
+    real(&t, 1e-3);
+    t.slack = 32;
+    expected *e = expect(&t, 0, dtype, s), *mean = expect(&t, 1, affine, stats), *rstd = expect(&t, 2, affine, stats);
+    EACH (row, stats) {
+        double sum = 0, sizes = 0, squares = 0;
+        for (int pass = 0; pass < 2; pass++)
+            for (int64_t i = 0; i < n; i++) {
+                const int64_t c[DIMS] = {row[0], row[1] * each + i / span, i % span};
+                const double v = at(x, c);
+                sum += pass ? 0 : v / (double)n;
+                sizes += pass ? 0 : fabs(v) / (double)n;
+                squares += pass ? (v - sum) * (v - sum) : 0;
+            }
+        const double r = 1 / sqrt(squares / (double)n + 1e-3);
+        *want(mean, row) = sum;
+        *terms(mean, row) = sizes;
+        *want(rstd, row) = r;
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t c[DIMS] = {row[0], row[1] * each + i / span, i % span};
+            const double scale = at(w, c + 1), shift = b ? at(b, c + 1) : 0, v = at(x, c);
+            *want(e, c) = (v - sum) * r * scale + shift;
+            *terms(e, c) = (fabs(v) + sizes) * r * fabs(scale) + fabs(shift);
+        }
+    }
+    trial_run(&t);
+}
+
 static void test_norm(void)
 {
-    for (int i = 0; i < FLOATING; i++) /* 16 bytes at a time */
+    for (int i = 0; i < FLOATING; i++)
+        group_norm(floating[i], floating[i], DENSE, 40, 4, i != 1);
+    group_norm(GEMS_BF16, GEMS_F32, DENSE, 24, 12, true);
+    group_norm(GEMS_F32, GEMS_F32, OFFSET, 35, 1, true); /* channels of no whole vectors */
+    for (int i = 0; i < FLOATING; i++)                   /* 16 bytes at a time */
         norm(i % 2 ? "_fused_rms_norm" : "native_layer_norm", floating[i], i ? EXPANDED : DENSE, SHAPE(3, 5, 200), 1,
              i != 1);
     for (layout l = DENSE; l < LAYOUTS; l++)
