@@ -267,6 +267,7 @@ def markdown(result):
              "|---|---|" + "---:|" * (2 * len(modes))]
     for case in result["cases"]:
         found = case["found"]
+        found = {**dict.fromkeys(modes, {}), **found}
         ms = [f"{1e3 * found[m]['seconds']:.2f}" if "seconds" in found[m] else "-" for m in modes]
         ratios = [f"{found['plain']['seconds'] / found[m]['seconds']:.2f}" if "seconds" in found[m] and "seconds" in found.get("plain", {}) else "-"
                   for m in modes if m != "plain"]
