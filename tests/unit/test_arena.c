@@ -668,10 +668,13 @@ Test(arena, parent_and_child_go_their_own_ways)
         wrong += !gems_block_show(gems_arena_find(hidden)) || hidden[MIB - 1] != 2;
         gems_arena_give(memory);
         wrong += take(5 * MIB) != memory || take(8 * MIB) != unused;
+#ifndef GEMS_SANITIZED /* AddressSanitizer's allocator may have been locked by another thread: the child's would wait  \
+                          for ever */
         threads_before = threads();
         gems_arena_give(memory); /* a thread of its own gives it back */
         await(nothing_is_free);
         wrong += !nothing_is_free();
+#endif
         _exit(wrong);
     }
     int status;
