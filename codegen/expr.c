@@ -671,9 +671,23 @@ static void write_node(const gems_expr *e, const gems_expr_style *style, int i, 
     }
 }
 
-void gems_expr_write(const gems_expr *expr, const gems_expr_style *style, gems_code *out)
+/* Whether it takes steps: a number that is a little too small is then one that is 1 too small. */
+static bool has_steps(const gems_expr *e)
 {
+    static const char *const steps[] = {"trunc", "floor", "ceil", "round", "frac", "div_floor", "remainder", "fmod"};
+    for (unsigned i = 0; i < e->nnodes; i++)
+        for (unsigned k = 0; e->nodes[i].kind == GEMS_EXPR_CALL && k < sizeof steps / sizeof *steps; k++)
+            if (same(e->nodes[i].text, e->nodes[i].length, steps[k]))
+                return true;
+    return false;
+}
+
+void gems_expr_write(const gems_expr *expr, const gems_expr_style *given, gems_code *out)
+{
+    gems_expr_style own = *given, *style = &own;
     int result = 0;
+    if (has_steps(expr))
+        own.quotient = NULL;
     for (unsigned i = 0; i < expr->nstatements; i++) {
         const gems_expr_statement *s = &expr->statements[i];
         gems_code_add(out, "%sconst %s %s", style->indent, style->type, style->prefix);

@@ -80,8 +80,9 @@ typedef struct gems_expr_style {
     const char *const *variables;
     const char *prefix, *type, *float_suffix, *dtype, *indent;
     uint32_t facts;
-    const char *quotient; /* what divides, of two operands; NULL: the operator */
-    const char *odd;      /* call the quick function where there is one, with this address; NULL: the function itself */
+    const char
+        *quotient; /* what divides, of two operands, if not quite exactly; NULL: the operator, as where steps follow */
+    const char *odd; /* call the quick function where there is one, with this address; NULL: the function itself */
 } gems_expr_style;
 void gems_expr_write(const gems_expr *expr, const gems_expr_style *style, gems_code *out);
 

@@ -8,7 +8,8 @@
 #include <string.h>
 
 static const char *const names[] = {"self", "other", "min", "max", "approximate"};
-static const char functions[] = "float gems_erf(float x);\nfloat gems_maximum(float a, float b);\n";
+static const char functions[] = "float gems_erf(float x);\nfloat gems_trunc(float x);\nfloat gems_floor(float "
+                                "x);\nfloat gems_maximum(float a, float b);\n";
 
 static gems_expr *parse(const char *text)
 {
@@ -19,18 +20,23 @@ static gems_expr *parse(const char *text)
 }
 
 /* What the expression writes with its names standing for themselves; freed by the caller. */
-static char *written(const char *text, uint32_t facts)
+static char *written_with(const char *text, uint32_t facts, const char *quotient)
 {
     gems_expr *e = parse(text);
     const char *variables[GEMS_EXPR_NAMES];
     for (unsigned i = 0; i < gems_expr_name_count(e); i++)
         variables[i] = names[gems_expr_name_param(e, i)];
-    gems_expr_style style = {variables, "s_", "float", "f", "f16", "", facts};
+    gems_expr_style style = {variables, "s_", "float", "f", "f16", "", facts, quotient};
     gems_code out = {NULL, 0, 0, false};
     gems_expr_write(e, &style, &out);
     gems_expr_free(e);
     cr_assert_not(out.failed);
     return out.s;
+}
+
+static char *written(const char *text, uint32_t facts)
+{
+    return written_with(text, facts, NULL);
 }
 
 static void writes(const char *text, uint32_t facts, const char *want)
@@ -46,6 +52,22 @@ static void refuses(const char *text, size_t at, const char *why)
     gems_expr *e = gems_expr_parse(text, names, 5, functions, &error);
     cr_assert_null(e, "%s should be refused", text);
     cr_expect(error.at == at && strcmp(error.text, why) == 0, "%s: %zu: %s", text, error.at, error.text);
+}
+
+/* A quotient that is not quite exact is good enough for what is rounded in the end, not for what takes steps. */
+Test(expr, quotients_are_exact_before_steps)
+{
+    const struct {
+        const char *text, *want;
+    } cases[] = {
+        {"1 / (1 + self)", "const float s_r0 = ABOUT(1, (1 + self));\n"},
+        {"trunc(self / other)", "const float s_r0 = gems_trunc((self / other));\n"},
+        {"q = self / other; floor(q)", "const float s_q = (self / other);\nconst float s_r0 = gems_floor(s_q);\n"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *have = written_with(cases[i].text, 0, "ABOUT");
+        cr_expect_str_eq(have, cases[i].want, "%s", have);
+        free(have);
+    }
 }
 
 Test(expr, operators_bind_as_in_c)
