@@ -14,10 +14,6 @@
 #define GROUP 256
 #define QUADS (PART_ROWS * HEAD / 4 / GROUP) /* of a work-item: 4 elements beside each other */
 
-INLINE uint magnitude(float v) { return as_uint(v) & 0x7fffffffu; }
-/* Neither 0 nor with two full parts. */
-INLINE int is_small(float scaled) { return scaled != 0 && fabs(scaled) < PARTS_LEAST; }
-
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
 split(GEMS_BUFFER(const float, q), GEMS_BUFFER(const float, k), GEMS_BUFFER(const float, v),
       GEMS_SHARED_BUFFER(ushort, parts), GEMS_SHARED_BUFFER(int, notes), int batches, int heads, int share, int queries,
@@ -60,8 +56,8 @@ split(GEMS_BUFFER(const float, q), GEMS_BUFFER(const float, k), GEMS_BUFFER(cons
                 value[i].w = column + 3 < head ? p[3] : 0;
             }
         }
-        largest = max(largest, max(max(magnitude(value[i].x), magnitude(value[i].y)),
-                                   max(magnitude(value[i].z), magnitude(value[i].w))));
+        largest = max(largest, max(max(parts_magnitude(value[i].x), parts_magnitude(value[i].y)),
+                                   max(parts_magnitude(value[i].z), parts_magnitude(value[i].w))));
     }
     UNROLL for (int n = 16; n; n /= 2)
         largest = max(largest, from_lane(largest, n));
@@ -78,7 +74,7 @@ split(GEMS_BUFFER(const float, q), GEMS_BUFFER(const float, k), GEMS_BUFFER(cons
     {
         const int e = me + i * GROUP, row = first + e / (HEAD / 4), column = e % (HEAD / 4) * 4;
         const float4 y = value[i] * scale;
-        found += is_small(y.x) + is_small(y.y) + is_small(y.z) + is_small(y.w);
+        found += parts_is_small(y.x) + parts_is_small(y.y) + parts_is_small(y.z) + parts_is_small(y.w);
         if (row < rows && column < pitch) {
             const uint2 high = (uint2)(two_f16(y.x, y.y), two_f16(y.z, y.w));
             const uint2 low = (uint2)(two_f16(y.x - low_f16(high.x), y.y - high_f16(high.x)),

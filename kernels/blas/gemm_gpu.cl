@@ -17,7 +17,7 @@
 
 #include "kernels/block.cl"
 #ifdef REST
-#include "kernels/blas/parts.cl"
+#include "kernels/parts.cl"
 #endif
 
 #define FA (TM * TK / GROUP) /* elements of A that a work-item fetches */

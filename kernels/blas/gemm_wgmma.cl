@@ -24,7 +24,7 @@
 #endif
 
 #ifdef SPLIT
-#include "kernels/blas/parts.cl"
+#include "kernels/parts.cl"
 #define TYPE "f16"
 #define MAP_TYPE MAP_F16
 #define PARTS 2

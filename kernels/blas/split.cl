@@ -1,7 +1,7 @@
 /* Makes f32 matrices into f16 parts (parts.cl): lines of `pitch` f16, a multiple of WIDE, those from k on zeros; the high
  * parts of all lines, then the low ones; behind all batches what is noted of lines. Lines are `across` elements apart,
  * their elements `along`. Dimension 2 of the grid: batches. */
-#include "kernels/blas/parts.cl"
+#include "kernels/parts.cl"
 
 #define GROUP 256
 #define PIECE 512 /* elements of a line that a group of `largest` looks at */
@@ -22,7 +22,6 @@ static inline ushort to_half(float v)
 }
 static inline float of_half(ushort h) { return vload_half(0, (const half *)&h); }
 
-static inline uint magnitude(float v) { return as_uint(v) & 0x7fffffffu; }
 static inline int exponent_of(uint largest) { return max((int)(largest >> 23) - 127, -100); }
 static inline float scale_of(int exponent) { return as_float((uint)(127 + PARTS_TOP - min(exponent, 127)) << 23); }
 /* High part below, low part above. */
@@ -31,9 +30,7 @@ static inline uint parts_of(float v)
     const ushort high = to_half(v);
     return high | (uint)to_half(v - of_half(high)) << 16;
 }
-/* Of a line are counted small elements, and those that are not 0. */
-static inline int is_small(float scaled) { return magnitude(scaled) - 1 < as_uint(PARTS_LEAST) - 1 ? 1 : 0; } /* 0 - 1 is large */
-static inline int is_some(float scaled) { return scaled != 0 ? 1 : 0; }
+/* Of a line are noted how many elements are small, and how many not 0. */
 static inline int4 line_of(uint largest, int small, int some)
 {
     return (int4)(exponent_of(largest), small, some, largest >= 0x7f800000u);
@@ -84,7 +81,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void split(OPERAND(a
     uint largest = 0;
     if (line < count)
         for (int i = me / lanes; i < k; i += each)
-            largest = max(largest, magnitude(x[line * across + i * along]));
+            largest = max(largest, parts_magnitude(x[line * across + i * along]));
     most[me] = largest;
     OVER_LINES(most[me] = max(most[me], most[me + n]))
     const float scale = scale_of(exponent_of(most[lane]));
@@ -94,7 +91,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void split(OPERAND(a
         for (int q = me / lanes; q < wide; q += each) {
             const float v = line < count && i0 + q < k ? x[line * across + (i0 + q) * along] * scale : 0;
             block[lane * (wide + 1) + q] = parts_of(v);
-            nsmall += is_small(v), nsome += is_some(v);
+            nsmall += parts_is_small(v), nsome += (v != 0);
         }
         small[me] += nsmall, some[me] += nsome;
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -121,7 +118,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void largest(OPERAND
     x += z * batch;
     if (line < count)
         for (int i = i0 + me / lanes; i < end; i += GROUP / lanes)
-            found = max(found, magnitude(x[line + i * along]));
+            found = max(found, parts_magnitude(x[line + i * along]));
     most[me] = found;
     OVER_LINES(most[me] = max(most[me], most[me + n]))
     if (me < lanes && line < count) {
@@ -153,7 +150,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void split_blocks(OP
     for (int q = me / lanes; q < WIDE; q += each) {
         const float v = line < count && i0 + q < k ? x[line + (i0 + q) * along] * scale : 0;
         block[lane * (WIDE + 1) + q] = parts_of(v);
-        nsmall += is_small(v), nsome += is_some(v);
+        nsmall += parts_is_small(v), nsome += (v != 0);
     }
     small[me] = nsmall, some[me] = nsome;
     OVER_LINES(small[me] += small[me + n]; some[me] += some[me + n])

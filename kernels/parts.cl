@@ -9,6 +9,11 @@
 #define PARTS_TOP 14
 #define PARTS_LEAST (1.0f / 8) /* times 2^-11 the low part is 2^-14, the least normal number */
 
+/* Their order is the numbers' own, infinity and NaN above all others. */
+static inline uint parts_magnitude(float v) { return as_uint(v) & 0x7fffffffu; }
+/* Neither 0 nor with two full parts: of what has been scaled. */
+static inline int parts_is_small(float scaled) { return scaled != 0 && fabs(scaled) < PARTS_LEAST; }
+
 /* sum * 2^x, rounded once but where it is subnormal; |x| up to 500. */
 static inline float parts_scaled(float sum, int x)
 {
