@@ -57,20 +57,22 @@ enum {
     MAP_BF16 = 10
 };
 
-/* Writes the description of `batches` matrices of 16-bit elements for the copy engine: their rows begin `pitch` bytes
- * apart, they `apart`, multiples of 16 as the address is; what is brought are blocks of box_rows x 64 elements, zeros where
- * a matrix ends. `w`: at a multiple of 64 bytes. Undocumented: found by experiment, and tried before it is used
- * (kernels/device/nvidia.c). */
-INLINE void map_write(__global uint *w, ulong address, uint type, uint columns, uint rows, ulong pitch, uint batches,
-                      ulong apart, uint box_rows)
+/* Writes the description of 16-bit elements for the copy engine. Of `rank` dimensions, 3 or 4, the first is along rows:
+ * matrices of size.y rows of size.x, size.z of them, in each of size.w; what lies beside each other is apart.x, .y and .z
+ * bytes apart, multiples of 16 as the address is (0: there is only one). What is brought are blocks of box_rows x 64
+ * elements, zeros where a matrix ends. `w`: at a multiple of 64 bytes. Undocumented: found by experiment, and tried before
+ * it is used (kernels/device/nvidia.c). */
+INLINE void map_write(__global uint *w, const int rank, ulong address, uint type, uint4 size, ulong3 apart, uint box_rows)
 {
-    pitch = pitch ? pitch : 16, apart = apart ? apart : 16; /* of one row, of one matrix: not used, but looked at */
+    /* What there is one of has a step, too: it is looked at. */
+    const ulong step1 = apart.x ? apart.x : 16, step2 = apart.y ? apart.y : 16, step3 = apart.z ? apart.z : 16;
     for (int i = 0; i < MAP_WORDS; i++)
         w[i] = 0;
     w[0] = (uint)address, w[1] = (uint)(address >> 32);
-    w[2] = 2u << 4 | type << 7 | 3u << 13 | 3u << 17; /* 3 dimensions, rows of 128 bytes permuted, 256 bytes at once */
-    w[3] = (uint)(pitch >> 4), w[4] = (uint)(apart >> 4), w[7] = (uint)(pitch >> 36) | (uint)(apart >> 36) << 4;
-    w[8] = columns - 1, w[9] = rows - 1, w[10] = batches - 1;
+    w[2] = (uint)(rank - 1) << 4 | type << 7 | 3u << 13 | 3u << 17; /* rows of 128 bytes permuted, 256 bytes at once */
+    w[3] = (uint)(step1 >> 4), w[4] = (uint)(step2 >> 4), w[5] = rank > 3 ? (uint)(step3 >> 4) : 0;
+    w[7] = (uint)(step1 >> 36) | (uint)(step2 >> 36) << 4 | (rank > 3 ? (uint)(step3 >> 36) << 8 : 0);
+    w[8] = size.x - 1, w[9] = size.y - 1, w[10] = size.z - 1, w[11] = rank > 3 ? size.w - 1 : 0;
     w[13] = 63u << 24, w[14] = box_rows - 1;
     w[16] = box_rows * 128, w[18] = 1024;
     __asm__ volatile("fence.proxy.tensormap::generic.release.gpu; fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(
@@ -86,24 +88,7 @@ INLINE void map_fetch(uint to, const __global uint *map, uint bar, int column, i
                      : "memory");
 }
 
-/* The same of four dimensions, the first along rows: matrices of size.y rows of size.x, size.z of them in each of size.w;
- * what lies beside each other is apart.x, .y and .z bytes apart (0: there is only one). */
-INLINE void map_write4(__global uint *w, ulong address, uint type, uint4 size, ulong3 apart, uint box_rows)
-{
-    const ulong step1 = apart.x ? apart.x : 16, step2 = apart.y ? apart.y : 16, step3 = apart.z ? apart.z : 16;
-    for (int i = 0; i < MAP_WORDS; i++)
-        w[i] = 0;
-    w[0] = (uint)address, w[1] = (uint)(address >> 32);
-    w[2] = 3u << 4 | type << 7 | 3u << 13 | 3u << 17;
-    w[3] = (uint)(step1 >> 4), w[4] = (uint)(step2 >> 4), w[5] = (uint)(step3 >> 4);
-    w[7] = (uint)(step1 >> 36) | (uint)(step2 >> 36) << 4 | (uint)(step3 >> 36) << 8;
-    w[8] = size.x - 1, w[9] = size.y - 1, w[10] = size.z - 1, w[11] = size.w - 1;
-    w[13] = 63u << 24, w[14] = box_rows - 1;
-    w[16] = box_rows * 128, w[18] = 1024;
-    __asm__ volatile("fence.proxy.tensormap::generic.release.gpu; fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(
-                         (ulong)w)
-                     : "memory");
-}
+/* The same of four dimensions. */
 INLINE void map_fetch4(uint to, const __global uint *map, uint bar, int column, int row, int matrix, int batch)
 {
     __asm__ volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
@@ -182,16 +167,16 @@ INLINE void map_fetch4(uint to, const __global uint *map, uint bar, int column, 
 
 /* ---- between the work-items of a warp ---- */
 
-INLINE float from_lane_f(float x, int across)
-{
-    float y;
-    __asm__ volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=f"(y) : "f"(x), "r"(across));
-    return y;
-}
 INLINE uint from_lane(uint x, int across)
 {
     uint y;
     __asm__ volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(y) : "r"(x), "r"(across));
+    return y;
+}
+INLINE float from_lane_f(float x, int across)
+{
+    float y;
+    __asm__ volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=f"(y) : "f"(x), "r"(across));
     return y;
 }
 
@@ -236,5 +221,14 @@ INLINE uint two_bf16(float low, float high)
     __asm__("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
     return both;
 }
+
+/* Of a dtype D: its name in instructions, its number in maps, two of it from f32. */
+#define PTX_bf16 "bf16"
+#define PTX_f16 "f16"
+#define MAP_bf16 MAP_BF16
+#define MAP_f16 MAP_F16
+#define TYPE_OF(D) GEMS_CAT(PTX_, D)
+#define MAP_TYPE_OF(D) GEMS_CAT(MAP_, D)
+#define TWO_OF(D) GEMS_CAT(two_, D)
 
 #endif

@@ -141,18 +141,7 @@ attention(ARGS, GEMS_SHARED_BUFFER(ushort, parts), GEMS_SHARED_BUFFER(const int,
     const int me = get_local_id(0), role = me >> 7;
     const int key_heads = heads / share, lines = batches * heads, key_lines = batches * key_heads;
     const int blocks = (queries + BQ - 1) / BQ, all_steps = BLOCKS(keys), tiles = blocks * lines;
-    if (me == 0) {
-        bar_init(q_full, 1);
-        bar_init(q_empty, WARP_GROUPS);
-        for (int i = 0; i < 8 * STAGES; i += 8) {
-            bar_init(k_full + i, 1);
-            bar_init(k_empty + i, WARP_GROUPS);
-            bar_init(v_full + i, 1);
-            bar_init(v_empty + i, WARP_GROUPS);
-        }
-        bar_init_done();
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    INIT_BARS
 
     uint s_at = 0, phase = 0, q_phase = 0;
     if (role == 0) {
@@ -165,9 +154,9 @@ attention(ARGS, GEMS_SHARED_BUFFER(ushort, parts), GEMS_SHARED_BUFFER(const int,
             const __global int *all_notes_k = notes + lines * BLOCKS(queries), *all_notes_v = all_notes_k + key_lines * all_steps;
             const ulong row = pitch * 2, of_q = row * queries, of_k = row * keys; /* bytes */
             const ulong at_k = (ulong)parts + 2 * of_q * lines, at_v = at_k + 2 * of_k * key_lines;
-            map_write4(map_q, (ulong)parts, MAP_F16, (uint4)(pitch, queries, 2, lines), (ulong3)(row, of_q, 2 * of_q), BQ);
-            map_write4(map_k, at_k, MAP_F16, (uint4)(pitch, keys, 2, key_lines), (ulong3)(row, of_k, 2 * of_k), BK);
-            map_write4(map_v, at_v, MAP_F16, (uint4)(pitch, keys, 2, key_lines), (ulong3)(row, of_k, 2 * of_k), BK);
+            map_write(map_q, 4, (ulong)parts, MAP_F16, (uint4)(pitch, queries, 2, lines), (ulong3)(row, of_q, 2 * of_q), BQ);
+            map_write(map_k, 4, at_k, MAP_F16, (uint4)(pitch, keys, 2, key_lines), (ulong3)(row, of_k, 2 * of_k), BK);
+            map_write(map_v, 4, at_v, MAP_F16, (uint4)(pitch, keys, 2, key_lines), (ulong3)(row, of_k, 2 * of_k), BK);
             for (int tile = get_group_id(0); tile < tiles; tile += get_num_groups(0)) {
                 TILE
                 const int key_line = z * key_heads + h / share;
@@ -243,12 +232,6 @@ attention(ARGS, GEMS_SHARED_BUFFER(ushort, parts), GEMS_SHARED_BUFFER(const int,
     if (t == 0)                                                                                                        \
         bar_arrive(v_empty + 8 * before);                                                                              \
     UNROLL for (int i = 0; i < HELD; i++) o[i] = fma(f[i], by_v, o[i]);
-#define HIDE(j)                                                                                                        \
-    if (causal || ((j) + 1) * BK > keys) {                                                                             \
-        const int begin = (j)*BK + column, last0 = causal ? min(row, keys - 1) : keys - 1,                             \
-                  last1 = causal ? min(row + 8, keys - 1) : keys - 1;                                                  \
-        hide(s, last0 - begin, last1 - begin);                                                                         \
-    }
         bar_wait(q_full, q_phase);
         q_phase ^= 1;
         bar_wait(k_full + 8 * s_at, phase);

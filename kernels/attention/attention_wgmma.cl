@@ -21,13 +21,9 @@
 #endif
 #include "kernels/attention/tiles.cl"
 
-#define PTX_bf16 "bf16"
-#define PTX_f16 "f16"
-#define MAP_bf16 MAP_BF16
-#define MAP_f16 MAP_F16
-#define TYPE GEMS_CAT(PTX_, D)
-#define MAP_TYPE GEMS_CAT(MAP_, D)
-#define TWO GEMS_CAT(two_, D)
+#define TYPE TYPE_OF(D)
+#define MAP_TYPE MAP_TYPE_OF(D)
+#define TWO TWO_OF(D)
 
 #define CHUNKS (HEAD / 64) /* of 64 columns, one after another in local memory */
 #define Q_BYTES (BQ * HEAD * 2)
@@ -117,18 +113,7 @@ attention(ARGS, GEMS_SHARED_BUFFER(uint, maps), int batches, int heads)
     const int me = get_local_id(0), role = me >> 7;
     const int lines = batches * heads, blocks = (queries + BQ - 1) / BQ, all_steps = (keys + BK - 1) / BK,
               tiles = blocks * lines;
-    if (me == 0) {
-        bar_init(q_full, 1);
-        bar_init(q_empty, WARP_GROUPS);
-        for (int i = 0; i < 8 * STAGES; i += 8) {
-            bar_init(k_full + i, 1);
-            bar_init(k_empty + i, WARP_GROUPS);
-            bar_init(v_full + i, 1);
-            bar_init(v_empty + i, WARP_GROUPS);
-        }
-        bar_init_done();
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    INIT_BARS
 
     uint s_at = 0, phase = 0, q_phase = 0;
     if (role == 0) {
@@ -139,11 +124,11 @@ attention(ARGS, GEMS_SHARED_BUFFER(uint, maps), int batches, int heads)
             __global uint *map_q = maps + get_group_id(0) * 3 * MAP_WORDS, *map_k = map_q + MAP_WORDS,
                           *map_v = map_k + MAP_WORDS;
             const uint key_heads = heads / share;
-            map_write4(map_q, (ulong)q, MAP_TYPE, (uint4)(head, queries, q1 ? heads : 1, q0 ? batches : 1),
+            map_write(map_q, 4, (ulong)q, MAP_TYPE, (uint4)(head, queries, q1 ? heads : 1, q0 ? batches : 1),
                        (ulong3)(q2 * 2, q1 * 2, q0 * 2), BQ);
-            map_write4(map_k, (ulong)k, MAP_TYPE, (uint4)(head, keys, k1 ? key_heads : 1, k0 ? batches : 1),
+            map_write(map_k, 4, (ulong)k, MAP_TYPE, (uint4)(head, keys, k1 ? key_heads : 1, k0 ? batches : 1),
                        (ulong3)(k2 * 2, k1 * 2, k0 * 2), BK);
-            map_write4(map_v, (ulong)v, MAP_TYPE, (uint4)(head, keys, v1 ? key_heads : 1, v0 ? batches : 1),
+            map_write(map_v, 4, (ulong)v, MAP_TYPE, (uint4)(head, keys, v1 ? key_heads : 1, v0 ? batches : 1),
                        (ulong3)(v2 * 2, v1 * 2, v0 * 2), BK);
             for (int tile = get_group_id(0); tile < tiles; tile += get_num_groups(0)) {
                 TILE
@@ -204,12 +189,6 @@ attention(ARGS, GEMS_SHARED_BUFFER(uint, maps), int batches, int heads)
 #else
 #define ADD_MASK(j)
 #endif
-#define HIDE(j)                                                                                                        \
-    if (causal || ((j) + 1) * BK > keys) {                                                                             \
-        const int begin = (j)*BK + column, last0 = causal ? min(row, keys - 1) : keys - 1,                             \
-                  last1 = causal ? min(row + 8, keys - 1) : keys - 1;                                                  \
-        hide(s, last0 - begin, last1 - begin);                                                                         \
-    }
 #define PACK                                                                                                           \
     UNROLL for (int i = 0; i < WORDS; i++) p[i] = TWO(s[2 * i], s[2 * i + 1]);
         bar_wait(q_full, q_phase);

@@ -44,3 +44,24 @@ INLINE void hide(float *s, int last0, int last1)
             s[i + 2 + e] = 2 * i + e > last1 ? -INFINITY : s[i + 2 + e];
         }
 }
+#define HIDE(j)                                                                                                        \
+    if (causal || ((j) + 1) * BK > keys) {                                                                             \
+        const int begin = (j)*BK + column, last0 = causal ? min(row, keys - 1) : keys - 1,                             \
+                  last1 = causal ? min(row + 8, keys - 1) : keys - 1;                                                  \
+        hide(s, last0 - begin, last1 - begin);                                                                         \
+    }
+
+/* Filled by the copy engine, emptied by the warp groups. */
+#define INIT_BARS                                                                                                      \
+    if (me == 0) {                                                                                                     \
+        bar_init(q_full, 1);                                                                                           \
+        bar_init(q_empty, WARP_GROUPS);                                                                                \
+        for (int i = 0; i < 8 * STAGES; i += 8) {                                                                      \
+            bar_init(k_full + i, 1);                                                                                   \
+            bar_init(k_empty + i, WARP_GROUPS);                                                                        \
+            bar_init(v_full + i, 1);                                                                                   \
+            bar_init(v_empty + i, WARP_GROUPS);                                                                        \
+        }                                                                                                              \
+        bar_init_done();                                                                                               \
+    }                                                                                                                  \
+    barrier(CLK_LOCAL_MEM_FENCE);

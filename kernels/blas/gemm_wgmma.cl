@@ -38,12 +38,8 @@
 #define PIECE uint
 #define ELEMENT(u, e) u[e]
 #else
-#define PTX_bf16 "bf16"
-#define PTX_f16 "f16"
-#define MAP_bf16 MAP_BF16
-#define MAP_f16 MAP_F16
-#define TYPE GEMS_CAT(PTX_, D)
-#define MAP_TYPE GEMS_CAT(MAP_, D)
+#define TYPE TYPE_OF(D)
+#define MAP_TYPE MAP_TYPE_OF(D)
 #define PARTS 1
 #define STEPS blocks_of_k
 #define BLOCK(step) (step)
@@ -108,13 +104,13 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
             const uint many_a = a_batch ? batches : 1, many_b = b_batch ? batches : 1; /* 0: one for all */
             const ulong apart_a = a_batch * sizeof(MEM), apart_b = b_batch * sizeof(MEM);
             if (A_ALONG_M)
-                map_write(map_a, (ulong)a, MAP_TYPE, m, k, a_col * 2, many_a, apart_a, 64);
+                map_write(map_a, 3, (ulong)a, MAP_TYPE, (uint4)(m, k, many_a, 1), (ulong3)(a_col * 2, apart_a, 0), 64);
             else
-                map_write(map_a, (ulong)a, MAP_TYPE, k, m * PARTS, a_row * 2, many_a, apart_a, TM);
+                map_write(map_a, 3, (ulong)a, MAP_TYPE, (uint4)(k, m * PARTS, many_a, 1), (ulong3)(a_row * 2, apart_a, 0), TM);
             if (B_ALONG_N)
-                map_write(map_b, (ulong)b, MAP_TYPE, n, k, b_row * 2, many_b, apart_b, 64);
+                map_write(map_b, 3, (ulong)b, MAP_TYPE, (uint4)(n, k, many_b, 1), (ulong3)(b_row * 2, apart_b, 0), 64);
             else
-                map_write(map_b, (ulong)b, MAP_TYPE, k, n * PARTS, b_col * 2, many_b, apart_b, TN);
+                map_write(map_b, 3, (ulong)b, MAP_TYPE, (uint4)(k, n * PARTS, many_b, 1), (ulong3)(b_col * 2, apart_b, 0), TN);
             for (int tile = get_group_id(0); tile < tiles * batches; tile += get_num_groups(0)) {
                 TILE
                 const int batch_a = a_batch ? batch : 0, batch_b = b_batch ? batch : 0;
@@ -253,11 +249,9 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
             {
                 const int q = chunk * 32 + j * 4;
                 const uint place = to + first * 128 + ((j ^ (first & 7)) << 4) + (lane & 3) * 4;
-                uint low, high_;
-                __asm__("cvt.rn." TYPE "x2.f32 %0, %1, %2;" : "=r"(low) : "f"(sum[q + 1]), "f"(sum[q]));
-                __asm__("cvt.rn." TYPE "x2.f32 %0, %1, %2;" : "=r"(high_) : "f"(sum[q + 3]), "f"(sum[q + 2]));
-                __asm__ volatile("st.shared.b32 [%0], %1;" ::"r"(place), "r"(low) : "memory");
-                __asm__ volatile("st.shared.b32 [%0], %1;" ::"r"(place + 1024), "r"(high_) : "memory");
+                const uint upper = TWO_OF(D)(sum[q], sum[q + 1]), lower = TWO_OF(D)(sum[q + 2], sum[q + 3]);
+                __asm__ volatile("st.shared.b32 [%0], %1;" ::"r"(place), "r"(upper) : "memory");
+                __asm__ volatile("st.shared.b32 [%0], %1;" ::"r"(place + 1024), "r"(lower) : "memory");
             }
 #endif
             group_bar(1 + wg, 128);

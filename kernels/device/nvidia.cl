@@ -12,8 +12,8 @@ __kernel __attribute__((reqd_work_group_size(128, 1, 1))) void gems_probe(__glob
     if (me == 0) {
         bar_init(bar, 1);
         bar_init_done();
-        map_write(maps, (ulong)a, MAP_F16, 64, 64, 128, 1, 0, 64);
-        map_write(maps + MAP_WORDS, (ulong)b, MAP_F16, 64, 64, 128, 1, 0, 64);
+        map_write(maps, 3, (ulong)a, MAP_F16, (uint4)(64, 64, 1, 1), (ulong3)(128, 0, 0), 64);
+        map_write(maps + MAP_WORDS, 3, (ulong)b, MAP_F16, (uint4)(64, 64, 1, 1), (ulong3)(128, 0, 0), 64);
         bar_expect(bar, 2 * 8192);
         map_fetch(at, maps, bar, 0, 0, 0);
         map_fetch(at + 8192, maps + MAP_WORDS, bar, 0, 0, 0);
