@@ -10,6 +10,7 @@
 #ifndef GEMS_HOPPER_CL
 #define GEMS_HOPPER_CL
 
+#include "kernels/ptx.cl"
 #include "kernels/types.cl"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -165,14 +166,8 @@ INLINE void map_fetch4(uint to, const __global uint *map, uint bar, int column, 
 #define BITS_32(d) BITS_16(d), BITS_4(d, 16), BITS_4(d, 20), BITS_4(d, 24), BITS_4(d, 28)
 #define WGMMA_KEEP_BITS(words, d) __asm__ volatile("" : GEMS_CAT(BITS_, words)(d)::"memory")
 
-/* ---- between the work-items of a warp ---- */
+/* ---- between the work-items of a warp (kernels/ptx.cl) ---- */
 
-INLINE uint from_lane(uint x, int across)
-{
-    uint y;
-    __asm__ volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(y) : "r"(x), "r"(across));
-    return y;
-}
 INLINE float from_lane_f(float x, int across)
 {
     float y;
@@ -214,12 +209,6 @@ INLINE float high_f16(uint both)
     float x;
     __asm__("{.reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, high;}" : "=f"(x) : "r"(both));
     return x;
-}
-INLINE uint two_bf16(float low, float high)
-{
-    uint both;
-    __asm__("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
 }
 
 /* Of a dtype D: its name in instructions, its number in maps, two of it from f32. */

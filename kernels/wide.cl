@@ -12,6 +12,7 @@
 #ifndef GEMS_WIDE_CL
 #define GEMS_WIDE_CL
 
+#include "kernels/ptx.cl"
 #include "kernels/types.cl"
 #include "kernels/unroll.cl"
 
@@ -77,12 +78,7 @@ WIDE_INLINE void wide_two_of_bf16(uint u, float *x)
 }
 /* One instruction does what takes a dozen without it: half of the time of a short kernel. */
 #if GEMS_PTX >= 80
-WIDE_INLINE uint wide_bf16_of(float low, float high)
-{
-    uint u;
-    __asm__("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(high), "f"(low));
-    return u;
-}
+#define wide_bf16_of(low, high) two_bf16(low, high)
 #else
 WIDE_INLINE uint wide_bf16_of(float low, float high)
 {
@@ -142,12 +138,6 @@ WIDE_HALVES(f16)
 #if GEMS_PTX && GROUP % 32 == 0
 /* Within 32 items by exchange of registers, then among the results of every 32. One barrier, as two places take turns; of
  * two rows in a group each has its own, so that they do not wait for each other. */
-WIDE_INLINE uint wide_other(uint x, int apart)
-{
-    uint y;
-    __asm__ volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(y) : "r"(x), "r"(apart));
-    return y;
-}
 #define WIDE_MEET                                                                                                      \
     if (GROUP != 2 * LANES)                                                                                            \
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
@@ -163,7 +153,7 @@ WIDE_INLINE uint wide_other(uint x, int apart)
             uint word[(sizeof(V) + 3) / 4];                                                                            \
         } one_;                                                                                                        \
         one_.value = v;                                                                                                \
-        UNROLL for (int w = 0; w < (int)(sizeof(V) + 3) / 4; w++) one_.word[w] = wide_other(one_.word[w], apart);      \
+        UNROLL for (int w = 0; w < (int)(sizeof(V) + 3) / 4; w++) one_.word[w] = from_lane(one_.word[w], apart);       \
         v = OP(v, one_.value);                                                                                         \
     }
 #define WIDE_TREE_MEMORY(V, name)                                                                                      \
