@@ -51,7 +51,8 @@ typedef struct gems_variant {
     const char *name;
     const char *asks; /* what `can` asks of device and call, in words; NULL: nothing */
     uint16_t dtypes;  /* a bit for each gems_dtype that it computes with; 0: all of the family's */
-    gems_parameter params[GEMS_PARAMETERS]; /* beside the lane; ends with a NULL name, or is full */
+    gems_parameter params[GEMS_PARAMETERS];                /* beside the lane; ends with a NULL name, or is full */
+    bool (*device)(const struct gems_device_info *device); /* whether it can run there; NULL: on any */
     /* Whether it computes this call, and whether it is the one to use if none is named. NULL: always. */
     bool (*can)(const gems_choice *choice);
     bool (*suits)(const gems_choice *choice);

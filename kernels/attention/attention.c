@@ -246,13 +246,13 @@ static const gems_variant variants[] = {
     {"cpu", "local memory for a block of keys", .params = {{"bq", 16, 256, 16, 64}, {"bk", 32, 256, 32, 64}},
      .can = can_cpu, .suits = gems_suits_cpu, .launch = launch_cpu},
     {"wgmma", "PTX of compute capability 9.0, heads of at most 256 elements, rows at multiples of 16 bytes",
-     .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16, .params = {{"bq", 64, 128, 64, 0}}, .can = gems_attention_can_wgmma,
-     .suits = gems_attention_suits_wgmma, .launch = gems_attention_wgmma},
+     .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16, .params = {{"bq", 64, 128, 64, 0}}, .device = gems_device_has_wgmma,
+     .can = gems_attention_can_wgmma, .suits = gems_attention_suits_wgmma, .launch = gems_attention_wgmma},
     {"split",
      "PTX of compute capability 9.0, heads of at most 128 elements; f32 as two f16, what those do not cover by "
      "\"gpu\"",
-     .dtypes = 1 << GEMS_F32, .params = {{"bq", 64, 128, 64, 0}}, .can = gems_attention_can_split,
-     .suits = gems_attention_suits_split, .launch = gems_attention_split},
+     .dtypes = 1 << GEMS_F32, .params = {{"bq", 64, 128, 64, 0}}, .device = gems_device_has_wgmma,
+     .can = gems_attention_can_split, .suits = gems_attention_suits_split, .launch = gems_attention_split},
     {"gpu", "heads of at most 256 elements", .can = can_gpu, .launch = launch_gpu},
     {NULL},
 };

@@ -6,11 +6,6 @@
 #include <math.h>
 #include <stdio.h>
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 /* For a head of 64, 128, 192, 256 elements: keys of a block, and as many blocks as local memory holds. Of f32, too. */
 typedef struct block {
     int bk, stages;
@@ -20,7 +15,7 @@ static const block of_head[4] = {{128, 4}, {128, 3}, {64, 3}, {64, 2}}, of_parts
 /* Tiles of bq queries of one head. */
 static double tiles(const gems_attention *p, int bq)
 {
-    return (double)p->q->sizes[0] * (double)p->q->sizes[1] * (double)ceil_div(p->q->sizes[2], bq);
+    return (double)p->q->sizes[0] * (double)p->q->sizes[1] * (double)gems_ceil_div(p->q->sizes[2], bq);
 }
 
 /* Whether the copy engine can step over it: its rows do not lie in each other. */
@@ -36,8 +31,8 @@ bool gems_attention_can_wgmma(const gems_choice *c)
 {
     const gems_attention *p = c->problem;
     const int64_t head = p->q->sizes[3];
-    return c->device->wgmma && head <= 256 && p->scale > 0 && is_reached(p->q) && is_reached(p->k) &&
-           is_reached(p->v) && (head == 1 || p->out->strides[3] == 1) && tiles(p, 64) < 0x1p26;
+    return head <= 256 && p->scale > 0 && is_reached(p->q) && is_reached(p->k) && is_reached(p->v) &&
+           (head == 1 || p->out->strides[3] == 1) && tiles(p, 64) < 0x1p26;
 }
 
 /* What is smaller is done before the copy engine is set up. */
@@ -66,7 +61,7 @@ typedef struct kernel_id {
 static gems_kernel *kernel_for(gems_work *work, const gems_attention *p, const char *file, int bq, const block *b)
 {
     const gems_dtype mask = p->mask ? p->mask->dtype : GEMS_DTYPE_COUNT;
-    const int head = 64 * (int)ceil_div(p->q->sizes[3], 64);
+    const int head = 64 * (int)gems_ceil_div(p->q->sizes[3], 64);
     const kernel_id id = {file, p->q->dtype, mask, head, bq};
     gems_kernel *kernel = gems_work_find(work, &id, sizeof id);
     const gems_embedded_file *f = gems_embedded_find(file);
@@ -95,7 +90,7 @@ static void launch(const gems_choice *c, const char *file, const block *of_size,
     more[n++] = GEMS_SCRATCH(gems_work_scratch(c->work, groups * 3 * 128)); /* three maps each */
     more[n++] = GEMS_VALUE(batches);
     more[n++] = GEMS_VALUE(heads);
-    const block *b = of_size + ceil_div(p->q->sizes[3], 64) - 1;
+    const block *b = of_size + gems_ceil_div(p->q->sizes[3], 64) - 1;
     gems_attention_launch(c->work, kernel_for(c->work, p, file, bq, b), p, bq, global, local, more, n);
 }
 
@@ -116,9 +111,8 @@ bool gems_attention_can_split(const gems_choice *c)
 {
     const gems_attention *p = c->problem;
     const int64_t head = p->q->sizes[3];
-    return c->device->wgmma && head <= 128 && p->scale >= 0x1p-20 && p->scale <= 0x1p20 &&
-           (head == 1 || p->out->strides[3] == 1) && tiles(p, 64) < 0x1p26 &&
-           (double)lines(p->k) * (double)ceil_div(p->k->sizes[2], 64) < 0x1p26;
+    return head <= 128 && p->scale >= 0x1p-20 && p->scale <= 0x1p20 && (head == 1 || p->out->strides[3] == 1) &&
+           tiles(p, 64) < 0x1p26 && (double)lines(p->k) * (double)gems_ceil_div(p->k->sizes[2], 64) < 0x1p26;
 }
 
 bool gems_attention_suits_split(const gems_choice *c)
@@ -144,9 +138,10 @@ static gems_kernel *split_kernel(gems_work *work, int head, int rows)
 void gems_attention_split(const gems_choice *c)
 {
     const gems_attention *p = c->problem;
-    const int64_t *q = p->q->sizes, *k = p->k->sizes, high = ceil_div(q[3], 64), pitch64 = ceil_div(q[3], 8) * 8;
+    const int64_t *q = p->q->sizes, *k = p->k->sizes, high = gems_ceil_div(q[3], 64),
+                  pitch64 = gems_ceil_div(q[3], 8) * 8;
     const int rows = of_parts[high - 1].bk;
-    const int64_t groups = lines(p->q) * ceil_div(q[2], rows) + 2 * lines(p->k) * ceil_div(k[2], rows);
+    const int64_t groups = lines(p->q) * gems_ceil_div(q[2], rows) + 2 * lines(p->k) * gems_ceil_div(k[2], rows);
     const int64_t elements = (lines(p->q) * q[2] + 2 * lines(p->k) * k[2]) * pitch64;
     const int32_t pitch = (int32_t)pitch64;
     const int parts = gems_work_scratch(c->work, (size_t)elements * 4),

@@ -14,11 +14,6 @@ static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
 }
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 gems_product gems_blas_transposed(const gems_product *p)
 {
     gems_product t = *p;
@@ -110,7 +105,7 @@ gems_product gems_blas_row_major(const gems_product *p)
 static void balance(const gems_product *p, int64_t workers, int64_t *mc, int64_t *nc)
 {
     int64_t wanted = workers * 4;
-    while (p->batch * ceil_div(p->m, *mc) * ceil_div(p->n, *nc) < wanted) {
+    while (p->batch * gems_ceil_div(p->m, *mc) * gems_ceil_div(p->n, *nc) < wanted) {
         if (*nc > 64)
             *nc /= 2;
         else if (*mc > 48)
@@ -118,8 +113,8 @@ static void balance(const gems_product *p, int64_t workers, int64_t *mc, int64_t
         else
             break;
     }
-    *mc = least(*mc, ceil_div(ceil_div(p->m, ceil_div(p->m, *mc)), 8) * 8);
-    *nc = least(*nc, ceil_div(ceil_div(p->n, ceil_div(p->n, *nc)), 32) * 32);
+    *mc = least(*mc, gems_ceil_div(gems_ceil_div(p->m, gems_ceil_div(p->m, *mc)), 8) * 8);
+    *nc = least(*nc, gems_ceil_div(gems_ceil_div(p->n, gems_ceil_div(p->n, *nc)), 32) * 32);
 }
 
 static void launch_cpu(const gems_choice *c)
@@ -138,7 +133,7 @@ static void launch_cpu(const gems_choice *c)
 
     balance(p, device->compute_units, &mc, &nc);
     int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)mc, (int32_t)nc};
-    const size_t global[3] = {(size_t)ceil_div(p->m, mc), (size_t)ceil_div(p->n, nc), (size_t)p->batch};
+    const size_t global[3] = {(size_t)gems_ceil_div(p->m, mc), (size_t)gems_ceil_div(p->n, nc), (size_t)p->batch};
     const size_t local[3] = {1, 1, 1};
     enqueue(c->work, kernel, p, -1, size, 5, global, local);
 }
@@ -151,7 +146,7 @@ void gems_blas_gpu(const gems_choice *c, const gems_blas_parts *parts)
     const gems_device_info *device = c->device;
     bool wide = p->dtype == GEMS_F64 || p->dtype == GEMS_I64;
     /* Large blocks where they still fill the device. */
-    int64_t blocks = p->batch * ceil_div(p->m, 128) * ceil_div(p->n, 128);
+    int64_t blocks = p->batch * gems_ceil_div(p->m, 128) * gems_ceil_div(p->n, 128);
     int64_t fallback = !wide && blocks >= device->compute_units ? 128 : 64;
     int tm = (int)gems_rule_param(rule, "tm", fallback), tn = (int)gems_rule_param(rule, "tn", fallback), tk = 16;
     int gx = 16, gy = 16;
@@ -170,7 +165,8 @@ void gems_blas_gpu(const gems_choice *c, const gems_blas_parts *parts)
     gems_kernel *kernel = gems_blas_kernel(c->work, p, "kernels/blas/gemm_gpu.cl", "gemm", options, number);
 
     int32_t size[3] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k};
-    size_t global[3] = {(size_t)(gx * ceil_div(p->n, tn)), (size_t)(gy * ceil_div(p->m, tm)), (size_t)p->batch};
+    size_t global[3] = {(size_t)(gx * gems_ceil_div(p->n, tn)), (size_t)(gy * gems_ceil_div(p->m, tm)),
+                        (size_t)p->batch};
     const size_t local[3] = {(size_t)gx, (size_t)gy, 1};
     gems_arg arg[GEMS_BLAS_ARGS];
     int n = gems_blas_matrices(p, arg);
@@ -198,10 +194,15 @@ bool gems_blas_are_aligned(const gems_product *p)
            (gems_blas_is_aligned(&p->b, p->b.col, p->b.row) || gems_blas_is_aligned(&p->b, p->b.row, p->b.col));
 }
 
+static bool has_mma(const gems_device_info *device)
+{
+    return device->ptx >= 80;
+}
+
 static bool can_mma(const gems_choice *c)
 {
     const gems_product p = gems_blas_row_major(c->problem);
-    return c->device->ptx >= 80 && gems_blas_are_aligned(&p);
+    return gems_blas_are_aligned(&p);
 }
 
 /* Tensor cores. Large blocks where they still fill the device. */
@@ -210,7 +211,7 @@ static void launch_mma(const gems_choice *c)
     gems_product product = gems_blas_row_major(c->problem);
     const gems_product *p = &product;
     const gems_rule *rule = c->call->rule;
-    int64_t blocks = p->batch * ceil_div(p->m, 128) * ceil_div(p->n, 128);
+    int64_t blocks = p->batch * gems_ceil_div(p->m, 128) * gems_ceil_div(p->n, 128);
     int64_t fallback = blocks >= c->device->compute_units / 2 ? 128 : 64;
     int tm = (int)gems_rule_param(rule, "tm", fallback), tn = (int)gems_rule_param(rule, "tn", fallback);
     bool along_m = !gems_blas_is_aligned(&p->a, p->a.col, p->a.row),
@@ -220,7 +221,7 @@ static void launch_mma(const gems_choice *c)
                                            "-DTM=%d -DTN=%d -DTK=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_K=%d", number);
     int32_t size[3] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k};
     const size_t local[3] = {128, 1, 1};
-    const size_t global[3] = {(size_t)(128 * ceil_div(p->n, tn) * ceil_div(p->m, tm)), 1, (size_t)p->batch};
+    const size_t global[3] = {(size_t)(128 * gems_ceil_div(p->n, tn) * gems_ceil_div(p->m, tm)), 1, (size_t)p->batch};
     enqueue(c->work, kernel, p, -1, size, 3, global, local);
 }
 
@@ -232,7 +233,7 @@ void gems_blas_sum(const gems_choice *c, const gems_product *p, gems_arg *arg, i
     gems_kernel *sum = gems_blas_kernel(c->work, p, "kernels/blas/gemv.cl", "gemv_sum", gemv_options, number);
     const int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, 0, (int32_t)parts};
     const size_t group = gems_group(c->device, c->device->is_cpu ? 16 : 128);
-    const size_t global[3] = {(size_t)ceil_div(p->m * p->n, (int64_t)group) * group, 1, (size_t)p->batch};
+    const size_t global[3] = {(size_t)gems_ceil_div(p->m * p->n, (int64_t)group) * group, 1, (size_t)p->batch};
     const size_t local[3] = {group, 1, 1};
     gems_blas_enqueue(c->work, sum, p, arg, n, size, 5, global, local);
 }
@@ -258,15 +259,15 @@ static void launch_vector(const gems_choice *c)
     int rows = p->m > 4 ? 8 : p->m > 2 ? 4 : (int)p->m;
     int cols = !cpu ? 16 : rows == 1 ? 128 : rows == 8 ? 32 : 64;
     int wide = rows > 2 ? 2 : 4, group = cpu ? 1 : (int)gems_group(device, 64);
-    int64_t strips = ceil_div(p->n, by_columns ? cols : wide);
+    int64_t strips = gems_ceil_div(p->n, by_columns ? cols : wide);
     int64_t wanted = (int64_t)device->compute_units * (cpu ? 4 : by_columns ? 256 : 16);
     int64_t least_part = cpu ? 4096 : by_columns ? 64 : 4096;
-    int64_t parts = least(ceil_div(wanted, strips * p->batch), ceil_div(p->k, least_part));
+    int64_t parts = least(gems_ceil_div(wanted, strips * p->batch), gems_ceil_div(p->k, least_part));
     parts = gems_rule_param(rule, "split", parts < 1 ? 1 : parts);
-    int64_t part = ceil_div(ceil_div(p->k, parts), 16) * 16;
+    int64_t part = gems_ceil_div(gems_ceil_div(p->k, parts), 16) * 16;
     if (part < 16)
         part = 16;
-    parts = p->k > part ? ceil_div(p->k, part) : 1;
+    parts = p->k > part ? gems_ceil_div(p->k, part) : 1;
 
     const int number[GEMS_BLAS_NUMBERS] = {rows, cols, group};
     const char *entry = by_columns ? "gemv_cols" : !cpu && in_lines(p) && part % 4 == 0 ? "gemv_lines" : "gemv_rows";
@@ -277,7 +278,7 @@ static void launch_vector(const gems_choice *c)
     int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)part, (int32_t)parts};
     int scratch = gems_work_scratch(c->work, partial);
     size_t lanes = by_columns && group > 32 ? 32 : (size_t)group;
-    size_t groups = by_columns ? (size_t)ceil_div(strips, (int64_t)lanes) : (size_t)strips;
+    size_t groups = by_columns ? (size_t)gems_ceil_div(strips, (int64_t)lanes) : (size_t)strips;
     const size_t global[3] = {groups * lanes, (size_t)parts, (size_t)p->batch}, local[3] = {lanes, 1, 1};
     enqueue(c->work, kernel, p, scratch, size, 5, global, local);
     if (parts > 1) {
@@ -317,19 +318,19 @@ static void launch_clblast(const gems_choice *c)
 
 const gems_variant gems_blas_variants[] = {
     {"few", "PTX of compute capability 9.0, rows at multiples of 16 bytes, at most 64 of them, or columns",
-     .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16, .params = {{"split", 1, 4096, 1, 0}}, .can = gems_blas_can_few,
-     .suits = gems_blas_suits_few, .launch = gems_blas_few},
+     .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16, .params = {{"split", 1, 4096, 1, 0}}, .device = gems_device_has_wgmma,
+     .can = gems_blas_can_few, .suits = gems_blas_suits_few, .launch = gems_blas_few},
     {"vector", "at most 8 rows, or 8 columns", .params = {{"split", 1, 4096, 1, 0}}, .can = can_vector,
      .launch = launch_vector},
     {"cpu", .params = {{"tm", 16, 256, 16, 96}, {"tn", 32, 1024, 32, 256}}, .suits = suits_cpu, .launch = launch_cpu},
     {"wgmma", "PTX of compute capability 9.0", .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16,
-     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 256, 64, 0}}, .can = gems_blas_can_wgmma,
-     .suits = gems_blas_suits_wgmma, .launch = gems_blas_wgmma},
+     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 256, 64, 0}}, .device = gems_device_has_wgmma,
+     .can = gems_blas_can_wgmma, .suits = gems_blas_suits_wgmma, .launch = gems_blas_wgmma},
     {"split", "PTX of compute capability 9.0", .dtypes = 1 << GEMS_F32,
-     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 192, 64, 0}}, .can = gems_blas_can_split,
-     .suits = gems_blas_suits_split, .launch = gems_blas_split},
+     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 192, 64, 0}}, .device = gems_device_has_wgmma,
+     .can = gems_blas_can_split, .suits = gems_blas_suits_split, .launch = gems_blas_split},
     {"mma", "PTX of compute capability 8.0, rows at multiples of 16 bytes", .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16,
-     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .can = can_mma, .suits = can_mma,
+     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .device = has_mma, .can = can_mma, .suits = can_mma,
      .launch = launch_mma},
     {"gpu", NULL, .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .launch = launch_gpu},
     {"clblast", "an installed CLBlast", .dtypes = 1 << GEMS_F32 | 1 << GEMS_F64, .suits = never,

@@ -3,11 +3,6 @@
 #include "kernels/blas/blas.h"
 #include "tune/table.h"
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 /* Blocks of C: as many stages as local memory holds beside C's chunks; arithmetic in them, measured on an H200 and
  * relative to the largest. */
 typedef struct block {
@@ -30,8 +25,8 @@ static block block_for(const gems_choice *c, const gems_product *p, int most_tn)
     for (const block *b = blocks; b < blocks + BLOCKS; b++) {
         if (b->tn > most_tn || (tm && b->tm != tm) || (tn && b->tn != tn))
             continue;
-        int64_t tiles = p->batch * ceil_div(p->m, b->tm) * ceil_div(p->n, b->tn);
-        double time = (double)(ceil_div(tiles, c->device->compute_units) * b->tm * b->tn) / b->rate;
+        int64_t tiles = p->batch * gems_ceil_div(p->m, b->tm) * gems_ceil_div(p->n, b->tn);
+        double time = (double)(gems_ceil_div(tiles, c->device->compute_units) * b->tm * b->tn) / b->rate;
         if (!best || time < least)
             best = b, least = time;
     }
@@ -88,7 +83,8 @@ static void launch(const gems_choice *c, const gems_product *p, const block *b, 
                                            : is_few ? few
                                                     : options,
                                            number);
-    int64_t tiles = p->batch * ceil_div(p->m, b->tm) * ceil_div(p->n, b->tn), units = c->device->compute_units;
+    int64_t tiles = p->batch * gems_ceil_div(p->m, b->tm) * gems_ceil_div(p->n, b->tn),
+            units = c->device->compute_units;
     const size_t groups = (size_t)(tiles < units || is_few ? tiles : units); /* each makes one tile after another */
     const size_t local[3] = {(size_t)(128 * (b->tm / 64 + 1)), 1, 1};
     const size_t global[3] = {groups * local[0], (size_t)e->nparts, 1};
@@ -108,13 +104,13 @@ static void launch(const gems_choice *c, const gems_product *p, const block *b, 
 /* Their number is an int, of the smallest. */
 static bool tiles_are_few(const gems_product *p)
 {
-    return (double)p->batch * (double)ceil_div(p->m, 64) * (double)ceil_div(p->n, 64) < 0x1p30;
+    return (double)p->batch * (double)gems_ceil_div(p->m, 64) * (double)gems_ceil_div(p->n, 64) < 0x1p30;
 }
 
 bool gems_blas_can_wgmma(const gems_choice *c)
 {
     const gems_product p = gems_blas_row_major(c->problem);
-    return c->device->wgmma && tiles_are_few(&p) && (p.c.col == 1 || p.n == 1) && p.k > 0;
+    return tiles_are_few(&p) && (p.c.col == 1 || p.n == 1) && p.k > 0;
 }
 
 /* What is smaller is made sooner without the work of setting all this up. */
@@ -135,14 +131,14 @@ static int pad(const gems_choice *c, const gems_product *p, gems_matrix *x, int6
 {
     const bool turned = x->col != 1 && x->row == 1; /* its columns are what is copied row by row */
     const int32_t high = (int32_t)(turned ? columns : rows), wide = (int32_t)(turned ? rows : columns);
-    const int32_t pitch = (int32_t)ceil_div(wide, 8) * 8;
+    const int32_t pitch = (int32_t)gems_ceil_div(wide, 8) * 8;
     const int64_t row = turned ? x->col : x->row, column = turned ? x->row : x->col;
     const int copy = gems_work_scratch(c->work, (size_t)(p->batch * high) * (size_t)pitch * 2);
     const gems_arg arg[] = {GEMS_IN(x->tensor), GEMS_SCRATCH(copy), GEMS_VALUE(high),   GEMS_VALUE(wide),
                             GEMS_VALUE(pitch),  GEMS_VALUE(row),    GEMS_VALUE(column), GEMS_VALUE(x->batch)};
     static const int none[GEMS_BLAS_NUMBERS];
     const size_t local[3] = {128, 1, 1};
-    const size_t global[3] = {(size_t)ceil_div(pitch, 256) * 128, (size_t)high, (size_t)p->batch};
+    const size_t global[3] = {(size_t)gems_ceil_div(pitch, 256) * 128, (size_t)high, (size_t)p->batch};
     gems_launch(c->work, gems_blas_kernel(c->work, p, "kernels/blas/pad.cl", "pad", "", none), 3, global, local, arg,
                 8);
     x->row = turned ? 1 : pitch, x->col = turned ? pitch : 1, x->batch = (int64_t)high * pitch;
@@ -182,7 +178,7 @@ static gems_product few_columns(const gems_product *p)
 bool gems_blas_can_few(const gems_choice *c)
 {
     const gems_product p = few_columns(c->problem);
-    return c->device->wgmma && p.n <= FEW && engine_reaches(&p) && tiles_are_few(&p) && p.k > 0;
+    return p.n <= FEW && engine_reaches(&p) && tiles_are_few(&p) && p.k > 0;
 }
 
 bool gems_blas_suits_few(const gems_choice *c)
@@ -196,11 +192,12 @@ void gems_blas_few(const gems_choice *c)
     const gems_product p = few_columns(c->problem);
     how e = as_it_is(&p);
     const block b = {64, e.along_n || p.n > 32 ? 64 : p.n > 16 ? 32 : p.n > 8 ? 16 : 8, 8, 1};
-    const int64_t blocks_of_k = ceil_div(p.k, 64), tiles = p.batch * ceil_div(p.m, 64);
-    int64_t wanted = ceil_div(2 * (int64_t)c->device->compute_units, tiles), most = ceil_div(blocks_of_k, LEAST_BLOCKS);
+    const int64_t blocks_of_k = gems_ceil_div(p.k, 64), tiles = p.batch * gems_ceil_div(p.m, 64);
+    int64_t wanted = gems_ceil_div(2 * (int64_t)c->device->compute_units, tiles),
+            most = gems_ceil_div(blocks_of_k, LEAST_BLOCKS);
     wanted = gems_rule_param(c->call->rule, "split", wanted < most ? wanted : most);
-    e.part = ceil_div(blocks_of_k, wanted < 1 ? 1 : wanted);
-    e.nparts = ceil_div(blocks_of_k, e.part);
+    e.part = gems_ceil_div(blocks_of_k, wanted < 1 ? 1 : wanted);
+    e.nparts = gems_ceil_div(blocks_of_k, e.part);
     e.parts = gems_work_scratch(c->work, (size_t)(e.nparts * p.batch * p.m * p.n) * 4);
     launch(c, &p, &b, &e);
     gems_arg arg[GEMS_BLAS_ARGS];
@@ -223,7 +220,7 @@ enum { /* see split.cl */
 bool gems_blas_can_split(const gems_choice *c)
 {
     const gems_product p = gems_blas_row_major(c->problem);
-    return c->device->wgmma && tiles_are_few(&p) && (p.c.col == 1 || p.n == 1) && p.k > 0 &&
+    return tiles_are_few(&p) && (p.c.col == 1 || p.n == 1) && p.k > 0 &&
            !(p.add && p.d.tensor->address == p.c.tensor->address);
 }
 
@@ -278,13 +275,13 @@ static const size_t group[3] = {GROUP, 1, 1};
 static void split_many(const gems_choice *c, const gems_product *p, const source *x, int32_t pitch)
 {
     const int32_t k = (int32_t)p->k;
-    const int64_t pieces = ceil_div(p->k, PIECE);
+    const int64_t pieces = gems_ceil_div(p->k, PIECE);
     gems_arg arg[GEMS_BLAS_ARGS];
     int n = put_source(arg, 0, x);
     arg[n++] = GEMS_VALUE(k);
     arg[n++] = GEMS_VALUE(pitch);
     arg[n++] = GEMS_SCRATCH(gems_work_scratch(c->work, (size_t)(p->batch * pieces * x->count) * 4));
-    const size_t slabs = (size_t)ceil_div(x->count, 64) * GROUP, batch = (size_t)p->batch;
+    const size_t slabs = (size_t)gems_ceil_div(x->count, 64) * GROUP, batch = (size_t)p->batch;
     const size_t looks[3] = {slabs, (size_t)pieces, batch}, turns[3] = {slabs, (size_t)(pitch / WIDE), batch};
     gems_launch(c->work, split_kernel(c, p, "largest"), 3, looks, group, arg, n);
     gems_work_makes(c->work, x->parts);
@@ -298,7 +295,7 @@ static void split_few(const gems_choice *c, const gems_product *p, const source 
     int32_t groups[2] = {0}, k = (int32_t)p->k;
     for (int i = 0; i < 2; i++) {
         const source *x = i ? b : a;
-        groups[i] = !x ? 0 : x->across == 1 && x->along != 1 ? (int32_t)ceil_div(x->count, SLAB) : x->count;
+        groups[i] = !x ? 0 : x->across == 1 && x->along != 1 ? (int32_t)gems_ceil_div(x->count, SLAB) : x->count;
     }
     gems_arg arg[GEMS_BLAS_ARGS];
     int n = put_source(arg, put_source(arg, 0, a), b ? b : a);
@@ -324,7 +321,7 @@ void gems_blas_split(const gems_choice *c)
 {
     gems_product p = gems_blas_row_major(c->problem);
     const gems_product whole = p;
-    const int32_t pitch = (int32_t)ceil_div(p.k, WIDE) * WIDE;
+    const int32_t pitch = (int32_t)gems_ceil_div(p.k, WIDE) * WIDE;
     const source a = source_of(c, &p, true, pitch), b = source_of(c, &p, false, pitch);
     if (a.is_many || b.is_many || a.stays || b.stays) {
         split_one(c, &p, &a, pitch);

@@ -44,11 +44,6 @@ static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
 }
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 /* The numbers for height and width that a list gives, `fixed` for a height that is not there. False: not so many, or
  * one outside `low` to MOST. */
 static bool read_pair(const gems_value *v, int dims, int64_t low, int32_t fixed, int32_t *height, int32_t *width)
@@ -260,14 +255,14 @@ static void launch_cpu(const gems_choice *c)
     gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_cpu.cl", macros);
 
     const int64_t m = p->channels_last ? z->pixels : z->outputs, n = p->channels_last ? z->outputs : z->pixels;
-    while (p->groups * ceil_div(m, mc) * ceil_div(n, nc) < 4 * (int64_t)c->device->compute_units &&
+    while (p->groups * gems_ceil_div(m, mc) * gems_ceil_div(n, nc) < 4 * (int64_t)c->device->compute_units &&
            (nc > 64 || mc > 48))
         *(nc > 64 ? &nc : &mc) /= 2;
-    mc = least(mc, ceil_div(ceil_div(m, ceil_div(m, mc)), 8) * 8);
-    nc = least(nc, ceil_div(ceil_div(n, ceil_div(n, nc)), 32) * 32);
+    mc = least(mc, gems_ceil_div(gems_ceil_div(m, gems_ceil_div(m, mc)), 8) * 8);
+    nc = least(nc, gems_ceil_div(gems_ceil_div(n, gems_ceil_div(n, nc)), 32) * 32);
     const int32_t rows = (int32_t)mc, cols = (int32_t)nc;
     const gems_arg own[2] = {GEMS_VALUE(rows), GEMS_VALUE(cols)};
-    const size_t local[3] = {1, 1, 1}, across = (size_t)ceil_div(m, mc), along = (size_t)ceil_div(n, nc);
+    const size_t local[3] = {1, 1, 1}, across = (size_t)gems_ceil_div(m, mc), along = (size_t)gems_ceil_div(n, nc);
     const size_t global[3] = {p->channels_last ? across : along, p->channels_last ? along : across, (size_t)p->groups};
     launch(c->work, kernel, p, global, local, own);
 }
@@ -279,7 +274,7 @@ static void launch_gpu(const gems_choice *c)
     const gems_device_info *device = c->device;
     /* Large blocks where they still fill the device. */
     const int64_t m = p->channels_last ? z->pixels : z->outputs, n = p->channels_last ? z->outputs : z->pixels;
-    const int64_t blocks = p->groups * ceil_div(m, 128) * ceil_div(n, 128);
+    const int64_t blocks = p->groups * gems_ceil_div(m, 128) * gems_ceil_div(n, 128);
     const bool large = !is_double(p) && blocks >= device->compute_units;
     int tm = (int)gems_rule_param(c->call->rule, "tm", large && m > 64 ? 128 : 64);
     int tn = (int)gems_rule_param(c->call->rule, "tn", large && n > 64 ? 128 : 64);
@@ -297,8 +292,8 @@ static void launch_gpu(const gems_choice *c)
     gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_gpu.cl", macros);
     const int64_t of_pixels = p->channels_last ? tm : tn, of_outputs = p->channels_last ? tn : tm;
     const size_t local[3] = {(size_t)gx, (size_t)gy, 1};
-    const size_t global[3] = {(size_t)(gx * ceil_div(z->pixels, of_pixels)),
-                              (size_t)(gy * ceil_div(z->outputs, of_outputs)), (size_t)p->groups};
+    const size_t global[3] = {(size_t)(gx * gems_ceil_div(z->pixels, of_pixels)),
+                              (size_t)(gy * gems_ceil_div(z->outputs, of_outputs)), (size_t)p->groups};
     launch(c->work, kernel, p, global, local, NULL);
 }
 
@@ -312,7 +307,7 @@ static void launch_direct(const gems_choice *c)
     const macro macros[MACROS] = {{"MANY", many}};
     gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_direct.cl", macros);
     const size_t local[3] = {gems_group(c->device, c->device->is_cpu ? 64 : 256), 1, 1};
-    const size_t global[3] = {(size_t)ceil_div(count, (int64_t)local[0]) * local[0], 1, 1};
+    const size_t global[3] = {(size_t)gems_ceil_div(count, (int64_t)local[0]) * local[0], 1, 1};
     const gems_arg own[2] = {many ? GEMS_VALUE(count) : GEMS_VALUE(few), GEMS_VALUE(total)};
     launch(c->work, kernel, p, global, local, own);
 }

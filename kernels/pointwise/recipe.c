@@ -311,11 +311,6 @@ static gems_arg eight_sizes(bool wide, int rank, const int64_t *v, pw_sizes *to)
     return GEMS_BYTES(to, wide ? sizeof to->l : sizeof to->i);
 }
 
-static int64_t divide_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b; /* NOLINT(clang-analyzer-core.DivideZero): no caller has 0 */
-}
-
 static int64_t clamp(int64_t v, int64_t low, int64_t high)
 {
     return v < low ? low : v > high ? high : v;
@@ -373,34 +368,34 @@ static void launch(gems_work *work, gems_kernel *kernel, pw_recipe *r, const gem
     size_t local = 1, global;
     if (s->loop == GEMS_PW_RUN) {
         int64_t items = units > 1 ? clamp(numel / least, 1, 4 * units) : 1;
-        int64_t run = numel ? (divide_up(numel, items) + 63) & ~INT64_C(63) : 64;
+        int64_t run = numel ? (gems_ceil_div(numel, items) + 63) & ~INT64_C(63) : 64;
         args[n++] = one_size(true, numel, &sizes[used++]);
         args[n++] = one_size(true, run, &sizes[used++]);
-        global = (size_t)clamp(divide_up(numel, run), 1, INT64_MAX);
+        global = (size_t)clamp(gems_ceil_div(numel, run), 1, INT64_MAX);
     } else if (s->loop == GEMS_PW_ROWS) {
         int64_t inner = loops->size[0], rows = r->shape.numel / inner, most = units > 1 ? 4 * units : 1;
-        int64_t run = divide_up(inner, clamp(inner / least, 1, divide_up(most, rows)));
-        int64_t deep = clamp(divide_up(rows, most), 1, rows);
-        deep = deep * run < least ? clamp(divide_up(least, run), 1, rows) : deep;
+        int64_t run = gems_ceil_div(inner, clamp(inner / least, 1, gems_ceil_div(most, rows)));
+        int64_t deep = clamp(gems_ceil_div(rows, most), 1, rows);
+        deep = deep * run < least ? clamp(gems_ceil_div(least, run), 1, rows) : deep;
         rows = r->nothing ? 0 : rows;
-        int64_t chunks = divide_up(inner, run);
+        int64_t chunks = gems_ceil_div(inner, run);
         args[n++] = one_size(s->wide, rows, &sizes[used++]);
         args[n++] = one_size(s->wide, run, &sizes[used++]);
         args[n++] = one_size(s->wide, chunks, &sizes[used++]);
         args[n++] = one_size(s->wide, deep, &sizes[used++]);
-        global = (size_t)(clamp(divide_up(rows, deep), 1, rows + 1) * chunks);
+        global = (size_t)(clamp(gems_ceil_div(rows, deep), 1, rows + 1) * chunks);
     } else if (s->loop == GEMS_PW_TILE) {
-        const int64_t edge = s->vec, tiles = divide_up(loops->size[0], edge) * divide_up(loops->size[1], edge) *
+        const int64_t edge = s->vec, tiles = gems_ceil_div(loops->size[0], edge) * gems_ceil_div(loops->size[1], edge) *
                                              (r->shape.numel / (loops->size[0] * loops->size[1]));
         args[n++] = one_size(s->wide, r->nothing ? 0 : tiles, &sizes[used++]);
         local = 256;
         global = (size_t)(tiles ? tiles : 1) * local;
     } else {
         const bool vec = s->loop == GEMS_PW_VEC;
-        int64_t items = s->vec ? divide_up(numel, s->vec) : numel;
+        int64_t items = s->vec ? gems_ceil_div(numel, s->vec) : numel;
         args[n++] = one_size(vec || s->wide, vec ? numel : items, &sizes[used++]);
         local = (size_t)clamp(r->group ? r->group : 256, 1, (int64_t)device->max_group);
-        global = (size_t)clamp(divide_up(items, (int64_t)local), 1, 64 * units) * local;
+        global = (size_t)clamp(gems_ceil_div(items, (int64_t)local), 1, 64 * units) * local;
     }
     gems_launch(work, kernel, 1, &global, &local, args, n);
 }

@@ -18,11 +18,6 @@ typedef struct problem {
     int64_t n, inner, results, splits, chunk, items;
 } problem;
 
-static int64_t divide_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 /* False: the reduced dimensions are not beside each other. */
 static bool find_loops(const gems_tensor *in, uint64_t dims, problem *p)
 {
@@ -49,16 +44,17 @@ static void share(problem *p, const gems_device_info *device)
 {
     const bool columns = p->inner > 1;
     const int64_t width = p->inner < PIECE / 2 ? p->inner : PIECE / 2, together = p->n <= PIECE / 2 ? PIECE / p->n : 1;
-    int64_t units = columns ? p->results / p->inner * divide_up(p->inner, width) : divide_up(p->results, together);
+    int64_t units =
+        columns ? p->results / p->inner * gems_ceil_div(p->inner, width) : gems_ceil_div(p->results, together);
     int64_t wanted = device->compute_units > 1 ? 4 * (int64_t)device->compute_units / units : 1;
     if (wanted > p->n * width / LEAST)
         wanted = p->n * width / LEAST;
     if (wanted < 1 || (!columns && together > 1))
         wanted = 1;
-    p->chunk = divide_up(p->n, wanted);
+    p->chunk = gems_ceil_div(p->n, wanted);
     if (!columns)
-        p->chunk = divide_up(p->chunk, PIECE) * PIECE;
-    p->splits = divide_up(p->n, p->chunk);
+        p->chunk = gems_ceil_div(p->chunk, PIECE) * PIECE;
+    p->splits = gems_ceil_div(p->n, p->chunk);
     p->items = gems_cpu_items(device, units * p->splits);
 }
 

@@ -31,6 +31,11 @@ static inline int64_t gems_size_plus(int64_t a, int64_t b)
     int64_t c;
     return __builtin_add_overflow(a, b, &c) ? INT64_MAX : c;
 }
+/* Pieces of b > 0 elements that hold a. */
+static inline int64_t gems_ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b; /* NOLINT(clang-analyzer-core.DivideZero): no caller has 0 */
+}
 /* Bytes of n elements. */
 static inline int64_t gems_size_bytes(int64_t n, gems_dtype dtype)
 {

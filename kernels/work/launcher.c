@@ -21,6 +21,8 @@ gems_lane gems_lane_for(const gems_call *call)
 static const char *refuses(const gems_choice *c)
 {
     const gems_variant *v = c->variant;
+    if (v->device && !v->device(c->device))
+        return "the rule's variant does not run on this device";
     if (v->dtypes && !(v->dtypes >> c->call->dtype & 1))
         return "the rule's variant does not have this dtype";
     return v->can && !v->can(c) ? "the rule's variant does not fit" : NULL;
@@ -34,7 +36,8 @@ static const gems_variant *choose(gems_choice *c, uint32_t failed, const char **
     for (const gems_variant *v = first; v->name; v++) {
         bool is_named = strcmp(v->name, named) == 0;
         c->variant = v;
-        if ((failed >> (v - first) & 1) || (!is_named && (suits || (v->suits && !v->suits(c)))))
+        if ((failed >> (v - first) & 1) ||
+            (!is_named && (suits || (v->device && !v->device(c->device)) || (v->suits && !v->suits(c)))))
             continue;
         const char *refused = refuses(c);
         if (is_named && !refused)
@@ -78,6 +81,11 @@ bool gems_suits_cpu(const gems_choice *c)
 bool gems_suits_gpu(const gems_choice *c)
 {
     return !c->device->is_cpu;
+}
+
+bool gems_device_has_wgmma(const gems_device_info *device)
+{
+    return device->wgmma;
 }
 
 /* Eight times the cores, so that a core that is late does not hold up the rest. */

@@ -16,6 +16,8 @@ gems_status gems_launch_variant(gems_call *call, gems_work *work, const void *pr
 /* For `suits`: a work-item is to do a long run of elements (a CPU), or a work-group shares them (a GPU). */
 bool gems_suits_cpu(const gems_choice *choice);
 bool gems_suits_gpu(const gems_choice *choice);
+/* For `device`: one with kernels/hopper.cl's instructions. */
+bool gems_device_has_wgmma(const gems_device_info *device);
 /* How many work-items a CPU device should get for `units` of independent work. */
 int64_t gems_cpu_items(const gems_device_info *device, int64_t units);
 /* Work-items of a group: `most`, or half of it and so on, which the device takes. */

@@ -45,10 +45,8 @@ static inline void check_family(const char *name, void (*test)(void))
     for (const gems_variant *v = family->variants; v->name && (is_full() || !is_staged()); v++) {
         if (strcmp(v->name, "clblast") == 0 && (is_simulated() || gems_clblast_refuses(GEMS_CLBLAST_GEMM, GEMS_F32)))
             continue;
-        if ((strcmp(v->name, "mma") == 0 && gems_device_get(GEMS_LANE_MAIN)->ptx < 80) ||
-            ((strcmp(v->name, "wgmma") == 0 || strcmp(v->name, "split") == 0 || strcmp(v->name, "few") == 0) &&
-             !gems_device_get(GEMS_LANE_MAIN)->wgmma))
-            continue; /* in the language of NVIDIA alone: tests/host/test_blas.py, there */
+        if (v->device && !v->device(gems_device_get(GEMS_LANE_MAIN)))
+            continue; /* in the language of NVIDIA alone: tests/host, there */
         for (int lane = 0; lane < (is_simulated() ? 1 : GEMS_LANE_COUNT); lane++)
             cr_expect(has_run(family, lane, v), "no trial of %s ran variant %s on lane %d", name, v->name, lane);
     }
