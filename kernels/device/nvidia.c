@@ -18,16 +18,14 @@ static const char *find(const unsigned char *text, size_t size, const char *what
     return memmem(text, size, what, strlen(what));
 }
 
-/* Blanks the marks. Their number. */
-static unsigned uncomment(unsigned char *text, size_t size)
+/* Blanks the marks. */
+static void uncomment(char *text, size_t size)
 {
-    unsigned marks = 0;
     for (int closes = 0; closes < 2; closes++) {
         const char *mark = closes ? CLOSES : OPENS;
-        for (unsigned char *p = text; (p = memmem(p, size - (size_t)(p - text), mark, strlen(mark))); marks++)
+        for (char *p = text; (p = memmem(p, size - (size_t)(p - text), mark, strlen(mark)));)
             memset(p, ' ', strlen(mark));
     }
-    return marks;
 }
 
 /* The text with its marked instructions, for sm_90a; kernels with a fixed group are the only ones on a multiprocessor.
@@ -59,7 +57,7 @@ static unsigned char *patch(const gems_lane_state *lane, const unsigned char *bi
         free(text);
         return NULL;
     }
-    (void)uncomment((unsigned char *)text, length);
+    uncomment(text, length);
     *size = length;
     return (unsigned char *)text;
 }
@@ -70,36 +68,31 @@ enum {
 
 /* In a context of its own: an instruction that the device does not have ends all work of a context. */
 typedef struct trial {
-    gems_lane_state *lane;
     cl_context context;
     cl_command_queue queue;
-    cl_program program, patched;
+    gems_program *program;
     cl_kernel kernel;
     cl_mem mem[4]; /* A, B, C, maps */
 } trial;
 
-static bool build(trial *t)
+/* The program as it is built for every lane, in that context. */
+static bool build(trial *t, const gems_lane_state *lane)
 {
-    char why[150], *source = gems_source_join("nvidia", "kernels/device/nvidia.cl", "", why, sizeof why), *whole = NULL;
-    unsigned char *binary = NULL, *changed = NULL;
-    size_t size = 0;
-    cl_int error, status;
-    cl_device_id device = t->lane->device;
-
-    if (source && asprintf(&whole, "%s%s", t->lane->info.prelude, source) > 0)
-        t->program = CL_NEW(&error, clCreateProgramWithSource, t->context, 1, (const char **)&whole, NULL);
-    if (t->program && CL(clBuildProgram, t->program, 1, &device, "-w", NULL, NULL) == CL_SUCCESS &&
-        CL(clGetProgramInfo, t->program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) == CL_SUCCESS && size &&
-        (binary = malloc(size)) &&
-        CL(clGetProgramInfo, t->program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS &&
-        (changed = patch(t->lane, binary, &size)))
-        t->patched = CL_NEW(&error, clCreateProgramWithBinary, t->context, 1, &device, &size,
-                            (const unsigned char **)&changed, &status);
-    if (t->patched && CL(clBuildProgram, t->patched, 1, &device, "", NULL, NULL) == CL_SUCCESS)
-        t->kernel = CL_NEW(&error, clCreateKernel, t->patched, "gems_probe");
-    free(changed);
-    free(binary);
-    free(whole);
+    char why[150], *source = gems_source_join("nvidia", "kernels/device/nvidia.cl", "", why, sizeof why);
+    gems_trouble trouble = {.kind = GEMS_TROUBLE_NONE};
+    gems_lane_state *apart = calloc(1, sizeof *apart); /* stays: its program knows it */
+    cl_int error;
+    if (source && apart) {
+        apart->info = lane->info;
+        apart->vendor = lane->vendor;
+        apart->identity = lane->identity;
+        apart->device = lane->device;
+        apart->context = t->context;
+        pthread_mutex_init(&apart->build_lock, NULL);
+        t->program = gems_program_get(apart, "nvidia", source, "", false, &trouble);
+    }
+    if (t->program)
+        t->kernel = CL_NEW(&error, clCreateKernel, t->program->program, "gems_probe");
     free(source);
     return t->kernel != NULL;
 }
@@ -143,21 +136,19 @@ static bool multiply(trial *t)
 
 static bool try_wgmma(gems_lane_state *lane)
 {
-    trial t = {.lane = lane};
+    trial t = {.context = NULL};
     cl_int error;
     t.context = CL_NEW(&error, clCreateContext, NULL, 1, &lane->device, NULL, NULL);
     if (t.context)
         t.queue = CL_NEW(&error, clCreateCommandQueue, t.context, lane->device, 0);
-    const bool works = t.queue && build(&t) && multiply(&t);
+    const bool works = t.queue && build(&t, lane) && multiply(&t);
     for (int i = 0; i < 4; i++)
         if (t.mem[i])
             CL_SURE(clReleaseMemObject, t.mem[i]);
     if (t.kernel)
         CL_SURE(clReleaseKernel, t.kernel);
-    if (t.patched)
-        CL_SURE(clReleaseProgram, t.patched);
     if (t.program)
-        CL_SURE(clReleaseProgram, t.program);
+        CL_SURE(clReleaseProgram, t.program->program);
     if (t.queue)
         CL_SURE(clReleaseCommandQueue, t.queue);
     if (t.context)
