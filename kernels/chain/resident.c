@@ -279,8 +279,11 @@ gems_reached gems_resident_reach(const void *p, size_t n, gems_access access, ge
 bool gems_resident_may_keep(const void *p)
 {
     const gems_block *block = gems_arena_find(p);
+    gems_chains_lock();
     const chain_block *b = block ? gems_chain_block_of(block) : NULL;
-    return block ? !b || !b->away : gems_adopt_holds(p);
+    bool may = block ? !b || !b->away : gems_adopt_holds(p);
+    gems_chains_unlock();
+    return may;
 }
 
 /* What was made of the memory at p, which a work uses. NULL: nothing may be. */

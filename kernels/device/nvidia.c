@@ -162,6 +162,8 @@ static bool try_wgmma(gems_lane_state *lane)
 static void opened(gems_lane_state *lane)
 {
     lane->info.wgmma = lane->info.ptx == 90 && gems_cache_remember(lane, "has wgmma and the copy engine?", try_wgmma);
+    if (lane->info.wgmma)
+        lane->info.local_static = 224 << 10; /* of 227 that a group may have */
 }
 
 GEMS_DRIVER(nvidia) = {.vendor = "nvidia", .patch = patch, .version = 1, .opened = opened};

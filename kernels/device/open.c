@@ -86,7 +86,7 @@ static gems_lane_state *open_lane(const gems_candidate *c, gems_lane index)
     info->compute_units = (uint32_t)gems_choose_number(c->id, CL_DEVICE_MAX_COMPUTE_UNITS);
     info->max_group = gems_choose_number(c->id, CL_DEVICE_MAX_WORK_GROUP_SIZE);
     info->local_bytes = gems_choose_number(c->id, CL_DEVICE_LOCAL_MEM_SIZE);
-    info->local_static = info->ptx >= 90 ? 224 << 10 : info->ptx == 80 ? 160 << 10 : info->local_bytes;
+    info->local_static = info->local_bytes;
     info->memory_bytes = gems_choose_number(c->id, CL_DEVICE_GLOBAL_MEM_SIZE);
     info->subgroup = info->is_cpu ? 1 : (uint32_t)gems_choose_number(c->id, DEVICE_WARP_SIZE_NV);
     if (!info->subgroup)

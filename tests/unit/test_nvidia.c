@@ -30,14 +30,16 @@ static char *patched(const char *text)
 
 Test(nvidia, marked_instructions_are_for_sm_90a)
 {
-    char *text = patched(".version 8.8\n.target sm_90\n.entry one()\n.reqntid 384, 1, 1\n{\n/*GEMS wgmma.fence; GEMS*/\n"
-                         "add.s32 %r1, %r2, 1; /* kept */\n}\n.entry two()\n.reqntid 128, 1, 1\n{\n"
-                         "/*GEMS setmaxnreg.dec 24; GEMS*/ ret;\n}\n.entry three()\n{\n}\n");
-    cr_assert_str_eq(text,
-                     ".version 8.8\n.target sm_90a\n.entry one()\n.reqntid 384, 1, 1\n.minnctapersm 1\n{\n"
-                     "       wgmma.fence;       \nadd.s32 %r1, %r2, 1; /* kept */\n}\n.entry two()\n.reqntid 128, 1, 1\n"
-                     ".minnctapersm 1\n{\n       setmaxnreg.dec 24;        ret;\n}\n.entry three()\n{\n}\n",
-                     "%s", text);
+    char *text =
+        patched(".version 8.8\n.target sm_90\n.entry one()\n.reqntid 384, 1, 1\n{\n/*GEMS wgmma.fence; GEMS*/\n"
+                "add.s32 %r1, %r2, 1; /* kept */\n}\n.entry two()\n.reqntid 128, 1, 1\n{\n"
+                "/*GEMS setmaxnreg.dec 24; GEMS*/ ret;\n}\n.entry three()\n{\n}\n");
+    cr_assert_str_eq(
+        text,
+        ".version 8.8\n.target sm_90a\n.entry one()\n.reqntid 384, 1, 1\n.minnctapersm 1\n{\n"
+        "       wgmma.fence;       \nadd.s32 %r1, %r2, 1; /* kept */\n}\n.entry two()\n.reqntid 128, 1, 1\n"
+        ".minnctapersm 1\n{\n       setmaxnreg.dec 24;        ret;\n}\n.entry three()\n{\n}\n",
+        "%s", text);
     free(text);
 }
 
