@@ -744,7 +744,7 @@ bool gems_chain_start(gems_fuse mode, gems_stay stay)
     static const gems_work_memory at_home = {.begin = gems_chain_pin, .end = gems_chain_unpin},
                                   there = {gems_chain_pin,      gems_chain_unpin,       gems_resident_reach,
                                            gems_resident_leave, gems_resident_may_keep, gems_resident_kept,
-                                           gems_resident_made};
+                                           gems_resident_made,  gems_resident_is_away};
     const gems_device_info *device = gems_device_get(GEMS_LANE_MAIN);
     bool resident = !device->unified && (stay == GEMS_STAY_FORCE || (stay == GEMS_STAY_AUTO && !device->is_cpu));
     mode = resident ? GEMS_FUSE_OFF : mode;

@@ -87,6 +87,7 @@ void gems_resident_leave(const void *p, bool write, gems_outcome outcome);
 bool gems_resident_may_keep(const void *p);
 gems_buffer *gems_resident_kept(const void *p, const int64_t key[GEMS_WORK_KEY], size_t bytes, bool *there);
 void gems_resident_made(const void *p, const int64_t key[GEMS_WORK_KEY]);
+bool gems_resident_is_away(const void *p);
 /* Where the call's arguments are. */
 gems_operand_place gems_resident_place(const gems_call *call);
 /* Of file mappings that kernels read (adopt.c). Whether n bytes there are of one: without a lock. The program is about

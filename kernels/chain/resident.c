@@ -335,6 +335,15 @@ void gems_resident_made(const void *p, const int64_t key[GEMS_WORK_KEY])
     gems_chains_unlock();
 }
 
+bool gems_resident_is_away(const void *p)
+{
+    gems_chains_lock();
+    const chain_block *b = gems_chain_block_at((uintptr_t)p);
+    const bool away = b && b->away;
+    gems_chains_unlock();
+    return away;
+}
+
 static bool is_there(const gems_tensor *t)
 {
     const chain_block *b = gems_chain_block_at(t->address);

@@ -1,9 +1,7 @@
-/* Negative log likelihood, and its gradient. Targets are checked on the host before a launch, so that a wrong one
- * raises the host's own error. Rows are whatever has a target. */
-#include "kernels/memory/host.h"
+/* Negative log likelihood, and its gradient. Targets are checked before a launch. Rows are whatever has a target. */
 #include "kernels/move/move.h"
-#include "kernels/tensor/element.h"
 #include "kernels/tensor/nest.h"
+#include "kernels/work/indices.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -74,9 +72,7 @@ static gems_status open_rows(gems_call *call, const gems_work *work, int at, pro
                    .rows = call->arg[at + 1].tensor->numel};
     if (call->dtype == GEMS_F64 && !gems_device_get(work->lane)->f64)
         return gems_decline(call, "the device has no f64");
-    if (!gems_index_check_but(p->target, gems_tensor_host(p->target), p->in->sizes[f->classes], f->ignored))
-        return gems_decline(call, "target out of range");
-    return GEMS_OK;
+    return gems_indices_check(call, work->lane, p->target, (gems_range){0, p->in->sizes[f->classes], f->ignored});
 }
 
 /* `in`: the tensor that has classes. */

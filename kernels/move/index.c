@@ -1,8 +1,7 @@
 /* embedding, index_select and gather: the source's place along one dimension comes from an index tensor. Indices are
- * checked on the host before a launch, so that a wrong one raises the host's own error. */
-#include "kernels/memory/host.h"
+ * checked before the launch. */
 #include "kernels/move/move.h"
-#include "kernels/tensor/element.h"
+#include "kernels/work/indices.h"
 #include "tune/table.h"
 
 static gems_status plan_index(gems_call *call, const gems_tensor *from, const gems_tensor *index, int outs)
@@ -73,8 +72,9 @@ static gems_status plan_embedding(gems_call *call)
 static gems_status prepare_embedding(gems_call *call, gems_work *work)
 {
     const gems_tensor *weight = call->arg[0].tensor, *index = call->arg[1].tensor;
-    if (!gems_index_check(index, gems_tensor_host(index), weight->sizes[0]))
-        return gems_decline(call, "index out of range");
+    const gems_status checked = gems_indices_check(call, work->lane, index, (gems_range){.end = weight->sizes[0]});
+    if (checked != GEMS_OK)
+        return checked;
     const int last = index->ndim;
     int64_t sizes[GEMS_MOVE_RANK];
     for (int d = 0; d < last; d++)
@@ -125,8 +125,9 @@ static gems_status prepare_along(gems_call *call, gems_work *work, bool gathers)
 {
     const gems_tensor *self = call->arg[0].tensor, *index = call->arg[2].tensor;
     const int dim = gems_wrap_dim(call->arg[1].i, self->ndim);
-    if (!gems_index_check(index, gems_tensor_host(index), self->sizes[dim]))
-        return gems_decline(call, "index out of range");
+    const gems_status checked = gems_indices_check(call, work->lane, index, (gems_range){.end = self->sizes[dim]});
+    if (checked != GEMS_OK)
+        return checked;
     int64_t sizes[GEMS_MOVE_RANK] = {0};
     for (int d = 0; d < self->ndim; d++)
         sizes[d] = gathers ? index->sizes[d] : d == dim ? index->numel : self->sizes[d];

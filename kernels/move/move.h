@@ -25,7 +25,7 @@ typedef struct gems_move_dim {
  * values are converted as the host does: the destination's must be what both promote to. */
 typedef struct gems_move {
     const gems_tensor *to, *from;
-    const gems_tensor *index; /* i32 or i64, every element in [0, limit): gems_index_check; NULL: none */
+    const gems_tensor *index; /* i32 or i64, every element in [0, limit): gems_indices_check; NULL: none */
     int64_t axis, limit;      /* source stride and size of the dimension that the index selects from */
     int64_t dst_at, src_at;
     bool truth;   /* bools are read, so that any byte but 0 becomes 1; without it bytes are copied */

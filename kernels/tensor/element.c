@@ -184,22 +184,22 @@ bool gems_has_zero(const gems_tensor *t, const void *data)
     return zeros != 0;
 }
 
-/* The sign bit of v, or of the largest one allowed less v, tells of a wrong one. */
+/* Counted from the lowest one allowed: the sign bit of v, or of the largest one less v, tells of a wrong one. */
 #define CHECK_RUN(T)                                                                                                   \
     for (int64_t j = 0; j < n; j++) {                                                                                  \
-        uint64_t v = (uint64_t)(int64_t)((const T *)data)[at + j * step];                                              \
+        uint64_t v = (uint64_t)(int64_t)((const T *)data)[at + j * step] - low;                                        \
         wrong |= v == but ? 0 : v | (most - v);                                                                        \
     }
 
-bool gems_index_check_but(const gems_tensor *t, const void *data, int64_t limit, int64_t ignored)
+bool gems_index_check(const gems_tensor *t, const void *data, gems_range range)
 {
-    const uint64_t most = (uint64_t)limit - 1, but = (uint64_t)ignored;
+    const uint64_t low = (uint64_t)range.low, most = (uint64_t)range.end - low - 1, but = (uint64_t)range.ignored - low;
     gems_nest nest;
     int64_t n, step, rows;
     uint64_t wrong = 0;
     if (t->numel == 0)
         return true;
-    if (!loops_of(t, &nest, &n, &step, &rows))
+    if (range.end <= range.low || !loops_of(t, &nest, &n, &step, &rows))
         return false;
     for (int64_t row = 0; row < rows; row++) {
         int64_t at = gems_nest_offset(&nest, row);
@@ -209,9 +209,4 @@ bool gems_index_check_but(const gems_tensor *t, const void *data, int64_t limit,
             CHECK_RUN(int32_t)
     }
     return wrong >> 63 == 0;
-}
-
-bool gems_index_check(const gems_tensor *t, const void *data, int64_t limit)
-{
-    return limit > 0 ? gems_index_check_but(t, data, limit, 0) : t->numel == 0;
 }

@@ -39,9 +39,11 @@ bool gems_number_compute(gems_number n, gems_dtype to, bool unrounded, gems_elem
 /* Has a tensor of integers or bool an element that is 0? Reads each once. True also where it cannot tell: elements that
  * are more than GEMS_NEST_RANK loops. */
 bool gems_has_zero(const gems_tensor *t, const void *data);
-/* True if all elements of an i32 or i64 tensor are in [0, limit). False also where it cannot tell. */
-bool gems_index_check(const gems_tensor *t, const void *data, int64_t limit);
-/* The same, where `ignored` may be anywhere. */
-bool gems_index_check_but(const gems_tensor *t, const void *data, int64_t limit, int64_t ignored);
+/* What an index may be: in [low, end), or the ignored one (0, which is in range as a rule, where none is). */
+typedef struct gems_range {
+    int64_t low, end, ignored;
+} gems_range;
+/* True if all elements of an i32 or i64 tensor are in the range. False also where it cannot tell. */
+bool gems_index_check(const gems_tensor *t, const void *data, gems_range range);
 
 #endif

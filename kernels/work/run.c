@@ -41,6 +41,12 @@ bool gems_work_may_keep(const gems_tensor *tensor)
     return m && m->may_keep && m->may_keep((const void *)tensor->address); /* NOLINT(performance-no-int-to-ptr) */
 }
 
+bool gems_work_is_away(const gems_tensor *tensor)
+{
+    const gems_work_memory *m = atomic_load_explicit(&memory, memory_order_relaxed);
+    return m && m->away && m->away((const void *)tensor->address); /* NOLINT(performance-no-int-to-ptr) */
+}
+
 bool gems_work_any_unguarded(void)
 {
     return atomic_load(&unguarded) > 0;

@@ -211,10 +211,13 @@ typedef struct gems_work_memory {
     bool (*may_keep)(const void *p);
     gems_buffer *(*kept)(const void *p, const int64_t key[GEMS_WORK_KEY], size_t bytes, bool *there);
     void (*made)(const void *p, const int64_t key[GEMS_WORK_KEY]);
+    bool (*away)(const void *p); /* may be NULL: never. The values at p are on the device alone */
 } gems_work_memory;
 void gems_work_on_memory(const gems_work_memory *memory);
 /* Whether results stay on the device. */
 bool gems_work_stays(void);
+/* Whether the tensor's values are on the device alone: for the host to look at them brings them home. */
+bool gems_work_is_away(const gems_tensor *tensor);
 /* Whether a work runs whose memory is not `guarded`: its kernels may touch what somebody else has hidden since. */
 bool gems_work_any_unguarded(void);
 

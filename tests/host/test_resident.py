@@ -171,3 +171,18 @@ def test_weights_in_a_mapped_file_are_copied_once(argument, made_by):
     moved = float(re.search(r"gems: mm +\d+ +\d+ +\S+ +\S+ +([\d.]+)", done.stderr)[1])
     once = 12 * 300 * 300 * 4e-6 # of the mapping, and what was saved into it
     assert moved < (8 if argument else 1.3) * once, done.stderr
+
+
+FOLLOWED = """
+import torch
+with torch.inference_mode():
+    x, i = torch.rand(300, 400), torch.randint(0, 300, (500,)).add(0)
+    j = i.view(-1, 1).expand(500, 400)
+    print(torch.index_select(x, 0, i).sum().item(), torch.gather(x, 0, j).sum().item(), torch.embedding(x, i).sum().item())
+"""
+
+
+def test_indices_are_checked_where_they_are():
+    done = run([sys.executable, "-c", FOLLOWED], GEMS_MEMORY="staged", GEMS_RESIDENT="force")
+    assert done.returncode == 0 and len(set(done.stdout.split())) == 1, done.stderr
+    assert float(re.search(r"resident: .* MB copied to the device to stay, ([\d.]+) MB brought home", done.stderr)[1]) < 0.1, done.stderr

@@ -86,18 +86,21 @@ Test(element, indices_are_checked)
     int32_t narrow[4] = {0, 3, -1, 2};
     int64_t sizes[2] = {2, 3}, strides[2] = {3, 1};
     gems_tensor t = {.sizes = sizes, .strides = strides, .ndim = 2, .numel = 6, .dtype = GEMS_I64};
-    cr_assert(gems_index_check(&t, wide, 6));
-    cr_assert_not(gems_index_check(&t, wide, 5));
+    cr_assert(gems_index_check(&t, wide, (gems_range){0, 6, 0}));
+    cr_assert_not(gems_index_check(&t, wide, (gems_range){0, 5, 0}));
     wide[4] = -1;
-    cr_assert_not(gems_index_check(&t, wide, 6));
+    cr_assert_not(gems_index_check(&t, wide, (gems_range){0, 6, 0}));
     int64_t n = 2, step = 2;
     gems_tensor u = {.sizes = &n, .strides = &step, .ndim = 1, .numel = 2, .dtype = GEMS_I32};
-    cr_assert_not(gems_index_check(&u, narrow, 4)); /* 0, -1 */
-    cr_assert(gems_index_check(&u, narrow + 1, 4)); /* 3, 2 */
-    cr_assert(gems_index_check_but(&u, narrow, 4, -1));
-    cr_assert_not(gems_index_check_but(&u, narrow, 4, 1));
-    cr_assert_not(gems_index_check_but(&u, narrow + 1, 3, 2));
-    cr_assert(gems_index_check_but(&u, narrow + 1, 3, 3));
+    cr_assert_not(gems_index_check(&u, narrow, (gems_range){0, 4, 0})); /* 0, -1 */
+    cr_assert(gems_index_check(&u, narrow + 1, (gems_range){0, 4, 0})); /* 3, 2 */
+    cr_assert(gems_index_check(&u, narrow, (gems_range){0, 4, -1}));
+    cr_assert_not(gems_index_check(&u, narrow, (gems_range){0, 4, 1}));
+    cr_assert_not(gems_index_check(&u, narrow + 1, (gems_range){0, 3, 2}));
+    cr_assert(gems_index_check(&u, narrow + 1, (gems_range){0, 3, 3}));
+    cr_assert(gems_index_check(&u, narrow, (gems_range){-1, 1, 0}));
+    cr_assert_not(gems_index_check(&u, narrow, (gems_range){-4, 0, -1}));
+    cr_assert_not(gems_index_check(&u, narrow, (gems_range){0, 0, 0}));
 }
 
 Test(element, zeros_are_found_through_strides)

@@ -115,7 +115,7 @@ static void round_of_move(int pick_dim, bool full_index)
         for (int d = 0; d < ndim; d++)
             index_sizes[d] = full_index || d == pick_dim ? sizes[d] : 1;
         index = tensor_of(index_memory, ndim, index_sizes, index_strides, GEMS_I64);
-        cr_assert(gems_index_check(&index, (void *)index.address, from_sizes[pick_dim]));
+        cr_assert(gems_index_check(&index, (void *)index.address, (gems_range){.end = from_sizes[pick_dim]}));
         move.index = &index;
         move.axis = from_strides[pick_dim];
         move.limit = from_sizes[pick_dim];
