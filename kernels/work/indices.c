@@ -6,8 +6,8 @@
 #include <string.h>
 
 enum {
-    GROUPS = 1024,   /* of the kernel, at most: each answers by a word */
-    FEW = 32 << 10   /* indices that the host has looked at by the time that a kernel has answered */
+    GROUPS = 1024, /* of the kernel, at most: each answers by a word */
+    FEW = 32 << 10 /* indices that the host has looked at by the time that a kernel has answered */
 };
 
 static bool asks_device(const gems_tensor *index)
@@ -26,8 +26,9 @@ static gems_kernel *kernel_for(gems_work *work, gems_dtype dtype)
     if (kernel || work->trouble.kind != GEMS_TROUBLE_NONE)
         return kernel;
     snprintf(options, sizeof options, "-DINDEX=%s", gems_dtypes[dtype].cl);
-    return gems_work_build(work, &id, sizeof id,
-                           &(gems_kernel_text){"indices", "kernels/nest.cl kernels/indices.cl", "", options, "indices"});
+    return gems_work_build(
+        work, &id, sizeof id,
+        &(gems_kernel_text){"indices", "kernels/nest.cl kernels/indices.cl", "", options, "indices"});
 }
 
 static gems_status ask_device(gems_call *call, gems_lane lane, const gems_tensor *index, gems_range range)
@@ -37,12 +38,8 @@ static gems_status ask_device(gems_call *call, gems_lane lane, const gems_tensor
     const int64_t all = gems_ceil_div(index->numel, (int64_t)local);
     int64_t groups = all < GROUPS ? all : GROUPS;
     const int64_t one = 1, low = range.low, size = range.end - range.low, ignored = range.ignored - range.low;
-    const gems_tensor answer = {.address = (uintptr_t)wrong,
-                                .sizes = &groups,
-                                .strides = &one,
-                                .numel = groups,
-                                .ndim = 1,
-                                .dtype = GEMS_I32};
+    const gems_tensor answer = {
+        .address = (uintptr_t)wrong, .sizes = &groups, .strides = &one, .numel = groups, .ndim = 1, .dtype = GEMS_I32};
     gems_nest nest;
     if (!gems_nest_dims(index, ~(uint64_t)0, &nest))
         return gems_decline(call, "rank above 8");
