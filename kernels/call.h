@@ -130,6 +130,7 @@ typedef struct gems_op {
     const char *schema;
     const char *family;               /* name of the family, for the log and tables; the kernel may not exist yet */
     const struct gems_family *kernel; /* NULL: no kernel, the host always runs it */
+    const char *parts;                /* names of the operators with a kernel that the host makes it of; "none"; NULL */
     const gems_param *params;
     const gems_attr *attrs; /* ends with a NULL key */
     uint16_t index;         /* position in gems_ops */

@@ -105,12 +105,12 @@ static json_t *describe_operators(void)
         char dtypes[128];
         gems_probe_dtypes(op, dtypes, sizeof dtypes);
         json_array_append_new(root,
-                              json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s, s:b, s:o, s:o, s:o}", "name", op->name,
-                                        "operator", op->base, "overload", op->overload, "schema", op->schema, "family",
-                                        op->family, "kernel", op->kernel ? op->kernel->name : NULL, "dtypes", dtypes,
-                                        "allowed", !allowed || gems_opset_has(allowed, i), "variants",
-                                        describe_variants(op->kernel), "chain", describe_chain(op->kernel), "rules",
-                                        describe_rules(tables ? gems_tables_top(tables) : NULL, op)));
+                              json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:s, s:b, s:o, s:o, s:o}", "name",
+                                        op->name, "operator", op->base, "overload", op->overload, "schema", op->schema,
+                                        "family", op->family, "kernel", op->kernel ? op->kernel->name : NULL, "parts",
+                                        op->parts, "dtypes", dtypes, "allowed", !allowed || gems_opset_has(allowed, i),
+                                        "variants", describe_variants(op->kernel), "chain", describe_chain(op->kernel),
+                                        "rules", describe_rules(tables ? gems_tables_top(tables) : NULL, op)));
     }
     gems_tables_free(tables);
     return root;

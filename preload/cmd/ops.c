@@ -14,13 +14,16 @@ static bool is_wanted(const json_t *op, const char *pattern)
 static void print_op(const json_t *op)
 {
     json_t *rules = json_object_get(op, "rules"), *rule;
-    const char *where = !*cmd_text(op, "kernel")                        ? "host (no kernel)"
+    const char *parts = cmd_text(op, "parts");
+    const char *where = *parts                                          ? "host (in parts: "
+                        : !*cmd_text(op, "kernel")                      ? "host (no kernel)"
                         : !json_is_true(json_object_get(op, "allowed")) ? "host (excluded)"
                         : json_array_size(rules) == 0                   ? "host (no rule)"
                                                                         : "";
     const char *dtypes = cmd_text(op, "dtypes");
     bool all = strcmp(dtypes, "f16 bf16 f32 f64 i8 u8 i16 i32 i64 bool") == 0;
-    printf("%-36s %-16s %-36s %s\n", cmd_text(op, "name"), cmd_text(op, "kernel"), all ? "all" : dtypes, where);
+    printf("%-36s %-16s %-36s %s%s%s\n", cmd_text(op, "name"), cmd_text(op, "kernel"), all ? "all" : dtypes, where,
+           parts, *parts ? ")" : "");
     size_t i;
     if (!*where)
         json_array_foreach(rules, i, rule) printf("    %s\n", json_string_value(rule));
@@ -77,11 +80,12 @@ int cmd_ops(int argc, char **argv)
     json_t *all = cmd_library_describe("operators"), *wanted = json_array(), *op;
     if (!all)
         return 1;
-    size_t i, kernels = 0;
+    size_t i, kernels = 0, made = 0;
     json_array_foreach(all, i, op) if (is_wanted(op, pattern))
     {
         json_array_append(wanted, op);
         kernels += *cmd_text(op, "kernel") != 0;
+        made += *cmd_text(op, "parts") != 0;
     }
     if (as_json) {
         cmd_print_json(wanted);
@@ -93,7 +97,8 @@ int cmd_ops(int argc, char **argv)
             if (variants)
                 print_variants(op);
         }
-        printf("%zu operators, %zu with a kernel\n", json_array_size(wanted), kernels);
+        printf("%zu operators, %zu with a kernel, %zu made of those by the host\n", json_array_size(wanted), kernels,
+               made);
     }
     int status = json_array_size(wanted) ? 0 : 1;
     if (status)

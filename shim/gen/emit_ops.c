@@ -58,6 +58,10 @@ static void emit_op(FILE *f, const gems_row *row, unsigned index)
     emit_string(f, row->family);
     if (row->kernel)
         fprintf(f, ", .kernel = &gems_family_%s", row->kernel);
+    if (row->parts) {
+        fputs(", .parts = ", f);
+        emit_string(f, row->parts);
+    }
     fprintf(f, ", .params = %s_params, .attrs = %s_attrs,\n     .index = %u, .nparams = %u, .nresults = %u, .form = %s",
             s->strukt, s->strukt, index, s->nparams, s->nresults, forms[s->form]);
     if (s->nresults) {

@@ -197,7 +197,8 @@ static bool check_expression(const gems_fields *declared, const gems_field *f, c
 
 bool gems_fields_common(const char *key)
 {
-    static const char *const common[] = {"schema", "forms", "family", "kernel", "aoti", "composite", "itensors"};
+    static const char *const common[] = {"schema", "forms", "family",    "kernel",
+                                         "parts",  "aoti",  "composite", "itensors"};
     for (size_t i = 0; i < sizeof common / sizeof *common; i++)
         if (strcmp(common[i], key) == 0)
             return true;

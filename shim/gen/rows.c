@@ -1,6 +1,7 @@
 /* The file is JSON, and every row stands on a line of its own: so that an error can name its line, two people can edit
  * different rows, and a row can be found with grep. */
 #include "shim/gen/rows.h"
+#include "preload/base/text.h"
 #include "shim/gen/mangle.h"
 
 #include <ctype.h>
@@ -75,10 +76,11 @@ static bool is_true_or_string(json_t *value)
 
 static bool check_common(const reader *r, json_t *row)
 {
-    static const char *const strings[] = {"schema", "family", "kernel"}, *const which[] = {"aoti", "composite"};
+    static const char *const strings[] = {"schema", "family", "kernel", "parts"}, *const which[] = {"aoti",
+                                                                                                    "composite"};
     for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) {
         json_t *value = json_object_get(row, strings[i]);
-        if (!value && strcmp(strings[i], "kernel") != 0)
+        if (!value && i < 2)
             return complain(r, 1, "the row has no \"%s\"", strings[i]);
         if (value && !json_is_string(value))
             return complain(r, column_of_key(r, strings[i]), "\"%s\" must be a string", strings[i]);
@@ -86,6 +88,8 @@ static bool check_common(const reader *r, json_t *row)
     for (size_t i = 0; i < sizeof which / sizeof *which; i++)
         if (!is_true_or_string(json_object_get(row, which[i])))
             return complain(r, column_of_key(r, which[i]), "\"%s\" must be true, or names of forms", which[i]);
+    if (json_object_get(row, "kernel") && json_object_get(row, "parts"))
+        return complain(r, column_of_key(r, "parts"), "\"parts\" of a row that has a kernel");
     json_t *itensors = json_object_get(row, "itensors"), *forms = json_object_get(row, "forms"), *form;
     if (itensors && !json_is_true(itensors))
         return complain(r, column_of_key(r, "itensors"), "\"itensors\" must be true, or left out");
@@ -107,6 +111,7 @@ static bool add_operator(const reader *r, gems_rows *rows, json_t *fields, char 
     *row = (gems_row){.text = text, .fields = json_incref(fields), .line = r->number};
     row->family = json_string_value(json_object_get(fields, "family"));
     row->kernel = json_string_value(json_object_get(fields, "kernel"));
+    row->parts = json_string_value(json_object_get(fields, "parts"));
     gems_schema_error wrong = {0};
     if (!gems_schema_parse(text, &row->schema, &wrong))
         return complain(r, column_in_value(r, key, i, derived ? 0 : wrong.at), "%s%s%s", wrong.text,
@@ -257,6 +262,32 @@ static bool sort(reader *r, gems_rows *rows)
     return true;
 }
 
+static bool has_kernel(const gems_rows *rows, const char *name)
+{
+    for (unsigned i = 0; i < rows->n; i++)
+        if (strcmp(rows->v[i].schema.name, name) == 0)
+            return rows->v[i].kernel != NULL;
+    return false;
+}
+
+/* "parts": each has a kernel. Known only when all rows are. */
+static bool check_parts(reader *r, const gems_rows *rows)
+{
+    char name[100];
+    for (unsigned i = 0; i < rows->n; i++) {
+        const char *parts = rows->v[i].parts;
+        if (!parts || strcmp(parts, "none") == 0)
+            continue;
+        r->number = rows->v[i].line;
+        if (!parts[strspn(parts, " ")])
+            return complain(r, 1, "\"parts\" of %s is empty", rows->v[i].schema.name);
+        while (gems_word_copy(&parts, " ", name, sizeof name))
+            if (!has_kernel(rows, name))
+                return complain(r, 1, "'%s' in \"parts\" of %s has no kernel", name, rows->v[i].schema.name);
+    }
+    return true;
+}
+
 bool gems_rows_read(const char *path, const gems_fields *declared, gems_rows *rows)
 {
     reader r = {.path = path};
@@ -278,7 +309,7 @@ bool gems_rows_read(const char *path, const gems_fields *declared, gems_rows *ro
                       json_array_size(whole));
     }
     json_decref(whole);
-    return ok && sort(&r, rows);
+    return ok && sort(&r, rows) && check_parts(&r, rows);
 }
 
 void gems_rows_free(gems_rows *rows)

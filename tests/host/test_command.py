@@ -261,6 +261,8 @@ def test_ops(env):
     assert len(ops) == sum(1 + len(row.get("forms", [])) for row in rows)
     assert ops["add.Tensor"]["kernel"] and ops["add.Tensor"]["overload"] == "Tensor"
     assert "f32" in ops["add.Tensor"]["dtypes"].split()
+    assert ops["tile"]["parts"] == "repeat" and not ops["tile"]["kernel"] and not ops["add.Tensor"]["parts"]
+    assert "host (in parts: repeat)" in run(env, "ops", "tile").stdout
     some = json.loads(run(env, "ops", "--json", "add").stdout)
     assert {op["operator"] for op in some} == {"add"}
     assert run(env, "ops", "no_such_operator").returncode == 1

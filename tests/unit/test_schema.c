@@ -307,6 +307,15 @@ Test(rows, a_field_that_nobody_declares)
     check_field("pointwise", "\"expr\": 1", ":2:61: \"expr\" must be a string");
 }
 
+Test(rows, parts_are_operators_with_a_kernel)
+{
+    check_field("pointwise", "\"parts\": \"abs\"", ":2:61: \"parts\" of a row that has a kernel");
+    check_complaint("[\n" ABS ", \"parts\": true}\n]\n", ":2:61: \"parts\" must be a string");
+    check_complaint("[\n" ABS ", \"parts\": \" \"}\n]\n", ":2:1: \"parts\" of abs is empty");
+    check_complaint("[\n" ABS ", \"parts\": \"abs\"}\n]\n", ":2:1: 'abs' in \"parts\" of abs has no kernel");
+    check_complaint("[\n" ABS ", \"parts\": \"sba\"}\n]\n", ":2:1: 'sba' in \"parts\" of abs has no kernel");
+}
+
 Test(rows, a_value_that_makes_no_sense)
 {
     check_field("arg", "\"promote\": \"no_opmath  slef\"",
