@@ -24,6 +24,7 @@ CALLS = {
     "matmul": [lambda: A @ B, lambda: Q @ Q.mT, lambda: A @ B[0], lambda: A[0] @ B[0]],
     "ones": [lambda: torch.ones(3, 5)],
     "pad": [lambda: functional.pad(A, (1, 2, 3, 4), value=0.5)],
+    "quantile": [lambda: torch.quantile(A, 0.3, dim=1)],
     "repeat_interleave.self_int": [lambda: torch.repeat_interleave(A, 3, dim=1)],
     "resolve_conj": [lambda: torch.resolve_conj(A) + 0],
     "resolve_neg": [lambda: torch.resolve_neg(A) + 0],

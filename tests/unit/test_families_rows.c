@@ -577,6 +577,63 @@ static void test_scan(void)
     scan("cumsum", GEMS_BOOL, DENSE, SHAPE(3, 96), 1, GEMS_I64);
 }
 
+/* ---- sort ---- */
+
+/* How many elements of its row come before the one at c. */
+static int64_t rank_of(const operand *x, shape s, const int64_t *c, int dim, bool descending)
+{
+    int64_t o[DIMS], rank = 0;
+    memcpy(o, c, sizeof o);
+    const double v = at(x, c);
+    for (o[dim] = 0; o[dim] < s.size[dim]; o[dim]++) {
+        const double other = at(x, o);
+        rank += (descending ? other > v : other < v) || (other == v && o[dim] < c[dim]);
+    }
+    return rank;
+}
+
+/* k: 0 for sort. */
+static void sort(gems_dtype dtype, layout l, shape s, int dim, bool descending, int64_t k)
+{
+    trial t;
+    trial_begin(&t, k ? "topk" : "sort");
+    t.parameters = dtype == GEMS_F32;
+    t.quick = dtype != GEMS_F32;
+    operand *x = tensor(&t, dtype, l, s);
+    shape kept = s;
+    if (k) {
+        integer(&t, k);
+        kept.size[dim] = k;
+    }
+    integer(&t, dim - s.ndim);
+    boolean(&t, descending);
+    if (k)
+        boolean(&t, true);
+    expected *values = expect(&t, 0, dtype, kept), *places = expect(&t, 1, GEMS_I64, kept);
+    EACH (c, s) {
+        int64_t to[DIMS];
+        memcpy(to, c, sizeof to);
+        to[dim] = rank_of(x, s, c, dim, descending);
+        if (to[dim] < kept.size[dim]) {
+            *want(values, to) = at(x, c);
+            *want(places, to) = (double)c[dim];
+        }
+    }
+    trial_run(&t);
+}
+
+static void test_sort(void)
+{
+    static const gems_dtype others[] = {GEMS_F64, GEMS_BF16, GEMS_U8, GEMS_I16, GEMS_I64};
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int dim = 0; dim < 3; dim++)
+            sort(GEMS_F32, l, SHAPE(5, 6, 40), dim, dim == 1, dim == 2 ? 7 : 0);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        sort(others[i], TRANSPOSED, SHAPE(30, 20), (int)i % 2, i % 2, i == 1 ? 5 : 0);
+    for (int i = 0; i < 2; i++) /* several pieces, which are merged */
+        sort(GEMS_F32, DENSE, SHAPE(4500), 0, i, i ? 100 : 0);
+}
+
 /* ---- nll_loss ---- */
 
 enum {
