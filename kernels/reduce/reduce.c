@@ -6,12 +6,30 @@
 #include "tune/table.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* The row's "only": a parameter, and the number that it must be. */
+static bool is_other(const gems_call *call)
+{
+    const char *only = gems_op_attr(call->op, "only");
+    for (unsigned i = 0; only && i < call->op->nparams; i++) {
+        const gems_value *v = &call->arg[i];
+        const size_t n = strlen(call->op->params[i].name);
+        if (strncmp(call->op->params[i].name, only, n) != 0 || only[n] != ' ')
+            continue;
+        const int64_t number = strtoll(only + n, NULL, 10);
+        return v->kind == GEMS_SCALAR_FLOAT ? v->f != (double)number : v->kind != GEMS_SCALAR_INT || v->i != number;
+    }
+    return false;
+}
 
 static gems_status plan(gems_call *call)
 {
     gems_reduction *r = GEMS_PLAN(gems_reduction, call);
-    gems_status status = gems_reduce_dims(call, r);
+    gems_status status = is_other(call) ? gems_decline(call, "a number for which there is no kernel") : GEMS_OK;
+    if (status == GEMS_OK)
+        status = gems_reduce_dims(call, r);
     if (status == GEMS_OK)
         status = gems_reduce_dtypes(call, r);
     int64_t *bytes = &call->sizes.v[GEMS_SIZE_BYTES];

@@ -18,8 +18,9 @@ gems_status gems_rows_prepare(gems_call *call, int dim, gems_dtype out, gems_row
     r->out = gems_call_result(call, 0, out, in->ndim, in->sizes, NULL);
     if (!r->out)
         return GEMS_DECLINED;
-    if (call->op->form == GEMS_OUT &&
-        (!gems_tensor_is_contiguous(r->out) || gems_tensor_overlap(in, r->out) != GEMS_APART))
+    const gems_overlap apart = call->op->form == GEMS_INPLACE ? GEMS_IDENTICAL : GEMS_APART;
+    if (call->op->form != GEMS_FUNCTIONAL &&
+        (!gems_tensor_is_contiguous(r->out) || gems_tensor_overlap(in, r->out) != apart))
         return gems_decline(call, "out is not contiguous, or overlaps the input");
     return GEMS_OK;
 }

@@ -46,8 +46,8 @@ static gems_status plan(gems_call *call)
     status = plan_order(call, s, n);
     int64_t *bytes = &call->sizes.v[GEMS_SIZE_BYTES];
     if (status == GEMS_OK)
-        *bytes = gems_size_plus(*bytes, gems_size_times(call->sizes.v[GEMS_SIZE_ROWS] * s->k,
-                                                        8 + gems_dtypes[in->dtype].size));
+        *bytes = gems_size_plus(*bytes,
+                                gems_size_times(call->sizes.v[GEMS_SIZE_ROWS] * s->k, 8 + gems_dtypes[in->dtype].size));
     return status;
 }
 
@@ -119,7 +119,7 @@ static pieces merge(const gems_choice *c, pieces from, pieces to, int64_t width,
 static void place(const gems_choice *c, pieces sorted)
 {
     const problem *p = c->problem;
-    const gems_arg args[] = {GEMS_IN(p->in),          GEMS_SCRATCH(sorted.places), GEMS_OUT_ARG(p->values),
+    const gems_arg args[] = {GEMS_IN(p->in),           GEMS_SCRATCH(sorted.places), GEMS_OUT_ARG(p->values),
                              GEMS_OUT_ARG(p->indices), GEMS_VALUE(p->to),           GEMS_VALUE(p->to_stride),
                              GEMS_VALUE(p->k),         GEMS_VALUE(p->kept),         GEMS_VALUE(p->rows),
                              GEMS_VALUE(p->n),         GEMS_VALUE(p->stride)};
@@ -136,10 +136,18 @@ static void launch_run(const gems_choice *c)
         piece *= 2;
     const int64_t count = gems_ceil_div(p->n, piece);
     const pieces first = pieces_new(c), second = pieces_new(c);
-    const gems_arg args[] = {GEMS_IN(p->in),           GEMS_SCRATCH(first.keys),    GEMS_SCRATCH(first.places),
-                             GEMS_SCRATCH(second.keys), GEMS_SCRATCH(second.places), GEMS_VALUE(p->kept),
-                             GEMS_VALUE(p->rows),       GEMS_VALUE(p->n),            GEMS_VALUE(p->stride),
-                             GEMS_VALUE(count),         GEMS_VALUE(piece),           GEMS_VALUE(p->descending)};
+    const gems_arg args[] = {GEMS_IN(p->in),
+                             GEMS_SCRATCH(first.keys),
+                             GEMS_SCRATCH(first.places),
+                             GEMS_SCRATCH(second.keys),
+                             GEMS_SCRATCH(second.places),
+                             GEMS_VALUE(p->kept),
+                             GEMS_VALUE(p->rows),
+                             GEMS_VALUE(p->n),
+                             GEMS_VALUE(p->stride),
+                             GEMS_VALUE(count),
+                             GEMS_VALUE(piece),
+                             GEMS_VALUE(p->descending)};
     launch(c, "run", gems_cpu_items(c->device, p->rows * count), args, 12);
     place(c, merge(c, first, second, piece, each));
 }
@@ -208,9 +216,15 @@ static gems_status prepare(gems_call *call, gems_work *work)
     const gems_tensor *indices = gems_call_result(call, 1, GEMS_I64, in->ndim, sizes, whole ? strides : NULL);
     if (!values || !indices)
         return GEMS_DECLINED;
-    problem p = {.in = in, .values = values, .indices = indices, .rows = call->sizes.v[GEMS_SIZE_ROWS],
-                 .n = call->sizes.v[GEMS_SIZE_COLS], .stride = in->strides[dim], .to_stride = values->strides[dim],
-                 .k = s->k, .descending = s->descending};
+    problem p = {.in = in,
+                 .values = values,
+                 .indices = indices,
+                 .rows = call->sizes.v[GEMS_SIZE_ROWS],
+                 .n = call->sizes.v[GEMS_SIZE_COLS],
+                 .stride = in->strides[dim],
+                 .to_stride = values->strides[dim],
+                 .k = s->k,
+                 .descending = s->descending};
     if (!gems_nest_dims(in, ~s->along.dims, &p.kept) || !gems_nest_dims(values, ~s->along.dims, &p.to))
         return gems_decline(call, "rank above 8");
     return gems_launch_variant(call, work, &p);

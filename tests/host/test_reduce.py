@@ -184,6 +184,43 @@ def test_work_groups():
     on_groups(all_of_it)
 
 
+def vector_norms():
+    for shape in ((300,), (40, 17), (5, 40, 33), (3, 20_000)):
+        for x in layouts(shape):
+            for dim in (None, 0, -1, (0, -1)) if len(shape) > 1 else (None, 0):
+                agree(torch.linalg.vector_norm, x, 2, dim, op="linalg_vector_norm", rtol=1e-5)  # the host adds up plainly
+    for dtype in torch.float16, torch.bfloat16, torch.float64:
+        agree(torch.linalg.vector_norm, values((40, 300), dtype), 2.0, 1, True, op="linalg_vector_norm")
+        agree(torch.linalg.vector_norm, special(dtype), dim=1, op="linalg_vector_norm")
+    agree(torch.linalg.vector_norm, special(), dim=0, op="linalg_vector_norm")
+
+
+def test_vector_norm():
+    vector_norms()
+    x = values((40, 300))
+    agree(torch.linalg.vector_norm, x.half(), dtype=torch.float32, op="linalg_vector_norm")
+    agree(torch.linalg.vector_norm, x, dim=1, out=torch.empty(40), op="linalg_vector_norm.out")
+    for other in 0, 1, 3, 0.5, -2, float("inf"):
+        agree(torch.linalg.vector_norm, x, other, 1, op="linalg_vector_norm", routed=False)
+    agree(torch.linalg.vector_norm, torch.empty(0, 3), op="linalg_vector_norm", routed=False)
+    agree(torch.linalg.vector_norm, x.int(), op="linalg_vector_norm", routed=False)  # an error
+    on_groups(vector_norms)
+
+
+def test_vector_norm_is_as_accurate_as_the_hosts():
+    def norms():
+        for shape, dim in (((1_000_000,), 0), ((3, 100_000), 1), ((20_000, 40), 0)):
+            with gems.off():
+                x = torch.rand(shape) - 0.3
+                exact = x.double().norm(dim=dim)
+                host = (x.norm(dim=dim) - exact).abs().max()
+            ours = torch.linalg.vector_norm(x, dim=dim)
+            with gems.off():
+                assert ((ours - exact).abs().max() <= 2 * host + exact.max() * 1.2e-7), (shape, dim)
+    norms()
+    on_groups(norms)
+
+
 # ---- argmax, argmin, max.dim, min.dim ----
 
 ARG_CASES = [("argmax", torch.float32), ("argmax", torch.bfloat16), ("argmax", torch.int64), ("argmax", torch.uint8),

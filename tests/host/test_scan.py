@@ -31,6 +31,15 @@ def test_out():
     agree(torch.cumsum, x, 0, out=torch.empty(0), op="cumsum.out", routed=False)
 
 
+def test_in_place():
+    for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.int32):
+        for shape in ((300,), (17, 40), (3, 3000), (5, 40, 64)):
+            for dim in range(len(shape)):
+                x = values(shape, dtype)
+                agree(lambda y: y.cumsum_(dim), x, op="cumsum_", routed=dtype != torch.int32 or None, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-4)
+    agree(lambda y: y.cumsum_(0), values((6, 40)).t(), op="cumsum_", routed=False)
+
+
 def test_special_values_errors_and_empty():
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         for dim in (0, 1):
@@ -64,5 +73,6 @@ def test_work_groups():
                 for dim in range(len(shape)):
                     agree(torch.cumsum, x, dim, op="cumsum")
         agree(torch.cumsum, special(), 1, op="cumsum")
+        test_in_place()
         agree(torch.cumsum, values((9, 700), torch.uint8), 1, op="cumsum")
     on_groups(all_of_it)
