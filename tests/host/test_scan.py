@@ -49,6 +49,25 @@ def test_special_values_errors_and_empty():
     agree(torch.cumsum, values((3,), torch.bool), 0, dtype=torch.bool, op="cumsum", routed=False)  # an error
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cummax(dtype):
+    for shape in ((1,), (300,), (17, 40), (5, 40, 33)):
+        for x in layouts(shape, dtype):
+            for dim in range(-1, len(shape)):
+                agree(torch.cummax, x, dim, op="cummax")
+    agree(torch.cummin, values((3, 1000), dtype), 1, op="cummin")
+
+
+def test_cummax_special_values_and_what_is_the_hosts():
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        for dim in (0, 1):
+            agree(torch.cummax, special(dtype), dim, op="cummax")
+            agree(torch.cummin, special(dtype), dim, op="cummin")
+    agree(torch.cummax, torch.tensor(3.0), 0, op="cummax", routed=False)
+    agree(torch.cummax, torch.empty(0, 3), 0, op="cummax", routed=False)
+    agree(torch.cummin, values((3,)), 1, op="cummin", routed=False)
+
+
 def test_cumsum_is_as_accurate_as_the_hosts():
     for shape, dim in (((1_000_000,), 0), ((3, 100_000), 1), ((20_000, 40), 0)):
         with gems.off():
@@ -74,5 +93,7 @@ def test_work_groups():
                     agree(torch.cumsum, x, dim, op="cumsum")
         agree(torch.cumsum, special(), 1, op="cumsum")
         test_in_place()
+        test_cummax(torch.float32)
+        agree(torch.cummin, special(), 1, op="cummin")
         agree(torch.cumsum, values((9, 700), torch.uint8), 1, op="cumsum")
     on_groups(all_of_it)

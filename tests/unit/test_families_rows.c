@@ -577,6 +577,36 @@ static void test_scan(void)
     scan("cumsum", GEMS_BOOL, DENSE, SHAPE(3, 96), 1, GEMS_I64);
 }
 
+static void scan_best(gems_dtype dtype, layout l, shape s, int dim)
+{
+    trial t;
+    trial_begin(&t, "cummax");
+    t.quick = dtype != GEMS_F32;
+    operand *x = tensor(&t, dtype, l, s);
+    integer(&t, dim - s.ndim);
+    expected *values = expect(&t, 0, dtype, s), *places = expect(&t, 1, GEMS_I64, s);
+    EACH (c, s) {
+        int64_t before[DIMS];
+        memcpy(before, c, sizeof before);
+        before[dim]--;
+        const double v = at(x, c);
+        bool better = c[dim] == 0 || v >= *want(values, before);
+        *want(values, c) = better ? v : *want(values, before);
+        *want(places, c) = better ? (double)c[dim] : *want(places, before);
+    }
+    trial_run(&t);
+}
+
+static void test_scan_best(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int dim = 0; dim < 3; dim++)
+            scan_best(GEMS_F32, l, SHAPE(5, 6, 40), dim);
+    scan_best(GEMS_F32, SLICED, SHAPE(3, 700), 1);
+    scan_best(GEMS_BF16, DENSE, SHAPE(70, 30), 0);
+    scan_best(GEMS_I64, TRANSPOSED, SHAPE(30, 20), 1);
+}
+
 /* ---- sort ---- */
 
 /* How many elements of its row come before the one at c. */
