@@ -17,8 +17,8 @@
 #define POINTWISE(X) X(pointwise) X(glu) X(glu_backward) X(polar)
 #define ROWS(X)                                                                                                        \
     X(reduce)                                                                                                          \
-    X(arg) X(softmax) X(norm) X(norm_backward) X(batch_norm) X(scan) X(scan_best) X(sort) X(nll_loss)                  \
-        X(nll_loss_backward)
+    X(arg)                                                                                                             \
+    X(softmax) X(norm) X(norm_backward) X(batch_norm) X(scan) X(scan_best) X(sort) X(nll_loss) X(nll_loss_backward)
 #define PRODUCTS(X) X(blas) X(attention) X(attention_backward) X(conv)
 #define MOVES(X)                                                                                                       \
     X(cat)                                                                                                             \
