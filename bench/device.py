@@ -105,6 +105,26 @@ OWN += HEADS + [{**c, "id": c["id"].replace(c["dtype"], "f32"), "dtype": "f32", 
                 if c["dtype"] == "bf16"]
 
 
+def convolution(dtype, images, channels, size, outputs, filter_, stride=1, nhwc=False):
+    """Square images and filters, padded so that the output is of size / stride."""
+    element, out = 4 if dtype == "f32" else 2, size // stride
+    padding = (filter_ - stride) // 2 if filter_ == stride else filter_ // 2
+    name = f"conv2d_{dtype}_{images}x{channels}x{size}x{size}_{outputs}_k{filter_}_s{stride}" + "_nhwc" * nhwc
+    return {"id": name, "op": "conv2d", "dtype": dtype, "bound": "flop",
+            "shapes": {"in": [[images, channels, size, size]], "weight": [[outputs, channels, filter_, filter_]],
+                       "out": [[images, outputs, out, out]]},
+            "params": {"stride": stride, "padding": padding, "nhwc": nhwc, "cudnn_tf32": False},
+            "flops": 2 * images * outputs * out * out * channels * filter_ * filter_,
+            "bytes": element * (images * (channels * size * size + outputs * out * out) + outputs * channels * filter_ * filter_)}
+
+
+# Of ResNet-50, a UNet, ConvNeXt's and ViT's first layers.
+LAYERS = [(32, 3, 224, 64, 7, 2), (32, 64, 56, 64, 1), (32, 64, 56, 256, 1), (32, 256, 56, 128, 1), (32, 128, 56, 128, 3, 2),
+          (32, 256, 56, 512, 1, 2), (32, 128, 28, 128, 3), (32, 256, 14, 256, 3), (32, 1024, 14, 256, 1), (32, 512, 7, 512, 3),
+          (32, 512, 7, 2048, 1), (4, 320, 64, 320, 3), (4, 640, 32, 640, 3), (32, 3, 224, 96, 4, 4), (8, 3, 224, 768, 16, 16)]
+OWN += [convolution(dtype, *layer, nhwc=nhwc) for dtype in ("bf16", "f32") for nhwc in (False, True) for layer in LAYERS]
+
+
 def attention_inputs(case, device):
     """As cases.build makes them, for a case of its own; and the mask."""
     g = torch.Generator().manual_seed(0)
@@ -218,6 +238,7 @@ def cuda(fn, seconds):
 
 def measure(case, args):
     row = {"id": case["id"], "bytes": case["bytes"], "flops": case["flops"], "bound": case["bound"]}
+    torch.backends.cudnn.allow_tf32 = case["params"].get("cudnn_tf32", True)
     try:
         with torch.no_grad():
             fn = build(case, "cpu")

@@ -58,6 +58,13 @@ enum {
     MAP_BF16 = 10
 };
 
+/* Before the copy engine reads it. */
+INLINE void map_written(__global uint *w)
+{
+    __asm__ volatile("fence.proxy.tensormap::generic.release.gpu; fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(
+                         (ulong)w)
+                     : "memory");
+}
 /* Writes the description of 16-bit elements for the copy engine. Of `rank` dimensions, 3 or 4, the first is along rows:
  * matrices of size.y rows of size.x, size.z of them, in each of size.w; what lies beside each other is apart.x, .y and .z
  * bytes apart, multiples of 16 as the address is (0: there is only one). What is brought are blocks of box_rows x 64
@@ -76,9 +83,16 @@ INLINE void map_write(__global uint *w, const int rank, ulong address, uint type
     w[8] = size.x - 1, w[9] = size.y - 1, w[10] = size.z - 1, w[11] = rank > 3 ? size.w - 1 : 0;
     w[13] = 63u << 24, w[14] = box_rows - 1;
     w[16] = box_rows * 128, w[18] = 1024;
-    __asm__ volatile("fence.proxy.tensormap::generic.release.gpu; fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(
-                         (ulong)w)
-                     : "memory");
+    map_written(w);
+}
+/* After map_write with four dimensions, box_rows 0: blocks of box.x x box.y x box.z rows, of which those beside each other
+ * are apart.x rows of the matrix (up to 8) apart, and so on. */
+INLINE void map_box(__global uint *w, uint3 box, uint2 apart)
+{
+    w[13] = 63u << 24 | (apart.x - 1) << 3 | (apart.y - 1) << 6;
+    w[14] = ((box.x - 1) * apart.x) | ((box.y - 1) * apart.y) << 8 | (box.z - 1) << 16;
+    w[16] = box.x * box.y * box.z * 128;
+    map_written(w);
 }
 /* Brings the block whose first element is (row, column) of a matrix to local memory; the barrier is told of its bytes. */
 INLINE void map_fetch(uint to, const __global uint *map, uint bar, int column, int row, int batch)

@@ -10,9 +10,15 @@
  * m (n) rows of the high ones and as many of the low ones below, a_row (b_col) apart; the tensor core's sums are cut off,
  * not rounded, so that after FLUSH blocks they are added to others. Pairs of lines that parts.cl refuses get values that
  * mean nothing: gemm_gpu.cl computes those. FEW: C has few columns, and what counts is that A is read once, by all: k is
- * shared out among get_num_groups(1) groups, `part` blocks each, whose sums go to `parts` for gemv.cl's gemv_sum. */
+ * shared out among get_num_groups(1) groups, `part` blocks each, whose sums go to `parts` for gemv.cl's gemv_sum. IMAGES:
+ * A's rows (1), or B's columns (2), are pixels (images.cl), and so C's; the other operand's lie along k. */
 #include "kernels/blas/product.cl"
 #include "kernels/hopper.cl"
+#ifdef IMAGES
+#include "kernels/images.cl"
+#else
+#define IMAGES 0
+#endif
 
 #ifndef TM
 #define TM 128
@@ -66,6 +72,15 @@
 #define WIDE (128 / (int)sizeof(MEM))
 #define DOWN 16 /* blocks of C that share columns of B in the cache: so many rows of blocks, column by column */
 
+/* Of C's pixels a warp group keeps where they are and the exponents of their images. */
+#define IMAGE_LINES ((const __global int4 *)((IMAGES == 1 ? a : b) + g.images * g.apart_n)) /* behind the parts */
+#define PIXELS (IMAGES == 1 ? 64 : TN)
+#if IMAGES
+#define PIXELS_BYTES (WARP_GROUPS * PIXELS * PARTS * 4)
+#else
+#define PIXELS_BYTES 0
+#endif
+#define BOX(m0, n0) images_box(&g, (IMAGES == 1 ? (m0) / TM : (n0) / TN))
 #define TILE                                                                                                           \
     const int batch = tile / tiles, here = tile - batch * tiles, band = here / (DOWN * across),                        \
               rest = here - band * DOWN * across, high = min(DOWN, down - band * DOWN),                                \
@@ -76,15 +91,27 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
 #ifdef FEW
      GEMS_SHARED_BUFFER(float, parts),
 #endif
-     int m, int n, int k, int batches, int part, FACTORS)
+     int m, int n, int k, int batches, int part, FACTORS
+#if IMAGES
+     , const images g
+#endif
+)
 {
     OPEN;
     GEMS_AT(uint, maps);
-    __local uchar blocks[STAGES * STAGE_BYTES + OUT_BYTES] __attribute__((aligned(1024)));
-    __local ulong bars[2 * STAGES] __attribute__((aligned(16)));
-    const uint base = IN_LOCAL(blocks), full = IN_LOCAL(bars), empty = full + STAGES * 8;
+    /* One array: what lies before an aligned one would take as much more. */
+    __local uchar blocks[STAGES * STAGE_BYTES + OUT_BYTES + PIXELS_BYTES + STAGES * 16] __attribute__((aligned(1024)));
+    const uint base = IN_LOCAL(blocks), full = base + STAGES * STAGE_BYTES + OUT_BYTES + PIXELS_BYTES,
+               empty = full + STAGES * 8;
     const int me = get_local_id(0), role = me >> 7;
-    const int down = (m + TM - 1) / TM, across = (n + TN - 1) / TN, tiles = down * across;
+#if IMAGES
+    const int down = IMAGES == 1 ? g.boxes : (m + TM - 1) / TM, across = IMAGES == 2 ? g.boxes : (n + TN - 1) / TN;
+    const uint bytes = (IMAGES == 1 ? TN * 128 : A_BYTES) + images_lines(&g) * 128;
+#else
+    const int down = (m + TM - 1) / TM, across = (n + TN - 1) / TN;
+    const uint bytes = STAGE_BYTES;
+#endif
+    const int tiles = down * across;
     const int blocks_of_k = (k + 63) / 64, steps = STEPS, from = get_group_id(1) * part,
               end = min(from + part, steps);
     if (me == 0) {
@@ -103,32 +130,51 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
             __global uint *map_a = maps + (get_group_id(1) * get_num_groups(0) + get_group_id(0)) * 2 * MAP_WORDS, *map_b = map_a + MAP_WORDS;
             const uint many_a = a_batch ? batches : 1, many_b = b_batch ? batches : 1; /* 0: one for all */
             const ulong apart_a = a_batch * sizeof(MEM), apart_b = b_batch * sizeof(MEM);
+#if IMAGES == 1
+            images_map(map_a, &g, (ulong)a, MAP_TYPE, PARTS);
+#else
             if (A_ALONG_M)
                 map_write(map_a, 3, (ulong)a, MAP_TYPE, (uint4)(m, k, many_a, 1), (ulong3)(a_col * 2, apart_a, 0), 64);
             else
                 map_write(map_a, 3, (ulong)a, MAP_TYPE, (uint4)(k, m * PARTS, many_a, 1), (ulong3)(a_row * 2, apart_a, 0), TM);
+#endif
+#if IMAGES == 2
+            images_map(map_b, &g, (ulong)b, MAP_TYPE, PARTS);
+#else
             if (B_ALONG_N)
                 map_write(map_b, 3, (ulong)b, MAP_TYPE, (uint4)(n, k, many_b, 1), (ulong3)(b_row * 2, apart_b, 0), 64);
             else
                 map_write(map_b, 3, (ulong)b, MAP_TYPE, (uint4)(k, n * PARTS, many_b, 1), (ulong3)(b_col * 2, apart_b, 0), TN);
+#endif
             for (int tile = get_group_id(0); tile < tiles * batches; tile += get_num_groups(0)) {
                 TILE
                 const int batch_a = a_batch ? batch : 0, batch_b = b_batch ? batch : 0;
+#if IMAGES
+                const int3 box = BOX(m0, n0);
+#endif
                 for (int step = from; step < end; step++) {
                     const int k0 = BLOCK(step) * 64;
                     const uint to = base + s * STAGE_BYTES, bar = full + 8 * s;
                     bar_wait(empty + 8 * s, phase ^ 1);
-                    bar_expect(bar, STAGE_BYTES);
+                    bar_expect(bar, bytes);
+#if IMAGES == 1
+                    images_fetch(to, map_a, bar, &g, box, BLOCK(step), LOW_A(step));
+#else
                     if (A_ALONG_M) {
                         UNROLL for (int i = 0; i < WARP_GROUPS; i++)
                             map_fetch(to + CHUNK_BYTES * i, map_a, bar, m0 + 64 * i, k0, batch_a);
                     } else
                         map_fetch(to, map_a, bar, k0, m0 + (LOW_A(step) ? m : 0), batch_a);
+#endif
+#if IMAGES == 2
+                    images_fetch(to + A_BYTES, map_b, bar, &g, box, BLOCK(step), LOW_B(step));
+#else
                     if (B_ALONG_N) {
                         UNROLL for (int i = 0; i < TN / 64; i++)
                             map_fetch(to + A_BYTES + CHUNK_BYTES * i, map_b, bar, n0 + 64 * i, k0, batch_b);
                     } else
                         map_fetch(to + A_BYTES, map_b, bar, k0, n0 + (LOW_B(step) ? n : 0), batch_b);
+#endif
                     if (++s == STAGES)
                         s = 0, phase ^= 1;
                 }
@@ -140,8 +186,24 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
     TAKE_REGISTERS;
     const int wg = role - 1, t = me & 127, lane = t & 31, first = (t >> 5) * 16 + (lane >> 2), column = (lane & 3) * 2;
     const uint out = base + STAGES * STAGE_BYTES + wg * 2 * CHUNK_BYTES;
+#if IMAGES
+    __local int *places = (__local int *)(blocks + STAGES * STAGE_BYTES + OUT_BYTES) + wg * PIXELS * PARTS,
+                *exponents = places + PIXELS;
+#endif
     for (int tile = get_group_id(0); tile < tiles * batches; tile += get_num_groups(0)) {
         TILE
+#if IMAGES
+        group_bar(1 + wg, 128); /* nobody needs the last block's any more */
+        const int3 box = BOX(m0, n0);
+        for (int i = t; i < PIXELS; i += 128) {
+            const int2 place = images_place(&g, box, IMAGES == 1 ? wg * 64 + i : i);
+            places[i] = place.x;
+#ifdef SPLIT
+            exponents[i] = IMAGE_LINES[place.y].x;
+#endif
+        }
+        group_bar(1 + wg, 128);
+#endif
         float sum[HELD];
         UNROLL for (int i = 0; i < HELD; i++)
             sum[i] = 0;
@@ -197,11 +259,21 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
 #ifdef SPLIT
         const __global int4 *rows = (const __global int4 *)(a + batches * a_batch) + (long)batch * m, /* behind the parts */
                             *columns = (const __global int4 *)(b + batches * b_batch) + (long)batch * n;
-        const int x0 = rows[min(row, m - 1)].x, x1 = rows[min(row + 8, m - 1)].x;
+#if IMAGES == 1
+#define EXPONENT_A(more) exponents[first + (more)]
+#else
+#define EXPONENT_A(more) rows[min(row + (more), m - 1)].x
+#endif
+#if IMAGES == 2
+#define EXPONENT_B(c0) exponents[c0]
+#else
+#define EXPONENT_B(c0) columns[min(n0 + (c0), n - 1)].x
+#endif
+        const int x0 = EXPONENT_A(0), x1 = EXPONENT_A(8);
         UNROLL for (int i = 0; i < HELD; i += 4)
             UNROLL for (int e = 0; e < 2; e++)
             {
-                const int y = columns[min(n0 + i * 2 + column + e, n - 1)].x;
+                const int y = EXPONENT_B(i * 2 + column + e);
                 sum[i + e] = parts_scaled(total[i + e], parts_exponent(x0, y));
                 sum[i + e + 2] = parts_scaled(total[i + e + 2], parts_exponent(x1, y));
             }
@@ -223,6 +295,11 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
             group_bar(1 + wg, 128);
             UNROLL for (int i = 0; i < HELD; i++)
                 sum[i] = fma(beta, line_of_d[(i >> 2) * 8 + column + (i & 1)], sum[i]);
+        } else if (add && d_col == 0) {
+            const float d0 = row < m ? LOAD(d, batch * d_batch + row * d_row) : 0,
+                        d1 = row + 8 < m ? LOAD(d, batch * d_batch + (row + 8) * d_row) : 0;
+            UNROLL for (int i = 0; i < HELD; i++)
+                sum[i] = fma(beta, i & 2 ? d1 : d0, sum[i]);
         } else if (add)
             UNROLL for (int i = 0; i < HELD; i++)
             {
@@ -264,8 +341,18 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
                                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                                  : "r"(to + r0 * 128 + ((piece ^ (r0 & 7)) << 4))
                                  : "memory");
+#if IMAGES == 1
+                const int place = places[r0];
+                if (place < 0 || c0 >= n)
+                    continue;
+#elif IMAGES == 2
+                const __local int *place = places + (c0 - n0);
+                if (r >= m)
+                    continue;
+#else
                 if (r >= m || c0 >= n)
                     continue;
+#endif
 #ifdef SPLIT
                 if (add) {
                     const long at_d = batch * d_batch + r * d_row + c0 * d_col;
@@ -278,14 +365,31 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
                         v.w = as_uint(fma(beta, LOAD(d, at_d + 3 * d_col), as_float(v.w)));
                 }
 #endif
-                __global PIECE *to_c = (__global PIECE *)c + batch * c_batch + r * c_row + c0;
-                if (c0 + WIDE / 8 <= n && ((ulong)to_c & 15) == 0)
-                    *(__global uint4 *)to_c = v;
-                else {
+#if IMAGES == 1
+#define TO_C(e) (place + c0 + (e))
+#define IS_THERE(e) (c0 + (e) < n)
+#define IN_A_ROW (c0 + WIDE / 8 <= n)
+#elif IMAGES == 2
+#define TO_C(e) (r * c_row + place[e])
+#define IS_THERE(e) (place[e] >= 0)
+#define IN_A_ROW (place[0] >= 0 && place[WIDE / 8 - 1] - place[0] == WIDE / 8 - 1) /* they ascend */
+#else
+#define TO_C(e) (batch * c_batch + r * c_row + c0 + (e))
+#define IS_THERE(e) (c0 + (e) < n)
+#define IN_A_ROW (c0 + WIDE / 8 <= n)
+#endif
+                __global PIECE *to_c = (__global PIECE *)c;
+                const uint odd = (ulong)(to_c + TO_C(0)) & 15;
+                if (IN_A_ROW && odd == 0)
+                    *(__global uint4 *)(to_c + TO_C(0)) = v;
+                else if (IN_A_ROW && odd == 8) {
+                    *(__global uint2 *)(to_c + TO_C(0)) = v.xy;
+                    *(__global uint2 *)(to_c + TO_C(WIDE / 16)) = v.zw;
+                } else {
                     const uint u[4] = {v.x, v.y, v.z, v.w};
                     UNROLL for (int e = 0; e < WIDE / 8; e++)
-                        if (c0 + e < n)
-                            to_c[e] = ELEMENT(u, e);
+                        if (IS_THERE(e))
+                            to_c[TO_C(e)] = ELEMENT(u, e);
                 }
             }
         }

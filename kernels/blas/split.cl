@@ -14,28 +14,6 @@
 #define PARTS_AT(y, z, count) ((y) + (z) * 2 * pitch * (count))
 #define LINES_AT(y, z, count) ((__global int4 *)PARTS_AT(y, (long)get_num_groups(2), count) + (z) * (count))
 
-static inline ushort to_half(float v)
-{
-    ushort h;
-    vstore_half_rte(v, 0, (half *)&h);
-    return h;
-}
-static inline float of_half(ushort h) { return vload_half(0, (const half *)&h); }
-
-static inline int exponent_of(uint largest) { return max((int)(largest >> 23) - 127, -100); }
-static inline float scale_of(int exponent) { return as_float((uint)(127 + PARTS_TOP - min(exponent, 127)) << 23); }
-/* High part below, low part above. */
-static inline uint parts_of(float v)
-{
-    const ushort high = to_half(v);
-    return high | (uint)to_half(v - of_half(high)) << 16;
-}
-/* Of a line are noted how many elements are small, and how many not 0. */
-static inline int4 line_of(uint largest, int small, int some)
-{
-    return (int4)(exponent_of(largest), small, some, largest >= 0x7f800000u);
-}
-
 /* One value for each of `lanes` lines, of those that the items of a line have; lanes is a power of two. */
 #define OVER_LINES(combine)                                                                                            \
     barrier(CLK_LOCAL_MEM_FENCE);                                                                                      \
@@ -45,17 +23,6 @@ static inline int4 line_of(uint largest, int small, int some)
         }                                                                                                              \
         barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
     }
-
-/* Puts n (2, 4, ...) elements into their places. */
-static inline void put(__global ushort *y, long at, long low, const __local uint *parts, int n)
-{
-    __global uint *to = (__global uint *)(y + at), *to_low = (__global uint *)(y + at + low);
-    for (int q = 0; q < n / 2; q++) {
-        const uint p0 = parts[2 * q], p1 = parts[2 * q + 1];
-        to[q] = (p0 & 0xffffu) | p1 << 16;
-        to_low[q] = p0 >> 16 | (p1 & 0xffff0000u);
-    }
-}
 
 /* Both operands: of each a group takes one line or, where neighbours in memory belong to different lines (across is 1
  * and along is not), 16 of them. Dimension 0: groups of A, then of B. Lines are read twice. */
@@ -84,7 +51,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void split(OPERAND(a
             largest = max(largest, parts_magnitude(x[line * across + i * along]));
     most[me] = largest;
     OVER_LINES(most[me] = max(most[me], most[me + n]))
-    const float scale = scale_of(exponent_of(most[lane]));
+    const float scale = parts_scale_of(parts_exponent_of(most[lane]));
     small[me] = some[me] = 0;
     for (int i0 = 0; i0 < pitch; i0 += wide) {
         int nsmall = 0, nsome = 0;
@@ -96,12 +63,12 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void split(OPERAND(a
         small[me] += nsmall, some[me] += nsome;
         barrier(CLK_LOCAL_MEM_FENCE);
         if (row < count && i0 + from < pitch)
-            put(y, (long)row * pitch + i0 + from, (long)count * pitch, block + me / each * (wide + 1) + from, 4);
+            parts_put(y + (long)row * pitch + i0 + from, (long)count * pitch, block + me / each * (wide + 1) + from, 4);
         barrier(CLK_LOCAL_MEM_FENCE);
     }
     OVER_LINES(small[me] += small[me + n]; some[me] += some[me + n])
     if (me < lanes && line < count)
-        LINES_AT(all, z, count)[line] = line_of(most[me], small[me], some[me]);
+        LINES_AT(all, z, count)[line] = parts_line_of(most[me], small[me], some[me]);
 }
 
 /* The same for many lines that lie beside each other: first the largest of each PIECE of 64 lines, */
@@ -145,7 +112,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void split_blocks(OP
     if (line < count)
         for (int q = 0; q < npieces; q++)
             largest = max(largest, pieces[(z * npieces + q) * count + line]);
-    const float scale = scale_of(exponent_of(largest));
+    const float scale = parts_scale_of(parts_exponent_of(largest));
     int nsmall = 0, nsome = 0;
     for (int q = me / lanes; q < WIDE; q += each) {
         const float v = line < count && i0 + q < k ? x[line + (i0 + q) * along] * scale : 0;
@@ -155,7 +122,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void split_blocks(OP
     small[me] = nsmall, some[me] = nsome;
     OVER_LINES(small[me] += small[me + n]; some[me] += some[me + n])
     if (me < lanes && line < count) {
-        const int4 l = line_of(largest, small[me], some[me]);
+        const int4 l = parts_line_of(largest, small[me], some[me]);
         __global int *to = (__global int *)&LINES_AT(y, z, count)[line];
         if (get_group_id(1) == 0)
             to[0] = l.x, to[3] = l.w;
@@ -166,5 +133,6 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void split_blocks(OP
     }
     const int row = me / each, n = WIDE / each, from = me % each * n;
     if (line0 + row < count)
-        put(PARTS_AT(y, z, count), (long)(line0 + row) * pitch + i0 + from, (long)count * pitch, block + row * (WIDE + 1) + from, n);
+        parts_put(PARTS_AT(y, z, count) + (long)(line0 + row) * pitch + i0 + from, (long)count * pitch,
+                  block + row * (WIDE + 1) + from, n);
 }

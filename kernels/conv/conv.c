@@ -3,37 +3,13 @@
  * input [images, groups channels, h, w], weight [groups outputs, channels, r, s], bias [groups outputs] or none; with
  * three dimensions h and r are left out. The result is laid out as the host does it: channels last if input or weight
  * suggest that, else contiguous. Sums in f32 for f16, bf16 and f32, in f64 for f64, rounded once. */
+#include "kernels/conv/conv.h"
 #include "kernels/embedded.h"
 #include "kernels/tensor/layout.h"
-#include "kernels/work/launcher.h"
 #include "tune/table.h"
 
 #include <stdio.h>
 #include <string.h>
-
-/* As in conv.cl. */
-typedef struct conv_shape {
-    int64_t x_n, x_c, x_h, x_w;
-    int64_t w_o, w_c, w_r, w_s, w_k;
-    int64_t y_n, y_o, y_at;
-    int64_t bias;
-    int32_t channels, outputs;
-    int32_t h, w, q;
-    int32_t plane, pixels;
-    int32_t depth;
-    int32_t stride_h, stride_w, pad_h, pad_w, step_h, step_w;
-} conv_shape;
-_Static_assert(offsetof(conv_shape, step_w) + sizeof(int32_t) == sizeof(conv_shape),
-               "bytes at the end that are no member");
-
-/* What plan() found; its tensors by prepare(). */
-typedef struct problem {
-    const gems_tensor *x, *w, *bias, *y; /* bias may be NULL */
-    conv_shape shape;
-    int64_t groups;
-    int32_t p, filter_h, filter_w;
-    bool channels_last, wide; /* wide: offsets in input or weight need 64 bits */
-} problem;
 
 enum {
     MOST = 1 << 30, /* of sizes, so that sums of a few of them are no overflow */
@@ -82,7 +58,7 @@ static int64_t extent(int64_t in, int32_t filter, int32_t stride, int32_t pad, i
 }
 
 /* The stride of k as it counts in kernels, or -1. */
-static int64_t stride_of_k(const conv_shape *z, int32_t filter_h, int32_t filter_w, bool channels_last)
+static int64_t stride_of_k(const gems_conv_shape *z, int32_t filter_h, int32_t filter_w, bool channels_last)
 {
     const int64_t of[3] = {z->w_s, z->w_r, z->w_c}, n[3] = {filter_w, filter_h, z->channels};
     int64_t stride = -1, next = 0;
@@ -100,7 +76,7 @@ static int64_t stride_of_k(const conv_shape *z, int32_t filter_h, int32_t filter
 }
 
 /* NULL, or why not. What the host refuses is declined too: it has the words. */
-static const char *read_call(const gems_call *call, problem *p)
+static const char *read_call(const gems_call *call, gems_conv *p)
 {
     const gems_value *arg = call->arg;
     const gems_tensor *x = arg[0].tensor, *w = arg[1].tensor;
@@ -117,7 +93,7 @@ static const char *read_call(const gems_call *call, problem *p)
     if (x->numel == 0 || w->numel == 0)
         return "empty";
     const int dims = x->ndim - 2;
-    conv_shape *z = &p->shape;
+    gems_conv_shape *z = &p->shape;
     int32_t ignored[2];
     if (!read_pair(&arg[3], dims, 1, 1, &z->stride_h, &z->stride_w) ||
         !read_pair(&arg[4], dims, 0, 0, &z->pad_h, &z->pad_w) ||
@@ -172,7 +148,7 @@ static const char *read_call(const gems_call *call, problem *p)
 
 static gems_status plan(gems_call *call)
 {
-    problem *p = GEMS_PLAN(problem, call);
+    gems_conv *p = GEMS_PLAN(gems_conv, call);
     const char *why = read_call(call, p);
     if (why)
         return gems_decline(call, why);
@@ -188,28 +164,19 @@ static gems_status plan(gems_call *call)
     return GEMS_OK;
 }
 
-/* A macro that a kernel is built with. */
-typedef struct macro {
-    const char *name;
-    int value;
-} macro;
-
-enum {
-    MACROS = 6
-};
-
 /* What identifies a kernel of the family. */
 typedef struct kernel_id {
-    const char *file;
-    int64_t dtype, filter_h, filter_w, form, value[MACROS];
+    const char *file, *entry;
+    int64_t dtype, filter_h, filter_w, form, value[GEMS_CONV_MACROS];
 } kernel_id;
 
-/* Macros that are 0 are left out. */
-static gems_kernel *kernel_for(gems_work *work, const problem *p, const char *file, const macro macros[MACROS])
+gems_kernel *gems_conv_kernel(gems_work *work, const gems_conv *p, const char *file, const char *entry,
+                              const gems_macro macros[GEMS_CONV_MACROS])
 {
     const bool linear = p->shape.w_k >= 0;
-    kernel_id id = {file, p->x->dtype, p->filter_h, p->filter_w, p->channels_last | p->wide << 1 | linear << 2, {0}};
-    for (int i = 0; i < MACROS; i++)
+    kernel_id id = {file, entry, p->x->dtype, p->filter_h, p->filter_w, p->channels_last | p->wide << 1 | linear << 2,
+                    {0}};
+    for (int i = 0; i < GEMS_CONV_MACROS; i++)
         id.value[i] = macros[i].value;
     gems_kernel *kernel = gems_work_find(work, &id, sizeof id);
     const gems_embedded_file *f = gems_embedded_find(file);
@@ -219,25 +186,27 @@ static gems_kernel *kernel_for(gems_work *work, const problem *p, const char *fi
     int n = snprintf(options, sizeof options, "-DD=%s -DFILTER_H=%d -DFILTER_W=%d%s%s%s", gems_dtypes[p->x->dtype].name,
                      p->filter_h, p->filter_w, p->channels_last ? " -DCHANNELS_LAST" : "", p->wide ? " -DWIDE" : "",
                      linear ? " -DLINEAR" : "");
-    for (int i = 0; i < MACROS; i++)
+    for (int i = 0; i < GEMS_CONV_MACROS; i++)
         if (macros[i].value)
             n += snprintf(options + n, sizeof options - (size_t)n, " -D%s=%d", macros[i].name, macros[i].value);
-    return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, options, "conv"});
+    return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, options, entry});
 }
 
-/* With two more values of the variant's own; NULL: none. */
-static void launch(gems_work *work, gems_kernel *kernel, const problem *p, const size_t global[3],
-                   const size_t local[3], const gems_arg *own)
+enum {
+    OWN = 4
+};
+/* With up to OWN more values of the variant's own. */
+static void launch(gems_work *work, gems_kernel *kernel, const gems_conv *p, const size_t global[3],
+                   const size_t local[3], const gems_arg *own, int nown)
 {
-    gems_arg args[7] = {GEMS_IN(p->x), GEMS_IN(p->w), GEMS_IN(p->bias ? p->bias : p->w), GEMS_OUT_ARG(p->y),
-                        GEMS_VALUE(p->shape)};
-    int n = 5;
-    for (int i = 0; own && i < 2; i++)
-        args[n++] = own[i];
-    gems_launch(work, kernel, 3, global, local, args, n);
+    gems_arg args[5 + OWN] = {GEMS_IN(p->x), GEMS_IN(p->w), GEMS_IN(p->bias ? p->bias : p->w), GEMS_OUT_ARG(p->y),
+                              GEMS_VALUE(p->shape)};
+    for (int i = 0; i < nown; i++)
+        args[5 + i] = own[i];
+    gems_launch(work, kernel, 3, global, local, args, 5 + nown);
 }
 
-static bool is_double(const problem *p)
+static bool is_double(const gems_conv *p)
 {
     return p->x->dtype == GEMS_F64;
 }
@@ -245,14 +214,14 @@ static bool is_double(const problem *p)
 /* Blocks of at most 96 x 256: even ones, and smaller ones until each core has a few. */
 static void launch_cpu(const gems_choice *c)
 {
-    const problem *p = c->problem;
-    const conv_shape *z = &p->shape;
+    const gems_conv *p = c->problem;
+    const gems_conv_shape *z = &p->shape;
     const size_t element = is_double(p) ? 8 : 4;
     int64_t mc = gems_rule_param(c->call->rule, "tm", 96), nc = gems_rule_param(c->call->rule, "tn", 256), kc = 256;
     while (((mc + 16) * (kc + 16 + nc) + kc * 32) * (int64_t)element > (int64_t)c->device->local_bytes && kc > 32)
         kc /= 2, nc = nc > 32 ? nc / 2 : nc, mc = mc > 16 ? mc / 2 / 16 * 16 : mc;
-    const macro macros[MACROS] = {{"MC", (int)mc}, {"NC", (int)nc}, {"KC", (int)kc}};
-    gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_cpu.cl", macros);
+    const gems_macro macros[GEMS_CONV_MACROS] = {{"MC", (int)mc}, {"NC", (int)nc}, {"KC", (int)kc}};
+    gems_kernel *kernel = gems_conv_kernel(c->work, p, "kernels/conv/conv_cpu.cl", "conv", macros);
 
     const int64_t m = p->channels_last ? z->pixels : z->outputs, n = p->channels_last ? z->outputs : z->pixels;
     while (p->groups * gems_ceil_div(m, mc) * gems_ceil_div(n, nc) < 4 * (int64_t)c->device->compute_units &&
@@ -264,13 +233,13 @@ static void launch_cpu(const gems_choice *c)
     const gems_arg own[2] = {GEMS_VALUE(rows), GEMS_VALUE(cols)};
     const size_t local[3] = {1, 1, 1}, across = (size_t)gems_ceil_div(m, mc), along = (size_t)gems_ceil_div(n, nc);
     const size_t global[3] = {p->channels_last ? across : along, p->channels_last ? along : across, (size_t)p->groups};
-    launch(c->work, kernel, p, global, local, own);
+    launch(c->work, kernel, p, global, local, own, 2);
 }
 
-static void launch_gpu(const gems_choice *c)
+void gems_conv_gpu(const gems_choice *c, const gems_conv_parts *parts)
 {
-    const problem *p = c->problem;
-    const conv_shape *z = &p->shape;
+    const gems_conv *p = c->problem;
+    const gems_conv_shape *z = &p->shape;
     const gems_device_info *device = c->device;
     /* Large blocks where they still fill the device. */
     const int64_t m = p->channels_last ? z->pixels : z->outputs, n = p->channels_last ? z->outputs : z->pixels;
@@ -287,35 +256,53 @@ static void launch_gpu(const gems_choice *c)
         tn = 64;
     while ((size_t)tk * (size_t)(tm + tn + 8) * (is_double(p) ? 8 : 4) > device->local_bytes && tk > 4)
         tk /= 2;
-    const macro macros[MACROS] = {{"TM", tm}, {"TN", tn}, {"TK", tk},
-                                  {"GX", gx}, {"GY", gy}, {"FLUSH", z->depth > FLUSHED ? 512 : 0}};
-    gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_gpu.cl", macros);
+    const gems_macro macros[GEMS_CONV_MACROS] = {{"TM", tm},
+                                                 {"TN", tn},
+                                                 {"TK", tk},
+                                                 {"GX", gx},
+                                                 {"GY", gy},
+                                                 {"FLUSH", z->depth > FLUSHED ? 512 : 0},
+                                                 {"REST", parts != NULL}};
+    gems_kernel *kernel = gems_conv_kernel(c->work, p, "kernels/conv/conv_gpu.cl", "conv", macros);
     const int64_t of_pixels = p->channels_last ? tm : tn, of_outputs = p->channels_last ? tn : tm;
     const size_t local[3] = {(size_t)gx, (size_t)gy, 1};
     const size_t global[3] = {(size_t)(gx * gems_ceil_div(z->pixels, of_pixels)),
                               (size_t)(gy * gems_ceil_div(z->outputs, of_outputs)), (size_t)p->groups};
-    launch(c->work, kernel, p, global, local, NULL);
+    gems_arg own[OWN];
+    int nown = 0;
+    if (parts) {
+        own[nown++] = GEMS_SCRATCH(parts->input);
+        own[nown++] = GEMS_SCRATCH(parts->filters);
+        own[nown++] = GEMS_VALUE(parts->input_elements);
+        own[nown++] = GEMS_VALUE(parts->filter_elements);
+    }
+    launch(c->work, kernel, p, global, local, own, nown);
+}
+
+static void launch_gpu(const gems_choice *c)
+{
+    gems_conv_gpu(c, NULL);
 }
 
 static void launch_direct(const gems_choice *c)
 {
-    const problem *p = c->problem;
+    const gems_conv *p = c->problem;
     const int32_t total = (int32_t)(p->groups * p->shape.outputs);
     const int64_t count = p->y->numel;
     const bool many = count > MOST;
     const int32_t few = (int32_t)count;
-    const macro macros[MACROS] = {{"MANY", many}};
-    gems_kernel *kernel = kernel_for(c->work, p, "kernels/conv/conv_direct.cl", macros);
+    const gems_macro macros[GEMS_CONV_MACROS] = {{"MANY", many}};
+    gems_kernel *kernel = gems_conv_kernel(c->work, p, "kernels/conv/conv_direct.cl", "conv", macros);
     const size_t local[3] = {gems_group(c->device, c->device->is_cpu ? 64 : 256), 1, 1};
     const size_t global[3] = {(size_t)gems_ceil_div(count, (int64_t)local[0]) * local[0], 1, 1};
     const gems_arg own[2] = {many ? GEMS_VALUE(count) : GEMS_VALUE(few), GEMS_VALUE(total)};
-    launch(c->work, kernel, p, global, local, own);
+    launch(c->work, kernel, p, global, local, own, 2);
 }
 
 /* So few channels in a group that most of a block would be empty. */
 static bool suits_direct(const gems_choice *c)
 {
-    const problem *p = c->problem;
+    const gems_conv *p = c->problem;
     return p->shape.outputs <= 8 && p->shape.depth <= 1024;
 }
 
@@ -327,13 +314,17 @@ static bool suits_cpu(const gems_choice *c)
 static const gems_variant variants[] = {
     {"direct", .suits = suits_direct, .launch = launch_direct},
     {"cpu", .params = {{"tm", 16, 256, 16, 96}, {"tn", 32, 1024, 32, 256}}, .suits = suits_cpu, .launch = launch_cpu},
+    {"wgmma", "PTX of compute capability 9.0, one group of channels",
+     .dtypes = 1 << GEMS_F16 | 1 << GEMS_BF16 | 1 << GEMS_F32,
+     .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 256, 64, 0}}, .device = gems_device_has_wgmma,
+     .can = gems_conv_can_wgmma, .suits = gems_conv_suits_wgmma, .launch = gems_conv_wgmma},
     {"gpu", NULL, .params = {{"tm", 64, 128, 64, 0}, {"tn", 64, 128, 64, 0}}, .launch = launch_gpu},
     {NULL},
 };
 
 static gems_status prepare(gems_call *call, gems_work *work)
 {
-    problem p = *GEMS_PLAN(problem, call);
+    gems_conv p = *GEMS_PLAN(gems_conv, call);
     if (is_double(&p) && !gems_device_get(work->lane)->f64)
         return gems_decline(call, "the device has no f64");
     const int64_t outputs = p.groups * p.shape.outputs, images = p.x->sizes[0];

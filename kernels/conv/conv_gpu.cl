@@ -4,7 +4,7 @@
  * present ones are multiplied.
  *
  * Given: TM a multiple of 4 GY, TN of 4 GX, TM * TK and TN * TK of GX * GY, which is a multiple of TK, and which TP
- * divides or is a multiple of. Dimension 0: blocks of pixels, 1: of channels, 2: groups of channels. */
+ * divides or is a multiple of. REST: only blocks with something that is not right by parts (pack.cl). Dimension 0: blocks of pixels, 1: of channels, 2: groups of channels. */
 #include "kernels/conv/conv.cl"
 
 #ifndef TM
@@ -20,6 +20,14 @@
 
 #define MAD(x, y, z) fma(x, y, z)
 #include "kernels/block.cl"
+#ifdef REST
+#include "kernels/parts.cl"
+#define REST_ARGUMENTS                                                                                                 \
+    , GEMS_SHARED_BUFFER(const float, input), GEMS_SHARED_BUFFER(const float, filters), long input_elements,           \
+        long filter_elements
+#else
+#define REST_ARGUMENTS
+#endif
 
 #ifdef CHANNELS_LAST
 #define TP TM /* pixels of a block */
@@ -51,7 +59,7 @@
 #define O_ACROSS(f) ((f) * (GROUP / TK) + l / TK)
 #define O_ALONG (l % TK)
 
-__kernel __attribute__((reqd_work_group_size(GX, GY, 1))) void conv(OPERANDS)
+__kernel __attribute__((reqd_work_group_size(GX, GY, 1))) void conv(OPERANDS REST_ARGUMENTS)
 {
     OPEN;
     OPEN_GROUP(get_group_id(2));
@@ -60,6 +68,26 @@ __kernel __attribute__((reqd_work_group_size(GX, GY, 1))) void conv(OPERANDS)
     const int tx = get_local_id(0), ty = get_local_id(1), l = ty * GX + tx;
     const int p0 = get_group_id(0) * TP, o0 = get_group_id(1) * TO;
 
+#ifdef REST
+    GEMS_AT(const float, input);
+    GEMS_AT(const float, filters);
+    const __global int4 *of_images = (const __global int4 *)(input + input_elements),
+                        *of_filters = (const __global int4 *)(filters + filter_elements);
+    __local int refused;
+    if (l == 0)
+        refused = 0;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    const int last_pixel = min(p0 + TP, z.pixels) - 1;
+    for (int i = p0 / z.plane + l; i <= last_pixel / z.plane; i += GROUP)
+        if (parts_refuse_image(of_images[i], z.channels * z.h * z.w))
+            refused = 1;
+    for (int o = o0 + l; o < min(o0 + TO, z.outputs); o += GROUP)
+        if (parts_refuse_filter(of_filters[o]))
+            refused = 1;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (!refused)
+        return;
+#endif
     /* Where a pixel's filter begins; a pixel that does not exist has it outside. */
     offset base[PIXELS];
     int top[PIXELS], left[PIXELS];
