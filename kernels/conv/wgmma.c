@@ -1,5 +1,5 @@
-/* Convolutions on the tensor cores of NVIDIA's compute capability 9.0: a product (kernels/blas/gemm_wgmma.cl) one of whose
- * operands is brought from the images themselves (kernels/images.cl). */
+/* Convolutions on the tensor cores of NVIDIA's compute capability 9.0: a product (kernels/blas/gemm_wgmma.cl) one of
+ * whose operands is brought from the images themselves (kernels/images.cl). */
 #include "kernels/conv/conv.h"
 #include "kernels/embedded.h"
 #include "tune/table.h"
@@ -19,12 +19,12 @@ typedef struct images {
 _Static_assert(offsetof(images, place) + sizeof(int32_t) == sizeof(images), "bytes at the end that are no member");
 
 enum {
-    GROUP = 256,  /* as in pack.cl */
+    GROUP = 256, /* as in pack.cl */
     SIDE = 64,
     FEW = 8,      /* channels, of which a work-item packs all */
     LOOKS = 1024, /* groups that look for the largest elements, or fewer where images are small */
     PIECE = 8192,
-    DEEP = 64,    /* channels of a block along k */
+    DEEP = 64,     /* channels of a block along k */
     MOST_STEP = 8, /* between pixels, of the copy engine */
     SHORT_RUN = 16 /* pixels that are written in the time that a run of them takes more */
 };
@@ -84,8 +84,8 @@ static packing packing_of(const gems_conv *p)
     return a;
 }
 
-/* The box of at most `pixels` pixels with which all is made soonest: with the fewest boxes, or where pixels are neighbours
- * in the output with a few more whose pixels lie in longer runs. */
+/* The box of at most `pixels` pixels with which all is made soonest: with the fewest boxes, or where pixels are
+ * neighbours in the output with a few more whose pixels lie in longer runs. */
 static void choose_box(images *g, int pixels)
 {
     double least = 0;
@@ -204,13 +204,14 @@ static int pack_images(const gems_choice *c, const packing *a)
 {
     const gems_conv *p = c->problem;
     const gems_conv_shape *z = &p->shape;
-    const size_t count = (size_t)p->x->sizes[0], elements = count * (size_t)z->h * (size_t)a->columns * (size_t)a->pitch;
+    const size_t count = (size_t)p->x->sizes[0],
+                 elements = count * (size_t)z->h * (size_t)a->columns * (size_t)a->pitch;
     const int64_t of_image = (int64_t)z->channels * z->h * z->w;
     const int64_t wanted = gems_ceil_div(LOOKS, (int64_t)count), most = gems_ceil_div(of_image, PIECE);
     const int32_t piece = (int32_t)gems_ceil_div(of_image, wanted < most ? wanted : most),
                   npieces = (int32_t)gems_ceil_div(of_image, piece);
     const int packed = gems_work_scratch(c->work, is_split(p) ? elements * 4 + count * 16 : elements * 2);
-    gems_arg arg[9] = {GEMS_IN(p->x),           GEMS_VALUE(p->shape),   GEMS_SCRATCH(packed),
+    gems_arg arg[9] = {GEMS_IN(p->x),          GEMS_VALUE(p->shape), GEMS_SCRATCH(packed),
                        GEMS_VALUE(a->columns), GEMS_VALUE(a->shift), GEMS_VALUE(a->pitch)};
     int n = 6;
     if (is_split(p)) {
@@ -240,7 +241,7 @@ static int pack_filters(const gems_choice *c, const packing *a, int32_t deep)
     const int64_t key[GEMS_WORK_KEY] = {z->w_o, z->w_c, z->w_r, z->w_s, npositions, a->folded << 16 | deep};
     const bool stays = gems_work_may_keep(p->w);
     const int packed = stays ? gems_work_scratch_of(c->work, p->w, bytes, key) : gems_work_scratch(c->work, bytes);
-    const gems_arg arg[] = {GEMS_IN(p->w),     GEMS_VALUE(p->shape),  GEMS_SCRATCH(packed), GEMS_VALUE(npositions),
+    const gems_arg arg[] = {GEMS_IN(p->w),    GEMS_VALUE(p->shape),  GEMS_SCRATCH(packed), GEMS_VALUE(npositions),
                             GEMS_VALUE(deep), GEMS_VALUE(a->folded), GEMS_VALUE(z->step_w)};
     const size_t global[3] = {outputs * GROUP, 1, 1};
     gems_launch(c->work, pack_kernel(c, "pack_filters"), 3, global, group, arg, 7);
@@ -275,7 +276,10 @@ static gems_kernel *product_kernel(const gems_choice *c, const block *b, source 
     snprintf(options, sizeof options,
              "-DD=%s -DS=float -DFLOAT -DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=0 -DB_ALONG_N=%d%s%s",
              gems_dtypes[p->x->dtype].name, b->tm, b->tn, b->tn / 2, stages_of(b, from == OF_ROWS, is_split(p)),
-             from == OF_PLANES, from == OF_ROWS ? " -DIMAGES=1" : from == OF_COLUMNS ? " -DIMAGES=2" : "",
+             from == OF_PLANES,
+             from == OF_ROWS      ? " -DIMAGES=1"
+             : from == OF_COLUMNS ? " -DIMAGES=2"
+                                  : "",
              is_split(p) ? " -DSPLIT" : "");
     return gems_work_build(c->work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, options, "gemm"});
 }
