@@ -1,5 +1,5 @@
-/* kernels/conv/pack.cl and conv_gpu.cl's REST: what convolutions of f32 on tensor cores (compute capability 9.0) do around
- * them. They run on any device. */
+/* kernels/conv/pack.cl and conv_gpu.cl's REST: what convolutions of f32 on tensor cores (compute capability 9.0) do
+ * around them. They run on any device. */
 #include "kernels/conv/conv.h"
 #include "tests/unit/device_jobs.h"
 
@@ -103,9 +103,9 @@ static void write_input(gems_work *work, const sample *s, gems_arg packed, int32
     const size_t global[3] = {(size_t)gems_ceil_div((int64_t)s->h * s->columns, few ? GROUP : SIDE) * GROUP,
                               few ? 1 : (size_t)gems_ceil_div(s->pitch, SIDE), COUNT};
     const int pieces = gems_work_scratch(work, (size_t)COUNT * (size_t)npieces * 4);
-    gems_arg arg[9] = {GEMS_IN(s->p.x),      GEMS_VALUE(s->p.shape), packed,
-                       GEMS_VALUE(s->columns), GEMS_VALUE(s->shift),  GEMS_VALUE(s->pitch),
-                       GEMS_SCRATCH(pieces), GEMS_VALUE(s->piece),   GEMS_VALUE(dense)};
+    gems_arg arg[9] = {GEMS_IN(s->p.x),        GEMS_VALUE(s->p.shape), packed,
+                       GEMS_VALUE(s->columns), GEMS_VALUE(s->shift),   GEMS_VALUE(s->pitch),
+                       GEMS_SCRATCH(pieces),   GEMS_VALUE(s->piece),   GEMS_VALUE(dense)};
     gems_launch(work, kernel_of(work, s, "largest"), 3, looks, group, arg, 9);
     arg[7] = GEMS_VALUE(npieces);
     gems_launch(work, kernel_of(work, s, few ? "pack_few" : "pack_images"), 3, global, group, arg, 8);
@@ -188,8 +188,15 @@ static void try_input(sample s, int32_t dense)
 
 Test(conv_pack, images)
 {
-    const sample s = {.channels = 70, .h = 9, .w = 13, .filter_h = 3, .filter_w = 3, .outputs = 4,
-                      .columns = 13, .pitch = 72, .piece = 1000};
+    const sample s = {.channels = 70,
+                      .h = 9,
+                      .w = 13,
+                      .filter_h = 3,
+                      .filter_w = 3,
+                      .outputs = 4,
+                      .columns = 13,
+                      .pitch = 72,
+                      .piece = 1000};
     sample last = s;
     last.last = true;
     try_input(s, 1);
@@ -199,17 +206,39 @@ Test(conv_pack, images)
 
 Test(conv_pack, few_channels)
 {
-    const sample s = {.channels = 3, .h = 10, .w = 21, .filter_h = 3, .filter_w = 3, .outputs = 4,
-                      .columns = 40, .shift = 2, .pitch = 4, .piece = 100};
+    const sample s = {.channels = 3,
+                      .h = 10,
+                      .w = 21,
+                      .filter_h = 3,
+                      .filter_w = 3,
+                      .outputs = 4,
+                      .columns = 40,
+                      .shift = 2,
+                      .pitch = 4,
+                      .piece = 100};
     try_input(s, 1);
 }
 
 Test(conv_pack, filters)
 {
-    const sample plain = {.channels = 70, .h = 9, .w = 13, .filter_h = 3, .filter_w = 2, .outputs = 5,
-                          .columns = 13, .pitch = 72, .piece = 1000},
-                 few = {.channels = 3, .h = 9, .w = 13, .filter_h = 3, .filter_w = 5, .outputs = 5,
-                        .columns = 24, .pitch = 4, .piece = 1000};
+    const sample plain = {.channels = 70,
+                          .h = 9,
+                          .w = 13,
+                          .filter_h = 3,
+                          .filter_w = 2,
+                          .outputs = 5,
+                          .columns = 13,
+                          .pitch = 72,
+                          .piece = 1000},
+                 few = {.channels = 3,
+                        .h = 9,
+                        .w = 13,
+                        .filter_h = 3,
+                        .filter_w = 5,
+                        .outputs = 5,
+                        .columns = 24,
+                        .pitch = 4,
+                        .piece = 1000};
     for (int folded = 0; folded < 2; folded++) {
         sample s = folded ? few : plain;
         const int positions = folded ? s.filter_h : s.filter_h * s.filter_w, deep = folded ? 64 : 128;
@@ -254,8 +283,15 @@ static double convolved(const sample *s, int n, int o, int row, int column)
 /* Only what has no parts is computed: blocks with pixels of an image that is refused, or with such a filter. */
 static void try_rest(bool by_filter)
 {
-    sample s = {.channels = 20, .h = 18, .w = 18, .filter_h = 3, .filter_w = 3, .outputs = 70,
-                .columns = 18, .pitch = 24, .piece = 1000};
+    sample s = {.channels = 20,
+                .h = 18,
+                .w = 18,
+                .filter_h = 3,
+                .filter_w = 3,
+                .outputs = 70,
+                .columns = 18,
+                .pitch = 24,
+                .piece = 1000};
     const int deep = SIDE, positions = 9;
     begin(&s, positions, deep);
     if (by_filter)
@@ -282,7 +318,9 @@ static void try_rest(bool by_filter)
                 if (got == -7 && !must)
                     continue;
                 cr_assert(by_filter || must, "image %d was computed", n);
-                cr_assert(isnan(want) ? isnan(got) : isinf(want) ? got == want : fabs(got - want) < 1e-5,
+                cr_assert(isnan(want)   ? isnan(got)
+                          : isinf(want) ? got == want
+                                        : fabs(got - want) < 1e-5,
                           "image %d, output %d, pixel %d: %g, not %g", n, o, i, got, want);
             }
     end(&s);
