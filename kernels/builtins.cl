@@ -124,6 +124,8 @@ GEMS_HALF(__private)
 
 #define GEMS_ATOMIC(T, S)                                                                                              \
     T GEMS_DOES atomic_add(volatile S T *, T);                                                                         \
+    T GEMS_DOES atomic_inc(volatile S T *);                                                                            \
+    T GEMS_DOES atomic_max(volatile S T *, T);                                                                         \
     T GEMS_DOES atomic_or(volatile S T *, T);
 GEMS_ATOMIC(int, __global)
 GEMS_ATOMIC(int, __local)

@@ -292,6 +292,14 @@ void gems_move_launch(gems_work *work, const gems_move *given)
     enqueue(work, &v, &m, args, n);
 }
 
+void gems_move_copy(gems_work *work, const gems_tensor *to, const gems_tensor *from)
+{
+    gems_move move = {.to = to, .from = from};
+    for (int d = 0; d < to->ndim; d++)
+        gems_move_add(&move, to->sizes[d], to->strides[d], from->strides[d], 0);
+    gems_move_launch(work, &move);
+}
+
 void gems_fill_launch(gems_work *work, const gems_tensor *to, uint64_t bits)
 {
     gems_move m = {.to = to};

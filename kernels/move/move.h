@@ -39,6 +39,9 @@ void gems_move_add(gems_move *move, int64_t size, int64_t dst, int64_t src, int6
 /* Queues it. Launches of one work run in order. */
 void gems_move_launch(gems_work *work, const gems_move *move);
 
+/* Copies a tensor into another one of its sizes and dtype. */
+void gems_move_copy(gems_work *work, const gems_tensor *to, const gems_tensor *from);
+
 /* Every element of `to` becomes the one whose bits are in `bits` (low bytes first). `to` may have gaps, not overlaps.
  */
 void gems_fill_launch(gems_work *work, const gems_tensor *to, uint64_t bits);

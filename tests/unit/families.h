@@ -22,7 +22,10 @@
 #define PRODUCTS(X) X(blas) X(attention) X(attention_backward) X(conv)
 #define MOVES(X)                                                                                                       \
     X(cat)                                                                                                             \
-    X(stack) X(flip) X(repeat) X(pad) X(tri) X(embedding) X(index_select) X(gather) X(embedding_dense_backward) X(pool)
+    X(stack)                                                                                                           \
+    X(flip)                                                                                                            \
+    X(repeat)                                                                                                          \
+    X(pad) X(tri) X(embedding) X(index_select) X(gather) X(embedding_dense_backward) X(scatter) X(index_add) X(pool)
 
 static const gems_dtype floating[] = {GEMS_F32, GEMS_F16, GEMS_BF16, GEMS_F64};
 enum {

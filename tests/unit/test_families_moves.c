@@ -291,6 +291,100 @@ static void test_embedding_dense_backward(void)
         embedding_backward(others[i], GEMS_I64, DENSE, SHAPE(30), 16, 40, -1);
 }
 
+static double met(const char *how, double old, double new)
+{
+    return strcmp(how, "add") == 0 ? old + new : strcmp(how, "multiply") == 0 ? old *new : new;
+}
+
+/* The last source in the order of coordinates stays, or all are summed up or multiplied. `how`: "" or `reduce`. */
+static void scatter(const char *op, const char *how, gems_dtype dtype, layout l, int dim, int64_t along)
+{
+    trial t;
+    trial_begin(&t, op);
+    t.exact = !how[0];
+    t.quick = dtype != GEMS_F32;
+    const shape to = SHAPE(4, 5, 6);
+    shape from = SHAPE(3, 4, 5);
+    from.size[dim] = along;
+    operand *self = tensor(&t, dtype, l, to);
+    integer(&t, dim);
+    operand *index = indices(&t, l % 2 ? GEMS_I32 : GEMS_I64, l, from, 3), *source = tensor(&t, dtype, l, from);
+    if (how[0]) {
+        gems_value *reduce = next_argument(&t, GEMS_STR);
+        reduce->str.s = how;
+        reduce->str.n = strlen(how);
+    }
+    if (t.call.op->form == GEMS_OUT)
+        tensor(&t, dtype, SLICED, to);
+    expected *e = expect(&t, 0, dtype, to);
+    EACH (c, to)
+        *terms(e, c) = fabs(*want(e, c) = at(self, c));
+    EACH (c, from) {
+        int64_t k[DIMS];
+        memcpy(k, c, sizeof k);
+        k[dim] = (int64_t)at(index, c);
+        *want(e, k) = met(how, *want(e, k), at(source, c));
+        *terms(e, k) = how[0] ? fabs(met(how, *terms(e, k), fabs(at(source, c)))) : 0;
+    }
+    trial_run(&t);
+}
+
+static void test_scatter(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int dim = 0; dim < 3; dim++)
+            scatter(l == SLICED   ? "scatter.src_out"
+                    : l == OFFSET ? "scatter_.src"
+                                  : "scatter.src",
+                    "", moved[(l + dim) % MOVED], l, dim, 9);
+    for (int dim = 0; dim < 3; dim++) {
+        scatter("scatter.reduce", "add", GEMS_F32, (layout)dim, dim, 700);
+        scatter("scatter_.reduce", "multiply", GEMS_I64, DENSE, dim, 4);
+        scatter("scatter.reduce_out", "add", GEMS_I64, DENSE, dim, 5000);
+    }
+}
+
+static void index_add(const char *op, gems_dtype dtype, layout l, int dim, int64_t along, int64_t alpha)
+{
+    trial t;
+    trial_begin(&t, op);
+    t.quick = dtype != GEMS_F32;
+    t.slack = 8;
+    const shape to = SHAPE(4, 5, 6);
+    shape from = to;
+    from.size[dim] = along;
+    operand *self = tensor(&t, dtype, l, to);
+    integer(&t, dim);
+    operand *index = indices(&t, GEMS_I64, l == EXPANDED ? DENSE : l, SHAPE(along), 4);
+    operand *source = tensor(&t, dtype, l, from);
+    integer(&t, alpha);
+    if (t.call.op->form == GEMS_OUT)
+        tensor(&t, dtype, SLICED, to);
+    expected *e = expect(&t, 0, dtype, to);
+    EACH (c, to)
+        *terms(e, c) = fabs(*want(e, c) = at(self, c));
+    EACH (c, from) {
+        int64_t k[DIMS];
+        memcpy(k, c, sizeof k);
+        k[dim] = (int64_t)at(index, &c[dim]);
+        *want(e, k) += (double)alpha * at(source, c);
+        *terms(e, k) += fabs((double)alpha * at(source, c));
+    }
+    trial_run(&t);
+}
+
+static void test_index_add(void)
+{
+    for (layout l = DENSE; l < LAYOUTS; l++)
+        for (int dim = 0; dim < 3; dim++)
+            index_add(l == SLICED   ? "index_add.out"
+                      : l == OFFSET ? "index_add_"
+                                    : "index_add",
+                      GEMS_F32, l, dim, dim == 1 ? 1500 : 11, dim + 1);
+    index_add("index_add_", GEMS_BF16, DENSE, 0, 11, 1);
+    index_add("index_add", GEMS_I64, DENSE, 2, 3000, -2);
+}
+
 /* ---- pool ---- */
 
 /* Windows of 3 x 2, two rows and one column apart, a row of padding; adaptive: what comes to as many. */
