@@ -14,8 +14,8 @@ enum {
 typedef struct found {
     gems_scatter_how how;
     int dim;
-    const gems_tensor *index, *from, *out;            /* out: NULL if it is not given */
-    int64_t sizes[DIMS], index_strides[DIMS];         /* of the sources: those that the index has there */
+    const gems_tensor *index, *from, *out;    /* out: NULL if it is not given */
+    int64_t sizes[DIMS], index_strides[DIMS]; /* of the sources: those that the index has there */
     bool scaled;
     gems_element alpha;
 } found;
@@ -50,9 +50,9 @@ static gems_status plan_found(gems_call *call, found *f)
         return gems_decline(call, "overlaps");
     *GEMS_PLAN(found, call) = *f;
     const int64_t moved = gems_size_plus(gems_size_times(2, numel), to == self ? 0 : gems_size_times(2, self->numel));
-    gems_call_rows(call, self->dtype, numel, self->sizes[self->ndim - 1],
-                   gems_size_plus(gems_size_bytes(moved, self->dtype),
-                                  gems_size_bytes(f->index->numel, f->index->dtype)));
+    gems_call_rows(
+        call, self->dtype, numel, self->sizes[self->ndim - 1],
+        gems_size_plus(gems_size_bytes(moved, self->dtype), gems_size_bytes(f->index->numel, f->index->dtype)));
     return GEMS_OK;
 }
 
@@ -96,8 +96,7 @@ static gems_status prepare(gems_call *call, gems_work *work)
         return gems_decline(call, "rank above 8");
     if (s.sources >= GEMS_SCATTER_MOST || s.destinations >= GEMS_SCATTER_MOST)
         return gems_decline(call, "more than an int counts");
-    const gems_status checked =
-        gems_indices_check(call, work->lane, f.index, (gems_range){.end = self->sizes[f.dim]});
+    const gems_status checked = gems_indices_check(call, work->lane, f.index, (gems_range){.end = self->sizes[f.dim]});
     if (checked != GEMS_OK)
         return checked;
     s.to = gems_call_result(call, 0, self->dtype, self->ndim, self->sizes, NULL);

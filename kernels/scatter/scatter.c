@@ -50,9 +50,9 @@ static gems_kernel *kernel_for(gems_work *work, const program *p)
     if (kernel || work->trouble.kind != GEMS_TROUBLE_NONE)
         return kernel;
     char options[300];
-    int n = snprintf(options, sizeof options, "-DKERNEL_%s%s%s%s -DWIDE=%s", entries[p->step],
-                     p->first ? " -DFIRST" : "", p->claims ? " -DCLAIM" : "", p->one ? " -DONE" : "",
-                     p->wide ? "long" : "int");
+    int n =
+        snprintf(options, sizeof options, "-DKERNEL_%s%s%s%s -DWIDE=%s", entries[p->step], p->first ? " -DFIRST" : "",
+                 p->claims ? " -DCLAIM" : "", p->one ? " -DONE" : "", p->wide ? "long" : "int");
     if (p->step == KEYS)
         snprintf(options + n, sizeof options - (size_t)n, " -DINDEX=%s", gems_dtypes[p->dtype].cl);
     else if (p->step == PUT)
@@ -145,10 +145,10 @@ static void launch_put(gems_work *work, gems_scatter *s)
     p.word = (uint8_t)widen(s);
     p.one = s->cols == 1;
     p.wide = is_wide(gems_size_times(s->sources, s->cols));
-    const gems_arg put[] = {GEMS_SCRATCH(keys),       GEMS_SCRATCH(last),       GEMS_IN(s->from),
-                            written(s),               GEMS_VALUE(s->to_rows),   GEMS_VALUE(s->to_cols),
-                            GEMS_VALUE(s->from_rows), GEMS_VALUE(s->from_cols), GEMS_VALUE(s->sources),
-                            GEMS_VALUE(s->cols)};
+    const gems_arg put[] = {
+        GEMS_SCRATCH(keys),     GEMS_SCRATCH(last),     GEMS_IN(s->from),         written(s),
+        GEMS_VALUE(s->to_rows), GEMS_VALUE(s->to_cols), GEMS_VALUE(s->from_rows), GEMS_VALUE(s->from_cols),
+        GEMS_VALUE(s->sources), GEMS_VALUE(s->cols)};
     launch(work, &p, s->sources * s->cols, put, 10);
 }
 
@@ -171,10 +171,18 @@ static void launch_sum(gems_work *work, const gems_scatter *s)
     if (chunks > 1)
         launch(work, &p, chunks * s->cols, part, 9);
     p.step = SUM;
-    const gems_arg sum[] = {GEMS_SCRATCH(sorted.keys), GEMS_SCRATCH(sorted.numbers), GEMS_IN(s->from),
-                            GEMS_SCRATCH(parts),       written(s),                   GEMS_VALUE(s->to_rows),
-                            GEMS_VALUE(s->to_cols),    GEMS_VALUE(s->from_rows),     GEMS_VALUE(s->from_cols),
-                            GEMS_VALUE(s->sources),    GEMS_VALUE(s->cols),          GEMS_BYTES(&s->alpha, alpha)};
+    const gems_arg sum[] = {GEMS_SCRATCH(sorted.keys),
+                            GEMS_SCRATCH(sorted.numbers),
+                            GEMS_IN(s->from),
+                            GEMS_SCRATCH(parts),
+                            written(s),
+                            GEMS_VALUE(s->to_rows),
+                            GEMS_VALUE(s->to_cols),
+                            GEMS_VALUE(s->from_rows),
+                            GEMS_VALUE(s->from_cols),
+                            GEMS_VALUE(s->sources),
+                            GEMS_VALUE(s->cols),
+                            GEMS_BYTES(&s->alpha, alpha)};
     launch(work, &p, s->sources * s->cols, sum, 12);
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum {
+    DIMS = 16,
     GROUPS = 1024, /* of the kernel, at most: each answers by a word */
     FEW = 32 << 10 /* indices that the host has looked at by the time that a kernel has answered */
 };
@@ -57,11 +58,27 @@ static gems_status ask_device(gems_call *call, gems_lane lane, const gems_tensor
     return status == GEMS_OK && any ? gems_decline(call, "index out of range") : status;
 }
 
+/* The same indices, each once where dimensions repeat them (a column expanded to the rows that it leads to). */
+static gems_tensor without_repeats(const gems_tensor *index, int64_t sizes[DIMS])
+{
+    gems_tensor once = *index;
+    if (index->ndim > DIMS || index->numel == 0)
+        return once;
+    for (int d = 0; d < index->ndim; d++) {
+        sizes[d] = index->strides[d] ? index->sizes[d] : 1;
+        once.numel /= index->sizes[d] / sizes[d];
+    }
+    once.sizes = sizes;
+    return once;
+}
+
 gems_status gems_indices_check(gems_call *call, gems_lane lane, const gems_tensor *index, gems_range range)
 {
-    if (index->numel > 0 && range.end > range.low && asks_device(index))
-        return ask_device(call, lane, index, range);
-    if (!gems_index_check(index, gems_tensor_host(index), range))
+    int64_t sizes[DIMS];
+    const gems_tensor once = without_repeats(index, sizes);
+    if (once.numel > 0 && range.end > range.low && asks_device(&once))
+        return ask_device(call, lane, &once, range);
+    if (!gems_index_check(&once, gems_tensor_host(&once), range))
         return gems_decline(call, "index out of range");
     return GEMS_OK;
 }
