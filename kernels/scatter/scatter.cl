@@ -1,7 +1,7 @@
 /* Device code of kernels/scatter/scatter.h. `keys` are the sources' destinations.
  *
- *   keys    what an index tensor (of type INDEX) adds to them; FIRST: the first one's, with `base`; CLAIM: the last one's,
- *           and each destination's largest source is found
+ *   keys    what an index tensor (of type INDEX) adds to them; FIRST: the first one's, with `base`; CLAIM: the last
+ *           one's, and each destination's largest source is found
  *   reset   no destination has a source yet
  *   put     one work-item an element of a source, in words W of as many elements as there are: if it is the last one
  *   part    one work-item an element of each CHUNK of sources, keys sorted: adds up (OPERATOR) those at its beginning
@@ -9,7 +9,7 @@
  *   sum     one work-item an element of a source, keys sorted: the first of those that have its destination adds up
  *           what the chunk has of them, then the parts of the chunks after it
  *
- * D is the dtype, T what is computed in. ONE: there is one column. WIDE: what counts elements of sources, and columns. */
+ * D is the dtype, T what is computed in. ONE: there is one column. WIDE: what counts elements of sources. */
 #ifdef KERNEL_keys
 __kernel void keys(GEMS_BUFFER(const INDEX, index), GEMS_BUFFER(uint, keys),
 #ifdef CLAIM
@@ -59,8 +59,8 @@ __kernel void reset(GEMS_BUFFER(int, last), long n)
 #define NESTS const gems_nest to_rows, const gems_nest to_cols, const gems_nest from_rows, const gems_nest from_cols
 
 #ifdef KERNEL_put
-__kernel void put(GEMS_BUFFER(const uint, keys), GEMS_BUFFER(const int, last), GEMS_BUFFER(const W, from), GEMS_BUFFER(W, to),
-                  NESTS, long n, long cols)
+__kernel void put(GEMS_BUFFER(const uint, keys), GEMS_BUFFER(const int, last), GEMS_BUFFER(const W, from),
+                  GEMS_BUFFER(W, to), NESTS, long n, long cols)
 {
     GEMS_AT(const uint, keys);
     GEMS_AT(const int, last);
