@@ -26,6 +26,7 @@ enum {
     PIECE = 8192,
     DEEP = 64,     /* channels of a block along k */
     MOST_STEP = 8, /* between pixels, of the copy engine */
+    WIDTHS = 8,    /* of boxes that are tried */
     SHORT_RUN = 16 /* pixels that are written in the time that a run of them takes more */
 };
 
@@ -41,10 +42,21 @@ enum {
     LOCAL_BYTES = 226 << 10 /* of 227 that a group may have: the compiler takes one */
 };
 
+/* What the product's columns or rows are brought from: images (images.cl), or planes of them as they are. */
+typedef enum source {
+    OF_PLANES,
+    OF_ROWS, /* pixels are rows: the numbers are images.cl's */
+    OF_COLUMNS
+} source;
+
 /* As many stages as fit beside C's chunks, what is noted of pixels, and barriers (gemm_wgmma.cl). */
-static int stages_of(const block *b, bool channels_last, bool split)
+static int stages_of(const block *b, source from, bool split)
 {
-    const int groups = b->tm / 64, pixels = channels_last ? 64 : b->tn, notes = groups * pixels * (split ? 8 : 4);
+    const int groups = b->tm / 64,
+              pixels = from == OF_ROWS      ? 64
+                       : from == OF_COLUMNS ? b->tn
+                                            : 0,
+              notes = groups * pixels * (split ? 8 : 4);
     int n = b->stages;
     while (n > 2 && n * ((b->tm + b->tn) * 128 + 16) + groups * 16384 + notes > LOCAL_BYTES)
         n--;
@@ -84,23 +96,28 @@ static packing packing_of(const gems_conv *p)
     return a;
 }
 
+/* In 32 bits: this is asked a thousand times a call. */
+static int ceil_of(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+
 /* The box of at most `pixels` pixels with which all is made soonest: with the fewest boxes, or where pixels are
  * neighbours in the output with a few more whose pixels lie in longer runs. */
 static void choose_box(images *g, int pixels)
 {
     double least = 0;
     for (int n = 1; n <= g->images && n <= pixels; n *= 2) {
-        const int room = pixels / n;
-        for (int across = 1; across <= g->out_w && across <= 32; across++) {
-            const int w = (int)gems_ceil_div(g->out_w, across);
-            if (w > room || (w - 1) * g->stride_w >= 256)
-                continue;
+        const int room = pixels / n, reach = 255 / g->stride_w + 1;
+        const int fewest = ceil_of(g->out_w, room < reach ? room : reach);
+        for (int i = 0; i < WIDTHS && fewest + i <= g->out_w; i++) {
+            const int w = ceil_of(g->out_w, fewest + i), across = ceil_of(g->out_w, w);
             int h = room / w < g->out_h ? room / w : g->out_h;
             while ((h - 1) * g->stride_h >= 256)
                 h--;
-            const int down = (int)gems_ceil_div(g->out_h, h);
-            h = (int)gems_ceil_div(g->out_h, down);
-            const int boxes = across * down * (int)gems_ceil_div(g->images, n);
+            const int down = ceil_of(g->out_h, h);
+            h = ceil_of(g->out_h, down);
+            const int boxes = across * down * ceil_of(g->images, n);
             const int run = w == g->out_w ? w * h : w;
             const double time = g->place == 1 ? boxes * (1 + (double)SHORT_RUN / run) : boxes;
             if (least > 0 && time >= least)
@@ -152,6 +169,7 @@ bool gems_conv_can_wgmma(const gems_choice *c)
     const gems_conv *p = c->problem;
     const gems_conv_shape *z = &p->shape;
     return p->groups == 1 && !p->wide && z->stride_h <= MOST_STEP && z->stride_w <= MOST_STEP &&
+           (double)p->filter_h * p->filter_w * (z->channels + DEEP) < 0x1p30 &&
            (double)p->x->sizes[0] * (double)z->y_n < 0x1p30 && (double)p->x->numel < 0x1p30;
 }
 
@@ -215,8 +233,7 @@ static int pack_images(const gems_choice *c, const packing *a)
                        GEMS_VALUE(a->columns), GEMS_VALUE(a->shift), GEMS_VALUE(a->pitch)};
     int n = 6;
     if (is_split(p)) {
-        /* one run of memory: its order does not matter */
-        const int32_t dense = gems_tensor_span(p->x) == p->x->numel && z->x_n == of_image;
+        const int32_t dense = gems_tensor_is_dense(p->x) && z->x_n == of_image; /* its order does not matter */
         const size_t looks[3] = {(size_t)npieces * GROUP, 1, count};
         arg[n++] = GEMS_SCRATCH(gems_work_scratch(c->work, count * (size_t)npieces * 4));
         arg[n] = GEMS_VALUE(piece), arg[n + 1] = GEMS_VALUE(dense);
@@ -256,13 +273,6 @@ typedef struct kernel_id {
     int64_t dtype, tm, tn, from;
 } kernel_id;
 
-/* What the product's columns or rows are brought from: images (images.cl), or planes of them as they are. */
-typedef enum source {
-    OF_PLANES,
-    OF_ROWS, /* pixels are rows: the numbers are images.cl's */
-    OF_COLUMNS
-} source;
-
 static gems_kernel *product_kernel(const gems_choice *c, const block *b, source from)
 {
     static const char file[] = "kernels/blas/gemm_wgmma.cl";
@@ -275,8 +285,7 @@ static gems_kernel *product_kernel(const gems_choice *c, const block *b, source 
     char options[192];
     snprintf(options, sizeof options,
              "-DD=%s -DS=float -DFLOAT -DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=0 -DB_ALONG_N=%d%s%s",
-             gems_dtypes[p->x->dtype].name, b->tm, b->tn, b->tn / 2, stages_of(b, from == OF_ROWS, is_split(p)),
-             from == OF_PLANES,
+             gems_dtypes[p->x->dtype].name, b->tm, b->tn, b->tn / 2, stages_of(b, from, is_split(p)), from == OF_PLANES,
              from == OF_ROWS      ? " -DIMAGES=1"
              : from == OF_COLUMNS ? " -DIMAGES=2"
                                   : "",
