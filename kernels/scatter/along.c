@@ -73,14 +73,13 @@ static bool describe(const found *f, const gems_tensor *to, gems_scatter *s)
         } else
             s->cols = gems_size_times(s->cols, f->sizes[d]);
     }
-    gems_scatter_index *index = &s->index[s->nindices++];
-    *index = (gems_scatter_index){.tensor = f->index, .size = to->sizes[f->dim], .scale = base[f->dim]};
+    s->index = f->index, s->size = to->sizes[f->dim], s->scale = base[f->dim];
     base[f->dim] = 0;
     const gems_tensor at_index = {.sizes = f->sizes, .strides = f->index_strides, .ndim = ndim},
                       at_base = {.sizes = f->sizes, .strides = base, .ndim = ndim},
                       at_from = {.sizes = f->sizes, .strides = f->from->strides, .ndim = ndim},
                       at_to = {.sizes = f->sizes, .strides = to->strides, .ndim = ndim};
-    return gems_nest_dims(&at_index, rows, &index->nest) && gems_nest_dims(&at_base, rows, &s->base) &&
+    return gems_nest_dims(&at_index, rows, &s->at_index) && gems_nest_dims(&at_base, rows, &s->base) &&
            gems_nest_dims(to, rows, &s->to_rows) && gems_nest_dims(&at_to, ~rows, &s->to_cols) &&
            gems_nest_dims(&at_from, rows, &s->from_rows) && gems_nest_dims(&at_from, ~rows, &s->from_cols);
 }
@@ -102,7 +101,6 @@ static gems_status prepare(gems_call *call, gems_work *work)
     s.to = gems_call_result(call, 0, self->dtype, self->ndim, self->sizes, NULL);
     if (!s.to)
         return GEMS_DECLINED;
-    s.nindices = 0;
     if (!describe(&f, s.to, &s))
         return gems_decline(call, "rank above 8");
     s.copied = call->op->form != GEMS_INPLACE;

@@ -21,7 +21,7 @@ typedef enum step {
 typedef struct program {
     char name[7]; /* "scatter": no other kernel's identity is the same */
     uint8_t step, dtype, word, how;
-    bool first, claims, one, wide, scaled;
+    bool claims, one, wide, scaled;
 } program;
 
 static program program_of(step s)
@@ -50,9 +50,8 @@ static gems_kernel *kernel_for(gems_work *work, const program *p)
     if (kernel || work->trouble.kind != GEMS_TROUBLE_NONE)
         return kernel;
     char options[300];
-    int n =
-        snprintf(options, sizeof options, "-DKERNEL_%s%s%s%s -DWIDE=%s", entries[p->step], p->first ? " -DFIRST" : "",
-                 p->claims ? " -DCLAIM" : "", p->one ? " -DONE" : "", p->wide ? "long" : "int");
+    int n = snprintf(options, sizeof options, "-DKERNEL_%s%s%s -DWIDE=%s", entries[p->step],
+                     p->claims ? " -DCLAIM" : "", p->one ? " -DONE" : "", p->wide ? "long" : "int");
     if (p->step == KEYS)
         snprintf(options + n, sizeof options - (size_t)n, " -DINDEX=%s", gems_dtypes[p->dtype].cl);
     else if (p->step == PUT)
@@ -83,21 +82,19 @@ static bool is_wide(int64_t items)
 static int launch_keys(gems_work *work, const gems_scatter *s, int last)
 {
     const int keys = gems_work_scratch(work, (size_t)s->sources * sizeof(uint32_t));
-    for (int k = 0; k < s->nindices; k++) {
-        const gems_scatter_index *index = &s->index[k];
-        program p = program_of(KEYS);
-        p.dtype = (uint8_t)index->tensor->dtype;
-        p.first = k == 0;
-        p.claims = last >= 0 && k == s->nindices - 1;
-        gems_arg args[8] = {GEMS_IN(index->tensor), GEMS_SCRATCH(keys)};
-        int n = 2;
-        if (p.claims)
-            args[n++] = GEMS_SCRATCH(last);
-        const gems_arg rest[] = {GEMS_VALUE(index->nest), GEMS_VALUE(s->base), GEMS_VALUE(s->sources),
-                                 GEMS_VALUE(index->size), GEMS_VALUE(index->scale)};
-        memcpy(args + n, rest, sizeof rest);
-        launch(work, &p, s->sources, args, n + 5);
-    }
+    program p = program_of(KEYS);
+    p.dtype = (uint8_t)s->index->dtype;
+    p.claims = last >= 0;
+    gems_arg args[8] = {GEMS_IN(s->index), GEMS_SCRATCH(keys)};
+    int n = 2;
+    if (p.claims)
+        args[n++] = GEMS_SCRATCH(last);
+    args[n++] = GEMS_VALUE(s->at_index);
+    args[n++] = GEMS_VALUE(s->base);
+    args[n++] = GEMS_VALUE(s->sources);
+    args[n++] = GEMS_VALUE(s->size);
+    args[n++] = GEMS_VALUE(s->scale);
+    launch(work, &p, s->sources, args, n);
     return keys;
 }
 

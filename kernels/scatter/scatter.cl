@@ -1,7 +1,6 @@
 /* Device code of kernels/scatter/scatter.h. `keys` are the sources' destinations.
  *
- *   keys    what an index tensor (of type INDEX) adds to them; FIRST: the first one's, with `base`; CLAIM: the last
- *           one's, and each destination's largest source is found
+ *   keys    from the index tensor (of type INDEX); CLAIM: each destination's largest source is found, too
  *   reset   no destination has a source yet
  *   put     one work-item an element of a source, in words W of as many elements as there are: if it is the last one
  *   part    one work-item an element of each CHUNK of sources, keys sorted: adds up (OPERATOR) those at its beginning
@@ -23,12 +22,8 @@ __kernel void keys(GEMS_BUFFER(const INDEX, index), GEMS_BUFFER(uint, keys),
     if (i >= n)
         return;
     long v = index[gems_nest_offset(&nest, i)];
-    v = clamp(v < 0 ? v + size : v, 0L, size - 1); /* it was checked, but another thread may have changed it */
-#ifdef FIRST
+    v = clamp(v, 0L, size - 1); /* it was checked, but another thread may have changed it */
     const uint key = (uint)(gems_nest_offset(&base, i) + v * scale);
-#else
-    const uint key = keys[i] + (uint)(v * scale);
-#endif
     keys[i] = key;
 #ifdef CLAIM
     GEMS_AT(int, last);

@@ -18,25 +18,15 @@ typedef enum gems_scatter_how {
     GEMS_SCATTER_MULTIPLY
 } gems_scatter_how;
 
-enum {
-    GEMS_SCATTER_INDICES = 8
-};
-
-/* An index tensor: i32 or i64, all in [-size, size) (gems_indices_check). */
-typedef struct gems_scatter_index {
-    const gems_tensor *tensor;
-    gems_nest nest;      /* of sources */
-    int64_t size, scale; /* of the dimension that it selects from; destinations that a step there skips */
-} gems_scatter_index;
-
 /* to[destination of source j][c] (=, +=, *=) from[j][c], for all sources j in order and columns c. */
 typedef struct gems_scatter {
     gems_scatter_how how;
     const gems_tensor *to, *from;
-    bool copied; /* all of `to` was written by a launch of this work before */
-    int nindices;
-    gems_scatter_index index[GEMS_SCATTER_INDICES];
-    gems_nest base; /* of sources: what is added to the destination that indices lead to */
+    bool copied;              /* all of `to` was written by a launch of this work before */
+    const gems_tensor *index; /* i32 or i64, all in [0, size) (gems_indices_check) */
+    gems_nest at_index;       /* of sources */
+    int64_t size, scale;      /* of the dimension that it selects from; destinations that a step there skips */
+    gems_nest base;           /* of sources: what is added to the destination that the index leads to */
     int64_t sources, destinations, cols;
     gems_nest to_rows, to_cols, from_rows, from_cols; /* of destinations, columns, sources, columns */
     bool scaled;                                      /* what is added is multiplied by: */
