@@ -2,6 +2,14 @@
 
 #include "kernels/work/wide.h"
 
+int64_t gems_rows_inner(const gems_tensor *in, int dim)
+{
+    int64_t inner = 1;
+    for (int d = dim + 1; d < in->ndim; d++)
+        inner *= in->sizes[d];
+    return inner;
+}
+
 gems_status gems_rows_prepare(gems_call *call, int dim, gems_dtype out, gems_rows *r)
 {
     const gems_tensor *in = call->arg[0].tensor;

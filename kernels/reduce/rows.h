@@ -21,6 +21,8 @@ typedef struct gems_rows {
     bool side_by_side; /* neighbouring rows lie side by side in the input */
 } gems_rows;
 
+/* Elements between two neighbours of a dimension where a tensor is contiguous: for GEMS_SIZE_INNER. */
+int64_t gems_rows_inner(const gems_tensor *in, int dim);
 /* Makes the result, of dtype `out`, and fills *rows from the call's first argument and its sizes. */
 gems_status gems_rows_prepare(gems_call *call, int dim, gems_dtype out, gems_rows *rows);
 /* Of choices whose problem begins with gems_rows, and whose variants stand in the order above. */

@@ -17,10 +17,7 @@ static gems_status plan(gems_call *call)
     const gems_tensor *in = call->arg[0].tensor;
     if (in->ndim == 0)
         return gems_decline(call, "no dimension");
-    int64_t inner = 1;
-    for (int d = gems_wrap_dim(dim->i, in->ndim) + 1; d < in->ndim; d++)
-        inner *= in->sizes[d];
-    call->sizes.v[GEMS_SIZE_INNER] = inner;
+    call->sizes.v[GEMS_SIZE_INNER] = gems_rows_inner(in, gems_wrap_dim(dim->i, in->ndim));
     int64_t *bytes = &call->sizes.v[GEMS_SIZE_BYTES];
     *bytes = gems_size_plus(*bytes, gems_size_times(in->numel, 8 + gems_dtypes[in->dtype].size));
     return GEMS_OK;

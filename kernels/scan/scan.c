@@ -25,10 +25,7 @@ static gems_status plan(gems_call *call)
     if (r->to == GEMS_BOOL)
         return gems_decline(call, "a scan into bool is an error on the host");
     const gems_tensor *in = call->arg[0].tensor;
-    int64_t inner = 1;
-    for (int d = gems_wrap_dim(dim->i, in->ndim) + 1; d < in->ndim; d++)
-        inner *= in->sizes[d];
-    call->sizes.v[GEMS_SIZE_INNER] = inner;
+    call->sizes.v[GEMS_SIZE_INNER] = gems_rows_inner(in, gems_wrap_dim(dim->i, in->ndim));
     int64_t *bytes = &call->sizes.v[GEMS_SIZE_BYTES];
     *bytes = gems_size_plus(*bytes, gems_size_bytes(in->numel, (gems_dtype)r->to));
     return GEMS_OK;

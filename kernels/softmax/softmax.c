@@ -41,11 +41,9 @@ static gems_status plan(gems_call *call)
         if (!gems_tensor_is_contiguous(second->tensor))
             return gems_decline(call, "output is not contiguous");
     }
-    int64_t inner = 1, element = gems_dtypes[in->dtype].size * (f.backward ? 2 : 1) + gems_dtypes[f.out].size;
-    for (int i = d + 1; i < in->ndim; i++)
-        inner *= in->sizes[i];
+    const int64_t element = gems_dtypes[in->dtype].size * (f.backward ? 2 : 1) + gems_dtypes[f.out].size;
     gems_call_rows(call, in->dtype, in->numel, in->ndim ? in->sizes[d] : 1, gems_size_times(in->numel, element));
-    call->sizes.v[GEMS_SIZE_INNER] = inner;
+    call->sizes.v[GEMS_SIZE_INNER] = gems_rows_inner(in, d);
     *GEMS_PLAN(found, call) = f;
     return GEMS_OK;
 }
