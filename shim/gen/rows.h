@@ -5,10 +5,10 @@
  *                or schemas
  *   "family"     for the log and for tables
  *   "kernel"     stem of the gems_family that serves it; left out: always the host's
- *   "parts"      without a kernel: the operators with one that the host makes it of, as other rows name them; "none":
- * it computes nothing "aoti"       which of them the C shim has: true (all), or names and shell patterns "composite"
- * which of them the host differentiates through their parts: the same "itensors"   true: PyTorch passes the row's
- * Tensor[] as an IListRef
+ *   "parts"      without a kernel: the rows that the host makes it of; "none": it computes nothing
+ *   "aoti"       which of them the C shim has: true (all), or names and shell patterns
+ *   "composite"  which of them the host differentiates through their parts: the same
+ *   "itensors"   true: PyTorch passes the row's Tensor[] as an IListRef
  *
  * and the fields that the kernel's family declares (fields.h). */
 #ifndef GEMS_GEN_ROWS_H
