@@ -6,7 +6,7 @@
 
 #include "kernels/hopper.cl"
 
-/* The same struct in conv/wgmma.c, of a size that is a multiple of 8. */
+/* The same struct in kernels/blas/wgmma.h, of a size that is a multiple of 8. */
 typedef struct {
     long apart_w, apart_h, apart_n; /* elements of the input from column to column, row to row, image to image */
     int w, h, channels, images;     /* of the input */

@@ -1,4 +1,4 @@
-/* What the files of the matrix products share; no other folder includes this.
+/* What the files of the matrix products share; of other folders only kernels/conv includes this.
  *
  * Every operator of the family becomes one problem, C = alpha A B + beta D, maybe batched: vectors are matrices of one
  * row or column, a transposed operand is one with other strides. blas.c makes the problem, gemm.c runs it, clblast.c

@@ -45,8 +45,8 @@ gems_kernel *gems_blas_kernel(gems_work *work, const gems_product *p, const char
     bool real = info->category == GEMS_CAT_FLOAT;
     const char *factor = !real ? "long" : p->dtype == GEMS_F64 ? "double" : "float";
     char more[128], all[192];
-    snprintf(more, sizeof more, options, number[0], number[1], number[2], number[3], number[4],
-             number[5]); /* NOLINT: constants of this file */
+    snprintf(more, sizeof more, options, number[0], number[1], number[2], number[3], number[4], number[5],
+             number[6]); /* NOLINT: constants of this file */
     snprintf(all, sizeof all, "-DD=%s -DS=%s %s %s", info->name, factor, real ? "-DFLOAT" : "", more);
     return gems_work_build(work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, all, entry});
 }

@@ -14,10 +14,8 @@
  * A's rows (1), or B's columns (2), are pixels (images.cl), and so C's; the other operand's lie along k. */
 #include "kernels/blas/product.cl"
 #include "kernels/hopper.cl"
-#ifdef IMAGES
+#if IMAGES
 #include "kernels/images.cl"
-#else
-#define IMAGES 0
 #endif
 
 #ifndef TM
@@ -27,6 +25,7 @@
 #define STAGES 4
 #define A_ALONG_M 0
 #define B_ALONG_N 0
+#define IMAGES 0
 #endif
 
 #ifdef SPLIT
@@ -91,11 +90,10 @@ gemm(MATRICES, GEMS_SHARED_BUFFER(uint, maps),
 #ifdef FEW
      GEMS_SHARED_BUFFER(float, parts),
 #endif
-     int m, int n, int k, int batches, int part, FACTORS
 #if IMAGES
-     , const images g
+     const images g,
 #endif
-)
+     int m, int n, int k, int batches, int part, FACTORS)
 {
     OPEN;
     GEMS_AT(uint, maps);

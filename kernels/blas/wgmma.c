@@ -1,36 +1,43 @@
 /* Products on the tensor cores of NVIDIA's compute capability 9.0: "wgmma" and "few" (rows, or columns) of bf16 and
  * f16, "split" of f32. */
-#include "kernels/blas/blas.h"
+#include "kernels/blas/wgmma.h"
 #include "tune/table.h"
 
-/* Blocks of C: as many stages as local memory holds beside C's chunks; arithmetic in them, measured on an H200 and
- * relative to the largest. */
-typedef struct block {
-    int tm, tn, stages;
-    double rate;
-} block;
-static const block blocks[] = {
-    {128, 256, 4, 1}, {128, 192, 4, .97}, {128, 128, 6, .88}, {64, 128, 8, .7}, {64, 64, 8, .5}};
-enum {
-    BLOCKS = sizeof blocks / sizeof *blocks
-};
+#include <stddef.h>
 
-/* The block with which all are made soonest, where the last wave may leave multiprocessors idle; or what the rule says.
- */
-static block block_for(const gems_choice *c, const gems_product *p, int most_tn)
+_Static_assert(offsetof(gems_wgmma_images, place) + sizeof(int32_t) == sizeof(gems_wgmma_images),
+               "bytes at the end that are no member");
+
+const gems_wgmma_block gems_wgmma_blocks[GEMS_WGMMA_BLOCKS] = {
+    {128, 256, 4, 1, false}, {128, 192, 4, .97, false}, {128, 128, 6, .88, false}, {64, 256, 5, .8, true},
+    {64, 192, 6, .75, true}, {64, 128, 8, .7, false},   {128, 64, 8, .65, true},   {64, 64, 8, .5, false}};
+
+bool gems_wgmma_is_allowed(const gems_choice *c, const gems_wgmma_block *b, int most_tn)
 {
-    const block *best = NULL;
+    const int64_t tm = gems_rule_param(c->call->rule, "tm", 0), tn = gems_rule_param(c->call->rule, "tn", 0);
+    return b->tn <= most_tn && (!tm || b->tm == tm) && (!tn || b->tn == tn);
+}
+
+double gems_wgmma_time(const gems_choice *c, const gems_wgmma_block *b, int64_t tiles)
+{
+    return (double)(gems_ceil_div(tiles, c->device->compute_units) * b->tm * b->tn) / b->rate;
+}
+
+static int64_t tiles_of(const gems_product *p, const gems_wgmma_block *b)
+{
+    return p->batch * gems_ceil_div(p->m, b->tm) * gems_ceil_div(p->n, b->tn);
+}
+
+gems_wgmma_block gems_wgmma_block_for(const gems_choice *c, const gems_product *p, int most_tn, bool narrow)
+{
+    const gems_wgmma_block *best = NULL;
     double least = 0;
-    int64_t tm = gems_rule_param(c->call->rule, "tm", 0), tn = gems_rule_param(c->call->rule, "tn", 0);
-    for (const block *b = blocks; b < blocks + BLOCKS; b++) {
-        if (b->tn > most_tn || (tm && b->tm != tm) || (tn && b->tn != tn))
-            continue;
-        int64_t tiles = p->batch * gems_ceil_div(p->m, b->tm) * gems_ceil_div(p->n, b->tn);
-        double time = (double)(gems_ceil_div(tiles, c->device->compute_units) * b->tm * b->tn) / b->rate;
-        if (!best || time < least)
+    for (const gems_wgmma_block *b = gems_wgmma_blocks; b < gems_wgmma_blocks + GEMS_WGMMA_BLOCKS; b++) {
+        const double time = gems_wgmma_time(c, b, tiles_of(p, b));
+        if ((narrow || !b->narrow) && gems_wgmma_is_allowed(c, b, most_tn) && (!best || time < least))
             best = b, least = time;
     }
-    return best ? *best : blocks[2];
+    return best ? *best : gems_wgmma_blocks[GEMS_WGMMA_OTHERWISE];
 }
 
 /* Whether the copy engine can bring it, row by row: they do not lie in each other. */
@@ -59,32 +66,40 @@ static bool engine_reaches(const gems_product *p)
     return (a_along_k(p) || a_along_m(p)) && (b_along_k(p) || b_along_n(p));
 }
 
-/* How a product is launched: scratches, or -1, how A and B lie, in how many parts of `part` blocks k is shared out. */
-typedef struct how {
-    int a, b, parts; /* A and B in another form; sums of parts of k */
-    bool split, along_m, along_n;
-    int64_t nparts, part;
-} how;
-
-static how as_it_is(const gems_product *p)
+static gems_wgmma_how as_it_is(const gems_product *p)
 {
-    return (how){-1, -1, -1, false, !a_along_k(p), !b_along_k(p), 1, INT32_MAX};
+    return (gems_wgmma_how){.a = -1,
+                            .b = -1,
+                            .parts = -1,
+                            .along_m = !a_along_k(p),
+                            .along_n = !b_along_k(p),
+                            .nparts = 1,
+                            .part = INT32_MAX};
 }
 
-static void launch(const gems_choice *c, const gems_product *p, const block *b, const how *e)
+enum {
+    LOCAL_BYTES = 226 << 10 /* of 227 that a group may have: the compiler takes one */
+};
+
+/* As many as fit beside C's chunks, what is noted of pixels, and barriers. */
+static int stages_of(const gems_wgmma_block *b, const gems_wgmma_how *e)
 {
-    static const char options[] = "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d",
-                      split[] = "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d -DSPLIT",
-                      few[] = "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d -DFEW";
+    const int groups = b->tm / 64, pixels[] = {0, 64, b->tn}, notes = groups * pixels[e->pixels] * (e->split ? 8 : 4);
+    int n = b->stages;
+    while (n > 2 && n * ((b->tm + b->tn) * 128 + 16) + groups * 16384 + notes > LOCAL_BYTES)
+        n--;
+    return n;
+}
+
+void gems_wgmma_launch(const gems_choice *c, const gems_product *p, const gems_wgmma_block *b, const gems_wgmma_how *e)
+{
+#define OPTIONS "-DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=%d -DB_ALONG_N=%d -DIMAGES=%d"
     const bool is_few = e->parts >= 0;
-    const int number[GEMS_BLAS_NUMBERS] = {b->tm, b->tn, b->tn / 2, b->stages, e->along_m, e->along_n, is_few};
-    gems_kernel *kernel = gems_blas_kernel(c->work, p, "kernels/blas/gemm_wgmma.cl", "gemm",
-                                           e->split ? split
-                                           : is_few ? few
-                                                    : options,
-                                           number);
-    int64_t tiles = p->batch * gems_ceil_div(p->m, b->tm) * gems_ceil_div(p->n, b->tn),
-            units = c->device->compute_units;
+    const char *options = e->split ? OPTIONS " -DSPLIT" : is_few ? OPTIONS " -DFEW" : OPTIONS;
+    const int number[GEMS_BLAS_NUMBERS] = {b->tm,      b->tn,      b->tn / 2,      stages_of(b, e),
+                                           e->along_m, e->along_n, (int)e->pixels, is_few};
+    gems_kernel *kernel = gems_blas_kernel(c->work, p, "kernels/blas/gemm_wgmma.cl", "gemm", options, number);
+    const int64_t tiles = tiles_of(p, b), units = c->device->compute_units;
     const size_t groups = (size_t)(tiles < units || is_few ? tiles : units); /* each makes one tile after another */
     const size_t local[3] = {(size_t)(128 * (b->tm / 64 + 1)), 1, 1};
     const size_t global[3] = {groups * local[0], (size_t)e->nparts, 1};
@@ -97,6 +112,8 @@ static void launch(const gems_choice *c, const gems_product *p, const block *b, 
     arg[n++] = GEMS_SCRATCH(gems_work_scratch(c->work, groups * (size_t)e->nparts * 256)); /* two maps each */
     if (is_few)
         arg[n++] = GEMS_SCRATCH(e->parts);
+    if (e->pixels)
+        arg[n++] = GEMS_VALUE(*e->images);
     const int32_t size[5] = {(int32_t)p->m, (int32_t)p->n, (int32_t)p->k, (int32_t)p->batch, (int32_t)e->part};
     gems_blas_enqueue(c->work, kernel, p, arg, n, size, 5, global, local);
 }
@@ -148,8 +165,8 @@ static int pad(const gems_choice *c, const gems_product *p, gems_matrix *x, int6
 void gems_blas_wgmma(const gems_choice *c)
 {
     gems_product p = gems_blas_row_major(c->problem);
-    const block b = block_for(c, &p, 256);
-    how e = as_it_is(&p);
+    const gems_wgmma_block b = gems_wgmma_block_for(c, &p, 256, false);
+    gems_wgmma_how e = as_it_is(&p);
     const gems_product given = p;
     if (!a_along_k(&given) && !a_along_m(&given)) {
         e.a = pad(c, &given, &p.a, p.m, p.k);
@@ -159,7 +176,7 @@ void gems_blas_wgmma(const gems_choice *c)
         e.b = pad(c, &given, &p.b, p.k, p.n);
         e.along_n = p.b.col == 1;
     }
-    launch(c, &p, &b, &e);
+    gems_wgmma_launch(c, &p, &b, &e);
 }
 
 /* ---- few rows, or few columns ---- */
@@ -190,8 +207,8 @@ bool gems_blas_suits_few(const gems_choice *c)
 void gems_blas_few(const gems_choice *c)
 {
     const gems_product p = few_columns(c->problem);
-    how e = as_it_is(&p);
-    const block b = {64, e.along_n || p.n > 32 ? 64 : p.n > 16 ? 32 : p.n > 8 ? 16 : 8, 8, 1};
+    gems_wgmma_how e = as_it_is(&p);
+    const gems_wgmma_block b = {64, e.along_n || p.n > 32 ? 64 : p.n > 16 ? 32 : p.n > 8 ? 16 : 8, 8, 1};
     const int64_t blocks_of_k = gems_ceil_div(p.k, 64), tiles = p.batch * gems_ceil_div(p.m, 64);
     int64_t wanted = gems_ceil_div(2 * (int64_t)c->device->compute_units, tiles),
             most = gems_ceil_div(blocks_of_k, LEAST_BLOCKS);
@@ -199,7 +216,7 @@ void gems_blas_few(const gems_choice *c)
     e.part = gems_ceil_div(blocks_of_k, wanted < 1 ? 1 : wanted);
     e.nparts = gems_ceil_div(blocks_of_k, e.part);
     e.parts = gems_work_scratch(c->work, (size_t)(e.nparts * p.batch * p.m * p.n) * 4);
-    launch(c, &p, &b, &e);
+    gems_wgmma_launch(c, &p, &b, &e);
     gems_arg arg[GEMS_BLAS_ARGS];
     int n = gems_blas_matrices(&p, arg);
     arg[n++] = GEMS_SCRATCH(e.parts);
@@ -328,11 +345,11 @@ void gems_blas_split(const gems_choice *c)
         split_one(c, &p, &b, pitch);
     } else
         split_few(c, &p, &a, &b, pitch);
-    const how e = {a.parts, b.parts, -1, true, false, false, 1, INT32_MAX};
+    const gems_wgmma_how e = {.a = a.parts, .b = b.parts, .parts = -1, .split = true, .nparts = 1, .part = INT32_MAX};
     p.a.row = p.b.col = pitch, p.a.col = p.b.row = 1;
     p.a.batch = p.m * pitch, p.b.batch = p.n * pitch; /* of f32: two f16 */
-    const block chosen = block_for(c, &p, 192);
-    launch(c, &p, &chosen, &e);
+    const gems_wgmma_block chosen = gems_wgmma_block_for(c, &p, 192, false);
+    gems_wgmma_launch(c, &p, &chosen, &e);
     gems_choice rest = *c;
     rest.problem = &whole;
     gems_blas_gpu(&rest, &(gems_blas_parts){a.parts, b.parts, pitch});

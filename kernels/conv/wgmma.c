@@ -1,22 +1,7 @@
 /* Convolutions on the tensor cores of NVIDIA's compute capability 9.0: a product (kernels/blas/gemm_wgmma.cl) one of
  * whose operands is brought from the images themselves (kernels/images.cl). */
+#include "kernels/blas/wgmma.h"
 #include "kernels/conv/conv.h"
-#include "kernels/embedded.h"
-#include "tune/table.h"
-
-#include <stdio.h>
-
-/* As in images.cl. */
-typedef struct images {
-    int64_t apart_w, apart_h, apart_n;
-    int32_t w, h, channels, images;
-    int32_t out_w, out_h;
-    int32_t box_w, box_h, box_n, boxes;
-    int32_t stride_w, stride_h, step_w, step_h, pad_w, pad_h;
-    int32_t filter_w, blocks_of_c;
-    int32_t place_n, place;
-} images;
-_Static_assert(offsetof(images, place) + sizeof(int32_t) == sizeof(images), "bytes at the end that are no member");
 
 enum {
     GROUP = 256, /* as in pack.cl */
@@ -29,39 +14,6 @@ enum {
     WIDTHS = 8,    /* of boxes that are tried */
     SHORT_RUN = 16 /* pixels that are written in the time that a run of them takes more */
 };
-
-/* Blocks of the product as in kernels/blas/wgmma.c, and lower and narrower ones for few filters. */
-typedef struct block {
-    int tm, tn, stages;
-    double rate;
-} block;
-static const block blocks[] = {{128, 256, 4, 1},  {128, 192, 4, .97}, {128, 128, 6, .88}, {64, 256, 5, .8},
-                               {64, 192, 6, .75}, {64, 128, 8, .7},   {128, 64, 8, .65},  {64, 64, 8, .5}};
-
-enum {
-    LOCAL_BYTES = 226 << 10 /* of 227 that a group may have: the compiler takes one */
-};
-
-/* What the product's columns or rows are brought from: images (images.cl), or planes of them as they are. */
-typedef enum source {
-    OF_PLANES,
-    OF_ROWS, /* pixels are rows: the numbers are images.cl's */
-    OF_COLUMNS
-} source;
-
-/* As many stages as fit beside C's chunks, what is noted of pixels, and barriers (gemm_wgmma.cl). */
-static int stages_of(const block *b, source from, bool split)
-{
-    const int groups = b->tm / 64,
-              pixels = from == OF_ROWS      ? 64
-                       : from == OF_COLUMNS ? b->tn
-                                            : 0,
-              notes = groups * pixels * (split ? 8 : 4);
-    int n = b->stages;
-    while (n > 2 && n * ((b->tm + b->tn) * 128 + 16) + groups * 16384 + notes > LOCAL_BYTES)
-        n--;
-    return n;
-}
 
 /* How the input is brought. */
 typedef struct packing {
@@ -104,7 +56,7 @@ static int ceil_of(int a, int b)
 
 /* The box of at most `pixels` pixels with which all is made soonest: with the fewest boxes, or where pixels are
  * neighbours in the output with a few more whose pixels lie in longer runs. */
-static void choose_box(images *g, int pixels)
+static void choose_box(gems_wgmma_images *g, int pixels)
 {
     double least = 0;
     for (int n = 1; n <= g->images && n <= pixels; n *= 2) {
@@ -128,25 +80,25 @@ static void choose_box(images *g, int pixels)
     }
 }
 
-static images images_of(const gems_conv *p, const packing *a)
+static gems_wgmma_images images_of(const gems_conv *p, const packing *a)
 {
     const gems_conv_shape *z = &p->shape;
-    images g = {.w = z->w,
-                .h = z->h,
-                .channels = z->channels,
-                .images = (int32_t)p->x->sizes[0],
-                .out_w = z->q,
-                .out_h = p->p,
-                .stride_w = z->stride_w,
-                .stride_h = z->stride_h,
-                .step_w = z->step_w,
-                .step_h = z->step_h,
-                .pad_w = z->pad_w,
-                .pad_h = z->pad_h,
-                .filter_w = p->filter_w,
-                .blocks_of_c = (int32_t)gems_ceil_div(z->channels, DEEP),
-                .place_n = (int32_t)z->y_n,
-                .place = (int32_t)z->y_at};
+    gems_wgmma_images g = {.w = z->w,
+                           .h = z->h,
+                           .channels = z->channels,
+                           .images = (int32_t)p->x->sizes[0],
+                           .out_w = z->q,
+                           .out_h = p->p,
+                           .stride_w = z->stride_w,
+                           .stride_h = z->stride_h,
+                           .step_w = z->step_w,
+                           .step_h = z->step_h,
+                           .pad_w = z->pad_w,
+                           .pad_h = z->pad_h,
+                           .filter_w = p->filter_w,
+                           .blocks_of_c = (int32_t)gems_ceil_div(z->channels, DEEP),
+                           .place_n = (int32_t)z->y_n,
+                           .place = (int32_t)z->y_at};
     g.apart_w = a->as_it_is ? z->x_w : a->pitch;
     g.apart_h = a->as_it_is ? z->x_h : (int64_t)a->columns * a->pitch;
     g.apart_n = a->as_it_is ? z->x_n : z->h * g.apart_h;
@@ -183,29 +135,30 @@ bool gems_conv_suits_wgmma(const gems_choice *c)
 }
 
 /* The block with which all is made soonest, and the box of its pixels. */
-static block block_for(const gems_choice *c, images *g)
+static gems_wgmma_block block_for(const gems_choice *c, gems_wgmma_images *g)
 {
     const gems_conv *p = c->problem;
-    const block *best = NULL;
-    images boxes[2] = {*g, *g}; /* of as many pixels as the block before had, and of the best */
+    const gems_wgmma_block *best = NULL;
+    gems_wgmma_images boxes[2] = {*g, *g}; /* of as many pixels as the block before had, and of the best */
     int pixels = 0;
     double least = 0;
-    const int64_t tm = gems_rule_param(c->call->rule, "tm", 0), tn = gems_rule_param(c->call->rule, "tn", 0);
-    for (const block *b = blocks; b < blocks + sizeof blocks / sizeof *blocks; b++) {
+    for (int i = 0; i < GEMS_WGMMA_BLOCKS; i++) {
+        const gems_wgmma_block *b = &gems_wgmma_blocks[i];
         const int of_pixels = p->channels_last ? b->tm : b->tn, of_outputs = p->channels_last ? b->tn : b->tm;
-        if ((is_split(p) && b->tn > 192) || (tm && b->tm != tm) || (tn && b->tn != tn))
+        if (!gems_wgmma_is_allowed(c, b, is_split(p) ? 192 : 256))
             continue;
         if (of_pixels != pixels)
             choose_box(&boxes[0], pixels = of_pixels);
-        const int64_t tiles = boxes[0].boxes * gems_ceil_div(p->shape.outputs, of_outputs);
-        const double time = (double)(gems_ceil_div(tiles, c->device->compute_units) * b->tm * b->tn) / b->rate;
+        const double time = gems_wgmma_time(c, b, boxes[0].boxes * gems_ceil_div(p->shape.outputs, of_outputs));
         if (!best || time < least)
             best = b, least = time, boxes[1] = boxes[0];
     }
-    if (!best)
-        choose_box(&boxes[1], p->channels_last ? blocks[2].tm : blocks[2].tn);
+    if (!best) {
+        best = &gems_wgmma_blocks[GEMS_WGMMA_OTHERWISE];
+        choose_box(&boxes[1], p->channels_last ? best->tm : best->tn);
+    }
     *g = boxes[1];
-    return best ? *best : blocks[2];
+    return *best;
 }
 
 static gems_kernel *pack_kernel(const gems_choice *c, const char *entry)
@@ -267,78 +220,6 @@ static int pack_filters(const gems_choice *c, const packing *a, int32_t deep)
     return packed;
 }
 
-/* What identifies a kernel of gemm_wgmma.cl. */
-typedef struct kernel_id {
-    const char *file;
-    int64_t dtype, tm, tn, from;
-} kernel_id;
-
-static gems_kernel *product_kernel(const gems_choice *c, const block *b, source from)
-{
-    static const char file[] = "kernels/blas/gemm_wgmma.cl";
-    const gems_conv *p = c->problem;
-    const kernel_id id = {file, p->x->dtype, b->tm, b->tn, from};
-    gems_kernel *kernel = gems_work_find(c->work, &id, sizeof id);
-    const gems_embedded_file *f = gems_embedded_find(file);
-    if (kernel || !f)
-        return kernel;
-    char options[192];
-    snprintf(options, sizeof options,
-             "-DD=%s -DS=float -DFLOAT -DTM=%d -DTN=%d -DHELD=%d -DSTAGES=%d -DA_ALONG_M=0 -DB_ALONG_N=%d%s%s",
-             gems_dtypes[p->x->dtype].name, b->tm, b->tn, b->tn / 2, stages_of(b, from, is_split(p)), from == OF_PLANES,
-             from == OF_ROWS      ? " -DIMAGES=1"
-             : from == OF_COLUMNS ? " -DIMAGES=2"
-                                  : "",
-             is_split(p) ? " -DSPLIT" : "");
-    return gems_work_build(c->work, &id, sizeof id, &(gems_kernel_text){file, NULL, f->text, options, "gemm"});
-}
-
-/* The product's sizes and where its operands lie; strides in elements. */
-typedef struct product {
-    gems_arg a, b;
-    int32_t m, n, k, batches;
-    int64_t a_row, b_row, b_col, c_row, d_row, d_col, a_batch, b_batch, c_batch;
-} product;
-
-static void launch(const gems_choice *c, const block *b, source from, const product *q, int64_t tiles, const images *g)
-{
-    const gems_conv *p = c->problem;
-    const int64_t units = c->device->compute_units;
-    const size_t groups = (size_t)(tiles < units ? tiles : units);
-    const size_t local[3] = {(size_t)(128 * (b->tm / 64 + 1)), 1, 1}, global[3] = {groups * local[0], 1, 1};
-    const int32_t part = INT32_MAX, add = p->bias != NULL;
-    const int64_t none = 0, next = 1;
-    const float factor = 1;
-    const gems_arg arg[] = {q->a,
-                            q->b,
-                            GEMS_OUT_ARG(p->y),
-                            GEMS_IN(add ? p->bias : p->w),
-                            GEMS_SCRATCH(gems_work_scratch(c->work, groups * 256)),
-                            GEMS_VALUE(q->m),
-                            GEMS_VALUE(q->n),
-                            GEMS_VALUE(q->k),
-                            GEMS_VALUE(q->batches),
-                            GEMS_VALUE(part),
-                            GEMS_VALUE(q->a_row),
-                            GEMS_VALUE(next),
-                            GEMS_VALUE(q->b_row),
-                            GEMS_VALUE(q->b_col),
-                            GEMS_VALUE(q->c_row),
-                            GEMS_VALUE(next),
-                            GEMS_VALUE(q->d_row),
-                            GEMS_VALUE(q->d_col),
-                            GEMS_VALUE(q->a_batch),
-                            GEMS_VALUE(q->b_batch),
-                            GEMS_VALUE(q->c_batch),
-                            GEMS_VALUE(none),
-                            GEMS_VALUE(factor),
-                            GEMS_VALUE(factor),
-                            GEMS_VALUE(add),
-                            GEMS_VALUE(*g)};
-    const int n = (int)(sizeof arg / sizeof *arg) - (from == OF_PLANES);
-    gems_launch(c->work, product_kernel(c, b, from), 3, global, local, arg, n);
-}
-
 /* Filters of one pixel read planes as they are: a product for each image. */
 static bool reads_planes(const gems_conv *p)
 {
@@ -349,35 +230,34 @@ static bool reads_planes(const gems_conv *p)
            p->x->address % 16 == 0 && z->plane >= 64 && (double)p->x->sizes[0] * (double)z->plane < 0x1p30;
 }
 
+/* What both forms have: filters are packed along k, `deep` at each position; bias is one line, or one column. */
+static gems_product product_of(const gems_conv *p, bool rows)
+{
+    const gems_conv_shape *z = &p->shape;
+    const int64_t bias = p->bias ? z->bias : 0;
+    gems_product q = {.dtype = p->x->dtype, .batch = 1, .add = p->bias != NULL, .alpha = 1, .beta = 1};
+    q.a.tensor = rows ? p->x : p->w, q.b.tensor = rows ? p->w : p->x;
+    q.c = (gems_matrix){p->y, z->y_o, 1, 0};
+    q.d = (gems_matrix){p->bias, rows ? 0 : bias, rows ? bias : 0, 0};
+    return q;
+}
+
 static void launch_planes(const gems_choice *c)
 {
     const gems_conv *p = c->problem;
     const gems_conv_shape *z = &p->shape;
     const packing a = {.columns = z->w, .pitch = z->channels};
-    const int32_t deep = (int32_t)gems_ceil_div(z->channels, DEEP) * DEEP, count = (int32_t)p->x->sizes[0];
-    const block *best = &blocks[2];
-    double least = 0;
-    int64_t tiles = 0;
-    for (const block *b = blocks; b < blocks + sizeof blocks / sizeof *blocks; b++) {
-        const int64_t n = count * gems_ceil_div(z->outputs, b->tm) * gems_ceil_div(z->plane, b->tn);
-        const double time = (double)(gems_ceil_div(n, c->device->compute_units) * b->tm * b->tn) / b->rate;
-        if (tiles == 0 || time < least)
-            best = b, least = time, tiles = n;
-    }
-    const product q = {.a = GEMS_SCRATCH(pack_filters(c, &a, deep)),
-                       .b = GEMS_IN(p->x),
-                       .m = z->outputs,
-                       .n = z->plane,
-                       .k = z->channels,
-                       .batches = count,
-                       .a_row = deep,
-                       .b_row = z->x_c,
-                       .b_col = 1,
-                       .c_row = z->y_o,
-                       .d_row = p->bias ? z->bias : 0,
-                       .b_batch = z->x_n,
-                       .c_batch = z->y_n};
-    launch(c, best, OF_PLANES, &q, tiles, &(images){0});
+    const int32_t deep = (int32_t)gems_ceil_div(z->channels, DEEP) * DEEP;
+    gems_product q = product_of(p, false);
+    q.m = z->outputs, q.n = z->plane, q.k = z->channels, q.batch = p->x->sizes[0];
+    q.a.row = deep, q.a.col = 1;
+    q.b.row = z->x_c, q.b.col = 1, q.b.batch = z->x_n;
+    q.c.batch = z->y_n;
+    const gems_wgmma_block b = gems_wgmma_block_for(c, &q, 256, true);
+    gems_wgmma_launch(
+        c, &q, &b,
+        &(gems_wgmma_how){
+            .a = pack_filters(c, &a, deep), .b = -1, .parts = -1, .along_n = true, .nparts = 1, .part = INT32_MAX});
 }
 
 static void launch_images(const gems_choice *c)
@@ -385,34 +265,28 @@ static void launch_images(const gems_choice *c)
     const gems_conv *p = c->problem;
     const gems_conv_shape *z = &p->shape;
     const packing a = packing_of(p);
-    images g = images_of(p, &a);
-    const block b = block_for(c, &g);
-    const int32_t deep = g.blocks_of_c * DEEP, k = (int32_t)positions(p, &a) * deep;
+    gems_wgmma_images g = images_of(p, &a);
+    const gems_wgmma_block b = block_for(c, &g);
+    const int32_t deep = g.blocks_of_c * DEEP;
     const int filters = pack_filters(c, &a, deep);
     const int input = a.as_it_is ? -1 : pack_images(c, &a);
-    const gems_arg of_input = a.as_it_is ? GEMS_IN(p->x) : GEMS_SCRATCH(input), of_filters = GEMS_SCRATCH(filters);
-    const bool rows = p->channels_last; /* pixels are, of the product; else columns */
-    const int32_t of_pixels = g.boxes * (rows ? b.tm : b.tn);
-    const int64_t of_all = (int64_t)z->outputs * k, bias = p->bias ? z->bias : 0;
-    /* Filters lie along k, in f32 high parts before low ones; bias is one line, or one column. */
-    const product q = {.a = rows ? of_input : of_filters,
-                       .b = rows ? of_filters : of_input,
-                       .m = rows ? of_pixels : z->outputs,
-                       .n = rows ? z->outputs : of_pixels,
-                       .k = k,
-                       .batches = 1,
-                       .a_row = k,
-                       .b_row = 1,
-                       .b_col = k,
-                       .c_row = z->y_o,
-                       .d_row = rows ? 0 : bias,
-                       .d_col = rows ? bias : 0,
-                       .a_batch = of_all,
-                       .b_batch = of_all};
-    const int64_t tiles = g.boxes * gems_ceil_div(z->outputs, rows ? b.tn : b.tm);
-    launch(c, &b, rows ? OF_ROWS : OF_COLUMNS, &q, tiles, &g);
+    const bool rows = p->channels_last;
+    const int64_t of_pixels = (int64_t)g.boxes * (rows ? b.tm : b.tn), k = positions(p, &a) * deep;
+    gems_product q = product_of(p, rows);
+    q.m = rows ? of_pixels : z->outputs, q.n = rows ? z->outputs : of_pixels, q.k = k;
+    q.a.row = q.b.col = k, q.a.col = q.b.row = 1;
+    q.a.batch = q.b.batch = z->outputs * k; /* of f32: where what is noted of filters stands */
+    gems_wgmma_launch(c, &q, &b,
+                      &(gems_wgmma_how){.a = rows ? input : filters,
+                                        .b = rows ? filters : input,
+                                        .parts = -1,
+                                        .split = is_split(p),
+                                        .nparts = 1,
+                                        .part = INT32_MAX,
+                                        .pixels = rows ? GEMS_WGMMA_ROWS : GEMS_WGMMA_COLUMNS,
+                                        .images = &g});
     if (is_split(p))
-        gems_conv_gpu(c, &(gems_conv_parts){input, filters, g.images * g.apart_n, of_all});
+        gems_conv_gpu(c, &(gems_conv_parts){input, filters, g.images * g.apart_n, z->outputs * k});
 }
 
 void gems_conv_wgmma(const gems_choice *c)
